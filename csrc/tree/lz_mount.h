@@ -1,0 +1,54 @@
+/* lz_mount.h - mounts through fsopen/fsconfig/fsmount/move_mount; nothing here parses option strings.
+ *
+ * Every function returns a descriptor (>= 0) or a negative code, and leaves nothing mounted, open or attached on
+ * failure.
+ */
+#ifndef LZ_MOUNT_H
+#define LZ_MOUNT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "../base/lz_err.h"
+#include "../base/lz_sys.h"
+
+enum lz_erofs_source {
+    LZ_EROFS_AUTO = 0, /* FILE, and LOOP where the kernel says it wants a block device */
+    LZ_EROFS_FILE = 1, /* file-backed mount: Linux 6.12 */
+    LZ_EROFS_LOOP = 2, /* read-only autoclear loop device */
+};
+
+/* A detached, read-only mount of an EROFS image. *used (may be NULL) says which source served. */
+int lz_mount_erofs(const struct lz_sys *sys, const char *image, enum lz_erofs_source source, enum lz_erofs_source *used,
+                   struct lz_detail *detail);
+
+struct lz_overlay {
+    const int *lower_fds; /* topmost first; directories or detached mounts */
+    size_t lower_count;
+    const int *data_fds; /* data-only lowers */
+    size_t data_count;
+    int upper_fd, work_fd; /* both -1: read-only */
+    bool metacopy;         /* metacopy=on */
+    bool redirect_dir;     /* redirect_dir=on */
+    bool is_volatile;      /* volatile: no sync on unmount; for ephemeral containers */
+    bool user_xattr;       /* userxattr */
+    bool read_only;        /* mount attribute rdonly, also with an upper */
+    /* Kernels that do not take a descriptor (FSCONFIG_SET_FD "lowerdir+") get paths: detached lowers are attached below
+     * this directory meanwhile. NULL: such kernels are refused with LZ_E_UNSUPPORTED. `force_paths` takes that way
+     * always (tests). */
+    const char *attach_dir;
+    bool force_paths;
+};
+
+/* A detached overlay mount. */
+int lz_mount_overlay(const struct lz_sys *sys, const struct lz_overlay *overlay, struct lz_detail *detail);
+
+/* Attaches a detached mount at `target` below target_dir (openat2 is the caller's business: pass an O_PATH fd and "").
+ */
+int lz_mount_attach(const struct lz_sys *sys, int mount_fd, int target_dir, const char *target,
+                    struct lz_detail *detail);
+
+/* Unmounts `target`; `lazy` is MNT_DETACH. 0; -EINVAL when it is not a mount point. Never follows a symlink. */
+int lz_unmount(const struct lz_sys *sys, const char *target, bool lazy, struct lz_detail *detail);
+
+#endif

@@ -1,0 +1,27 @@
+/* lz_unpack.h - a tar into a directory: checkout and `cp` into a container.
+ *
+ * Every parent is resolved with openat2(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS) below the
+ * target, so a tree that swaps symlinks meanwhile can make it fail but never make it write elsewhere. An existing
+ * non-directory is replaced (unlink, then create); an existing directory is kept. Directory times are set last.
+ */
+#ifndef LZ_UNPACK_H
+#define LZ_UNPACK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "../base/lz_err.h"
+#include "../base/lz_sys.h"
+
+struct lz_unpack_options {
+    bool keep_owner;           /* chown to the archive's owner (needs root) */
+    bool keep_xattrs;          /* set SCHILY.xattr.*; overlay.* names are refused with LZ_E_UNSAFE */
+    bool no_replace_directory; /* docker cp: a directory never replaces a file and the other way round: -ENOTDIR /
+                                  -EISDIR */
+};
+
+/* Reads a plain (not compressed) tar from in_fd into the directory dir_fd. Creates are not undone on failure. */
+int lz_unpack(const struct lz_sys *sys, int in_fd, int dir_fd, const struct lz_unpack_options *options,
+              uint64_t *entries, struct lz_detail *detail);
+
+#endif

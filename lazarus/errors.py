@@ -1,0 +1,84 @@
+"""Every exception that Lazarus raises on purpose, and the one place that turns a native code into one.
+
+`OSError` with its errno stays `OSError`: a full disk is a full disk. Everything else derives from `LazarusError`; its message
+is one line that names the object, what was found and what was expected, and the command line prints it as it is.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class LazarusError(Exception):
+    """Base of all errors that are not plain operating system errors."""
+
+
+class FormatError(LazarusError):
+    """Malformed input: a tar header, a gzip stream, a manifest, a reference, an index."""
+
+
+class TruncatedError(FormatError):
+    """The input ends before its own structure says so."""
+
+
+class CorruptError(LazarusError):
+    """Bytes do not have the digest, size or checksum that was stated for them."""
+
+
+class LimitError(LazarusError):
+    """A configured limit was passed: entries, bytes, ratio, path length."""
+
+
+class UnsafeError(LazarusError):
+    """A path would leave its tree: `..`, a hard link out of it, a parent that is a symlink."""
+
+
+class UnsupportedError(LazarusError):
+    """Well-formed, but a feature that Lazarus or this kernel does not have."""
+
+
+class CancelledError(LazarusError):
+    """The caller asked to stop."""
+
+
+class NotFoundError(LazarusError):
+    """No such image, container, layer, blob or lease."""
+
+
+class ConflictError(LazarusError):
+    """The name is taken, or the object is in use, or in a state that does not allow it."""
+
+
+class StoreError(LazarusError):
+    """The store itself: wrong schema version, not a store, permissions."""
+
+
+class ContainerRuntimeError(LazarusError):
+    """crun or runc is missing or failed to start the container. `exit_code` is what the command line returns
+    (125 engine, 126 command cannot be invoked, 127 command not found)."""
+
+    def __init__(self, message: str, exit_code: int = 125) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+# The codes of csrc/base/lz_err.h; tests/test_native_errors.py compares the two.
+NATIVE_CODES: dict[int, type[LazarusError]] = {
+    -10001: FormatError,
+    -10002: TruncatedError,
+    -10003: CorruptError,
+    -10004: LimitError,
+    -10005: UnsafeError,
+    -10006: UnsupportedError,
+    -10007: CancelledError,
+}
+
+
+def from_code(code: int, text: str, path: object = None) -> Exception:
+    """The exception for a negative return of csrc/: `OSError` for -errno, a `LazarusError` subclass otherwise."""
+    if code < -10000:
+        kind = NATIVE_CODES.get(code, LazarusError)
+        return kind(f"{os.fsdecode(path)}: {text}" if isinstance(path, str | bytes) else text)
+    if path is None:
+        return OSError(-code, text or os.strerror(-code))
+    return OSError(-code, text or os.strerror(-code), path)
