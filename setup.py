@@ -50,7 +50,9 @@ libs = pkg_config("--libs", *LIBRARIES)
 c_flags = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-g", "-pthread", "-fvisibility=hidden", *cflags]
 headers = sorted(str(path) for path in Path("csrc").glob("*/*.h"))
 
-only = {name for name in os.environ.get("LAZARUS_ONLY", "").split(",") if name}  # build a few extensions while developing
+only = {
+    name for name in os.environ.get("LAZARUS_ONLY", "").split(",") if name
+}  # build a few extensions while developing
 
 extensions = [
     Extension(
@@ -60,7 +62,11 @@ extensions = [
         # as-needed: an extension loads only the libraries that it calls, which keeps `import lazarus` short
         extra_link_args=["-pthread", "-Wl,--as-needed", *libs],
         include_dirs=["csrc"],
-        depends=[*headers, *sorted(str(p) for p in Path("csrc").glob("*/*.c")), *sorted(str(p) for p in Path("lazarus/_native").glob("*.pxd"))],
+        depends=[
+            *headers,
+            *sorted(str(p) for p in Path("csrc").glob("*/*.c")),
+            *sorted(str(p) for p in Path("lazarus/_native").glob("*.pxd")),
+        ],
     )
     for path in sorted(Path("lazarus/_native").glob("*.pyx"))
     if not only or path.stem in only

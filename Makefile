@@ -1,0 +1,62 @@
+# The two commands of the README: `make demo` and `make test`. On Debian, as root, they install what they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NATIVE := $(wildcard csrc/*/*.c csrc/*/*.h lazarus/_native/*.pyx lazarus/_native/*.pxd) setup.py pyproject.toml
+
+.PHONY: help setup demo test test-c test-threads fuzz lint format bench clean
+.DELETE_ON_ERROR:
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(VENV)/built ## system packages, virtual environment, build
+
+$(VENV)/system-%: tools/system-packages
+	@tools/system-packages $*
+	@mkdir -p $(VENV) && touch $@
+
+$(VENV)/python: pyproject.toml | $(VENV)/system-build
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --upgrade pip setuptools wheel 'cython>=3.0.10'
+	@touch $@
+
+$(VENV)/built: $(VENV)/python $(NATIVE)
+	@$(BIN)/pip install --quiet --no-build-isolation --editable '.[test,lint]'
+	@touch $@
+
+demo: $(VENV)/built $(VENV)/system-demo ## the main job on a real Debian image
+	@demo/run $(BIN)/lazarus
+
+test: $(VENV)/built $(VENV)/system-test test-c ## every test (C under sanitizers, then Python)
+	@$(BIN)/python -m pytest
+
+test-c: $(VENV)/system-build ## the C tests alone
+	@$(MAKE) --no-print-directory -C tests/c
+	@$(MAKE) --no-print-directory -C tests/fuzz
+
+test-threads: $(VENV)/system-build ## the threaded stages under ThreadSanitizer
+	@$(MAKE) --no-print-directory -C tests/c threads
+
+fuzz: ## libFuzzer on the tar reader and the index, SECONDS=60 each
+	@$(MAKE) --no-print-directory -C tests/fuzz fuzz
+
+lint: $(VENV)/built $(VENV)/system-lint ## ruff, mypy --strict, clang-format, cython-lint, C warnings as errors
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy --strict lazarus
+	@$(BIN)/cython-lint lazarus/_native
+	@clang-format --dry-run --Werror $$(git ls-files 'csrc/*.[ch]' 'tests/*.[ch]')
+	@for source in csrc/*/*.c; do \
+		$(CC) -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Wconversion -Wshadow -Werror -Icsrc -fsyntax-only $$source || exit 1; done
+
+format: ## rewrite everything in the project's style
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format --quiet .
+	@clang-format -i $$(git ls-files 'csrc/*.[ch]' 'tests/*.[ch]')
+
+bench: $(VENV)/built $(VENV)/system-bench ## all benchmarks, JSON in .benchmarks/
+	@$(BIN)/python -m pytest benchmarks --benchmark-autosave
+
+clean: ## everything that was built
+	@rm -rf build .venv .demo .benchmarks lazarus/_native/*.so *.egg-info

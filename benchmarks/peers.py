@@ -1,0 +1,117 @@
+"""The peers from Debian's packages, each with a private root below the scratch directory, so that nothing of the host is touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+LAZARUS = str(Path(sys.executable).with_name("lazarus"))
+_started: dict[Path, subprocess.Popen[bytes]] = {}
+
+
+def versions() -> dict[str, str]:
+    """`name -> version line`, or "missing"."""
+    found = {}
+    for name, arguments in {
+        "podman": ["--version"],
+        "ctr": ["--version"],
+        "umoci": ["--version"],
+        "crun": ["--version"],
+        "tar": ["--version"],
+        "gzip": ["--version"],
+    }.items():
+        if shutil.which(name) is None:
+            found[name] = "missing"
+            continue
+        result = subprocess.run([name, *arguments], capture_output=True, text=True, check=False)
+        found[name] = (result.stdout or result.stderr).splitlines()[0]
+    return found
+
+
+def podman(root: Path) -> list[str]:
+    """The podman command line with a private store."""
+    if subprocess.run(["findmnt", "-no", "FSTYPE", "/sys/fs/cgroup"], capture_output=True).stdout.strip() != b"cgroup2":
+        cgroups = ["--cgroup-manager=cgroupfs"]
+    else:
+        cgroups = []
+    return [
+        "podman",
+        "--root",
+        f"{root}/podman",
+        "--runroot",
+        f"{root}/podman-run",
+        "--tmpdir",
+        f"{root}/podman-tmp",
+        *cgroups,
+    ]
+
+
+def containerd(root: Path) -> list[str]:
+    """Starts a private containerd below `root` (stopped by clean_up()) and returns the `ctr` command line for it."""
+    home = root / "containerd"
+    home.mkdir()
+    address = f"{home}/sock"
+    config = home / "config.toml"
+    config.write_text(
+        f'version = 2\nroot = "{home}/root"\nstate = "{home}/state"\n[grpc]\n  address = "{address}"\n'
+        'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
+    )
+    log = (home / "log").open("wb")
+    _started[root] = subprocess.Popen(["containerd", "--config", str(config)], stdout=log, stderr=log)
+    ctr = ["ctr", "--address", address, "--namespace", "bench"]
+    for _ in range(100):
+        if subprocess.run([*ctr, "version"], capture_output=True, check=False).returncode == 0:
+            return ctr
+        time.sleep(0.1)
+    raise RuntimeError(f"containerd did not come up: {(home / 'log').read_text()[-300:]}")
+
+
+def clean_up(root: Path) -> None:
+    """Ends what containerd() started and unmounts everything below `root`."""
+    process = _started.pop(root, None)
+    if process is not None:
+        process.terminate()
+        process.wait()
+    targets = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for target in sorted((t for t in targets if t.startswith(f"{root}/")), reverse=True):
+        subprocess.run(["umount", "-l", target], check=False)
+
+
+def unpack_layout(archive: Path, target: Path) -> Path:
+    """An OCI archive as a layout directory."""
+    target.mkdir()
+    with tarfile.open(archive) as tar:
+        tar.extractall(target, filter="data")
+    return target
+
+
+def layer_blobs(layout: Path) -> list[Path]:
+    """The layer blobs of the only image of a layout, base first."""
+    index = json.loads((layout / "index.json").read_text())
+    manifest = json.loads(_blob(layout, index["manifests"][0]["digest"]).read_text())
+    return [_blob(layout, layer["digest"]) for layer in manifest["layers"]]
+
+
+def reference_of(layout: Path) -> str:
+    """The reference that the layout's only image is annotated with."""
+    index = json.loads((layout / "index.json").read_text())
+    return str(index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"])
+
+
+def drop_caches() -> None:
+    """Writes back and forgets the page cache."""
+    os.sync()
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+
+
+def _blob(layout: Path, digest: str) -> Path:
+    if re.fullmatch(r"sha256:[0-9a-f]{64}", digest) is None:
+        raise ValueError(digest)
+    return layout / "blobs" / "sha256" / digest[7:]

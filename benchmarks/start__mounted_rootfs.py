@@ -1,0 +1,63 @@
+"""What does Lazarus add to the system calls that a container's root file system needs?
+
+Ours: `container.mount()` and `container.unmount()` on a created container, in process, warm. Theirs: bare_mount.c, which
+makes the same calls (EROFS file-backed mount, overlay with the objects as data-only lower, attach, unmount) and nothing else.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import lazarus
+
+ROUNDS = 200
+
+
+def test_mount_of_a_container(benchmark: Any, image: Path, scratch: Path) -> None:
+    bare = scratch / "bare_mount"
+    subprocess.run(
+        ["cc", "-O2", "-D_GNU_SOURCE", "-o", str(bare), str(Path(__file__).with_name("bare_mount.c"))], check=True
+    )
+    with lazarus.Store(scratch / "store") as store:
+        (loaded,) = store.images.load(image)
+        container = store.containers.create(loaded, command=["true"])
+        container.mount()  # builds the stack and warms the caches
+        container.unmount()
+        stack = store.stacks.open(loaded.diff_ids)
+        target = scratch / "bare"
+        for name in ("upper", "work", "merged"):
+            (target / name).mkdir(parents=True, exist_ok=True)
+        arguments = [
+            str(bare),
+            str(stack.image_path),
+            str(store.paths.objects),
+            *(f"{target}/{n}" for n in ("upper", "work", "merged")),
+        ]
+
+        ours: list[float] = []
+        theirs: list[float] = []
+
+        def bare_turn() -> None:
+            result = subprocess.run([*arguments, "10"], capture_output=True, text=True, check=True)
+            theirs.extend(float(line) * 1e-9 for line in result.stdout.split())
+
+        def our_turn() -> None:
+            for _ in range(10):
+                started = time.perf_counter()
+                container.mount()
+                ours.append(time.perf_counter() - started)
+                container.unmount()
+
+        benchmark.pedantic(our_turn, setup=bare_turn, rounds=ROUNDS // 10, iterations=1)
+        container.remove()
+    ratio = statistics.median(ours) / statistics.median(theirs)
+    benchmark.extra_info.update(
+        {"mount_s": statistics.median(ours), "bare_s": statistics.median(theirs), "ratio_to_bare_system_calls": ratio}
+    )
+    print(
+        f"\nmount: {statistics.median(ours) * 1e6:.0f} us, bare system calls: {statistics.median(theirs) * 1e6:.0f} us, ratio {ratio:.2f}"
+    )
