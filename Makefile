@@ -26,7 +26,7 @@ $(VENV)/built: $(VENV)/python $(NATIVE)
 	@touch $@
 
 demo: $(VENV)/built $(VENV)/system-demo ## the main job on a real Debian image
-	@demo/run $(BIN)/lazarus
+	@demo/run
 
 test: $(VENV)/built $(VENV)/system-test test-c ## every test (C under sanitizers, then Python)
 	@$(BIN)/python -m pytest

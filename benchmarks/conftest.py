@@ -19,7 +19,7 @@ SCRATCH = Path(os.environ.get("LAZARUS_BENCH_DIR", "/var/tmp"))
 
 @pytest.fixture(scope="session")
 def image() -> Path:
-    """The 4-layer Debian image as an OCI archive: $LAZARUS_BENCH_IMAGE, else built once with debootstrap and buildah."""
+    """The 4-layer Debian image as an OCI archive: $LAZARUS_BENCH_IMAGE, else built once by buildah."""
     if os.geteuid() != 0:
         pytest.skip("needs root: mounts, and podman and ctr as peers")
     return debian_image(SCRATCH)

@@ -10,7 +10,8 @@ from pathlib import Path
 # Layers 2 to 4: what is run in a container on the layer below.
 STEPS = (
     "apt-get update && apt-get install -y --no-install-recommends python3 python3-numpy",
-    "rm -rf /usr/share/doc && mkdir /usr/share/doc && apt-get install -y --no-install-recommends postgresql redis-server",
+    "rm -rf /usr/share/doc && mkdir /usr/share/doc"
+    " && apt-get install -y --no-install-recommends postgresql redis-server",
     "echo app >/srv/app.txt; ln /srv/app.txt /srv/app2.txt; mkdir -m 700 /srv/data; chown 33:33 /srv/data",
 )
 
@@ -48,7 +49,7 @@ def debian_image(scratch: Path) -> Path:
 
 
 def copy_network_settings(root: Path) -> None:
-    """Gives a root file system this machine's resolver, apt proxy settings and certificates, so that apt works inside."""
+    """Gives a root file system this machine's resolver, apt proxy settings and certificates: apt works inside then."""
     shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
     for settings in Path("/etc/apt/apt.conf.d").glob("99*"):
         shutil.copy(settings, root / "etc/apt/apt.conf.d" / settings.name)

@@ -1,6 +1,7 @@
 """How long does it take to bring a real image into a store, and how much memory?
 
-Contenders: `lazarus load`, `podman load`, `ctr image import`, `umoci unpack`, and `tar -xzf` of the layers, which verifies nothing.
+Contenders: `lazarus load`, `podman load`, `ctr image import`, `umoci unpack`, and `tar -xzf` of the layers, which
+verifies nothing.
 Every run starts with an empty store; what a run left dirty is written back before the next begins.
 """
 
@@ -77,7 +78,7 @@ def test_load_of_a_real_image(benchmark: Any, image: Path, scratch: Path) -> Non
 
 
 def test_second_image_on_the_same_base(benchmark: Any, image: Path, scratch: Path) -> None:
-    """Bytes that a store grows by when an image comes that shares its base, and by when the same files come in other layers."""
+    """What a store grows by when an image comes that shares its base, and when the same files come in other layers."""
     import lazarus
     from benchmarks.variants import flattened, with_one_more_layer
 
@@ -91,9 +92,7 @@ def test_second_image_on_the_same_base(benchmark: Any, image: Path, scratch: Pat
         store.images.load(flattened(image, scratch / "flat.tar"), keep_blobs=False)
         same_files = _allocated(scratch / "store") - before
     benchmark.extra_info.update({"added_by_shared_base": shared_base, "added_by_same_files_in_one_layer": same_files})
-    print(
-        f"\nadded by an image with one layer of 100 kB more: {shared_base} bytes; by the same files in one layer: {same_files} bytes"
-    )
+    print(f"\nadded by one 100 kB layer more: {shared_base} bytes; by the same files in one layer: {same_files} bytes")
 
 
 def _allocated(directory: Path) -> int:

@@ -1,4 +1,4 @@
-"""The peers from Debian's packages, each with a private root below the scratch directory, so that nothing of the host is touched."""
+"""The peers from Debian's packages, each with a private root below the scratch directory."""
 
 from __future__ import annotations
 

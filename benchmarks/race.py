@@ -1,7 +1,7 @@
 """Runs contenders in turns, each in its own process, and keeps what each cost.
 
-The machines are noisy, so contenders are interleaved (A B C, A B C, ...) and compared by medians; only ratios within one run
-mean anything.
+The machines are noisy, so contenders are interleaved (A B C, A B C, ...) and compared by medians; only ratios within
+one run mean anything.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _peak(usage: resource.struct_rusage) -> int:
 
 
 def race(benchmark: Any, ours: Contender, others: Sequence[Contender], *, rounds: int, warm_up: int = 1) -> None:
-    """Interleaves `rounds` runs of everyone; ours goes into pytest-benchmark, all summaries and ratios into `extra_info`.
+    """Interleaves `rounds` runs of everyone; ours goes into pytest-benchmark, everything into `extra_info`.
 
     A contender that fails in its first run is reported as such in the result, not left out silently.
     """

@@ -1,4 +1,4 @@
-"""How long does `run --rm --network none IMAGE true` take, from the shell's point of view, with the image in the store?"""
+"""How long does `run --rm --network none IMAGE true` take with the image in the store, seen from the shell?"""
 
 from __future__ import annotations
 

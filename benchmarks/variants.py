@@ -26,7 +26,7 @@ def with_one_more_layer(archive: Path, target: Path, content: bytes) -> Path:
 
 
 def flattened(archive: Path, target: Path) -> Path:
-    """The image's layer tars one after the other as a single uncompressed layer (whiteouts of lower layers left out): the same files."""
+    """The same files in one uncompressed layer: the layers' tars one after the other, whiteouts left out."""
     manifest, config = _documents(archive)
     path = target.with_suffix(".layer")
     with tarfile.open(archive) as outer, tarfile.open(path, "w") as flat:

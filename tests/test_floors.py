@@ -1,4 +1,4 @@
-"""The house rules that a tool can check: arrows point down, sizes stay readable, csrc/ is free of Python, stubs are true."""
+"""The house rules that a tool can check: arrows, sizes, no Python in csrc/, true stubs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ FLOORS = {
     "lazarus.errors": 0,
 }
 # Neighbours that may know one another; everything else on one floor may not.
-NEIGHBOURS = {("lazarus.containers", "lazarus.images"), ("lazarus.layers", "lazarus.content"), ("lazarus.terms", "lazarus.errors")}
+NEIGHBOURS = {
+    ("lazarus.containers", "lazarus.images"),
+    ("lazarus.layers", "lazarus.content"),
+    ("lazarus.terms", "lazarus.errors"),
+}
 
 
 def _room(module: str) -> str:
@@ -46,7 +50,9 @@ def _imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "lazarus" else {node.module}
+            found |= (
+                {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "lazarus" else {node.module}
+            )
     return {name for name in found if name.startswith("lazarus.")}
 
 
@@ -78,7 +84,8 @@ def test_csrc_floors() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "lines"), [("csrc/*/*.c", 500), ("lazarus/**/*.pyx", 200), ("lazarus/**/*.py", 400), ("benchmarks/*.py", 400)]
+    ("pattern", "lines"),
+    [("csrc/*/*.c", 500), ("lazarus/**/*.pyx", 200), ("lazarus/**/*.py", 400), ("benchmarks/*.py", 400)],
 )
 def test_files_can_be_held_in_the_head(pattern: str, lines: int) -> None:
     for path in ROOT.glob(pattern):
@@ -97,7 +104,9 @@ def test_stub_says_what_the_module_has(stub: Path) -> None:
     import importlib
 
     module = importlib.import_module(f"lazarus._native.{stub.stem}")
-    stated = {node.name: node for node in ast.parse(stub.read_text()).body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    stated = {
+        node.name: node for node in ast.parse(stub.read_text()).body if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    }
     public = {
         name
         for name, value in vars(module).items()
