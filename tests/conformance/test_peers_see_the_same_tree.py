@@ -1,0 +1,124 @@
+"""The tree that podman sees in a committed image is the tree that Lazarus shows, compared entry by entry."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lazarus
+
+CHANGES = """
+rm /srv/app.txt
+chmod 600 /etc/passwd
+mv /usr/share/doc /usr/share/doc2
+echo new > /etc/new
+ln /etc/new /etc/new2
+ln -s /etc/new /etc/link
+mkdir -p /srv/deep/er && echo x > /srv/deep/er/file
+rm -r /opt/gone && mkdir /opt/gone && echo again > /opt/gone/again
+mkfifo /srv/pipe
+truncate -s 1M /srv/hole && echo tail >> /srv/hole
+"""
+
+
+def _base(root: Path) -> None:
+    """A small root file system of this machine's own parts: a static busybox, and something of every kind."""
+    busybox = shutil.which("busybox")
+    assert busybox is not None
+    for name in ("bin", "etc", "srv", "usr/share/doc/a/b", "opt/gone/with", "tmp"):
+        (root / name).mkdir(parents=True)
+    shutil.copy(busybox, root / "bin/busybox")
+    for applet in ("sh", "rm", "chmod", "mv", "ln", "mkdir", "mkfifo", "truncate", "true"):
+        (root / "bin" / applet).symlink_to("busybox")
+    (root / "etc/passwd").write_text("root:x:0:0:root:/:/bin/sh\n")
+    (root / "srv/app.txt").write_text("app\n")
+    os.link(root / "srv/app.txt", root / "srv/app2.txt")
+    (root / "usr/share/doc/a/b/readme").write_bytes(os.urandom(20_000))
+    (root / "opt/gone/with/file").write_text("hidden")
+    os.setxattr(root / "srv/app2.txt", "user.note", b"\x00\xff")
+    os.chown(root / "srv", 33, 44)
+    os.utime(root / "etc/passwd", ns=(1_600_000_000_123_456_789, 1_600_000_000_123_456_789))
+
+
+def tree(root: Path) -> dict[str, tuple[Any, ...]]:
+    """Everything that can be compared about a tree, by path; links as the sorted names of their group."""
+    found: dict[str, tuple[Any, ...]] = {}
+    groups: dict[tuple[int, int], list[str]] = {}
+    paths = [root, *sorted(root.rglob("*"))]
+    for path in paths:
+        status = path.lstat()
+        if not stat.S_ISDIR(status.st_mode):
+            groups.setdefault((status.st_dev, status.st_ino), []).append(str(path.relative_to(root)))
+    for path in paths:
+        status = path.lstat()
+        kind = stat.S_IFMT(status.st_mode)
+        content: object = None
+        if kind == stat.S_IFREG:
+            content = path.read_bytes()
+        elif kind == stat.S_IFLNK:
+            content = str(path.readlink())
+        xattrs = {
+            name: os.getxattr(path, name, follow_symlinks=False) for name in os.listxattr(path, follow_symlinks=False)
+        }
+        group = None if kind == stat.S_IFDIR else tuple(groups[status.st_dev, status.st_ino])
+        found[str(path.relative_to(root))] = (
+            oct(status.st_mode),
+            status.st_uid,
+            status.st_gid,
+            status.st_mtime_ns,
+            status.st_rdev,
+            content,
+            xattrs,
+            group,
+        )
+    return found
+
+
+@pytest.mark.root
+def test_podman_sees_the_tree_that_lazarus_shows(tmp_path: Path) -> None:
+    for tool in ("podman", "skopeo", "crun", "busybox"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    root = tmp_path / "root"
+    _base(root)
+    archive = tmp_path / "base.tar"
+    subprocess.run(["tar", "--xattrs", "--format=pax", "-C", root, "-cf", archive, "."], check=True)
+    saved = tmp_path / "out.tar"
+    with lazarus.Store(tmp_path / "store") as store:
+        image = store.images.import_(archive, "base:latest")
+        container = store.containers.create(image, command=["sh", "-ec", CHANGES], network="none")
+        assert container.start(attach=True) == 0
+        mine = container.commit("base:mine")
+        store.images.save(["base:mine"], saved)
+        shown = store.containers.create(mine, command=["true"], network="none")
+        ours = tree(Path(os.fsdecode(shown.mount())))
+        shown.unmount()
+        shown.remove()
+        container.remove()
+    inspected = subprocess.run(["skopeo", "inspect", f"oci-archive:{saved}"], check=True, capture_output=True)
+    assert mine.digest.encode() in inspected.stdout
+    theirs = _podman_tree(tmp_path, saved)
+    assert sorted(theirs) == sorted(ours)
+    for path, expected in ours.items():
+        assert theirs[path] == expected, path
+
+
+def _podman_tree(home: Path, archive: Path) -> dict[str, tuple[Any, ...]]:
+    podman = ["podman", "--root", f"{home}/p", "--runroot", f"{home}/p-run", "--tmpdir", f"{home}/p-tmp"]
+    podman += ["--cgroup-manager=cgroupfs", "--storage-driver=overlay"]
+
+    def run(*arguments: str) -> str:
+        return subprocess.run([*podman, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+    loaded = run("load", "-q", "-i", str(archive)).rpartition(": ")[2]
+    try:
+        return tree(Path(run("image", "mount", loaded)))
+    finally:
+        subprocess.run([*podman, "image", "umount", "-a"], check=False, capture_output=True)
+        subprocess.run(["umount", f"{home}/p/overlay"], check=False, capture_output=True)
