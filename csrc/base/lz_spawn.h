@@ -1,0 +1,30 @@
+/* lz_spawn.h - start a program, with one directory of the host hidden from it.
+ *
+ * What posix_spawn() does (a vfork()-like child, so the cost does not grow with the caller's memory), plus one thing
+ * that it cannot do: the program may run in a mount namespace of its own in which a directory is covered with an empty
+ * read-only tmpfs. That is how a runtime that refuses the machine's cgroup set-up is kept from seeing it. Mounts made
+ * and undone outside still reach that namespace (it is a slave), so it never keeps a root file system busy.
+ */
+#ifndef LZ_SPAWN_H
+#define LZ_SPAWN_H
+
+#include <stdbool.h>
+
+#include "lz_err.h"
+
+struct lz_spawn {
+    const char *path; /* of the program, absolute */
+    char *const *argv;
+    char *const *envp;
+    int stdio[3];     /* descriptors that become 0, 1 and 2 */
+    const char *hide; /* NULL: the caller's mount namespace */
+};
+
+/* The pid of the new process, which leads a session of its own, has an empty signal mask and default dispositions; or
+ * -errno of the step that failed, named in `detail`. Descriptors without close-on-exec are inherited. */
+int lz_spawn(const struct lz_spawn *spawn, struct lz_detail *detail);
+
+/* Makes orphaned grandchildren children of the calling process (prctl PR_SET_CHILD_SUBREAPER). 0 or -errno. */
+int lz_set_subreaper(bool on);
+
+#endif
