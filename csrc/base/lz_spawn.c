@@ -11,10 +11,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* Written by the child, read by the parent: a vfork() child shares the parent's memory. */
+/* Written by the child, read by the parent: a vfork() child shares the parent's memory. The object itself must be
+ * volatile: the compiler sees that the child never returns, and would conclude that the parent's copy cannot change. */
 struct failure {
-    volatile int error;
-    const char *volatile step;
+    int error;
+    const char *step;
 };
 
 static void reset_signals(void)
@@ -54,7 +55,7 @@ static const char *place_stdio(const int stdio[3])
     return NULL;
 }
 
-static void child(const struct lz_spawn *spawn, struct failure *failure)
+static void child(const struct lz_spawn *spawn, volatile struct failure *failure)
 {
     setsid();
     const char *step = spawn->hide != NULL ? hide(spawn->hide) : NULL;
@@ -72,7 +73,7 @@ static void child(const struct lz_spawn *spawn, struct failure *failure)
 
 int lz_spawn(const struct lz_spawn *spawn, struct lz_detail *detail)
 {
-    struct failure failure = {0, NULL};
+    volatile struct failure failure = {0, NULL};
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* no handler of the caller may run in the child */
@@ -83,10 +84,11 @@ int lz_spawn(const struct lz_spawn *spawn, struct lz_detail *detail)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (pid < 0)
         return lz_fail(detail, -error, "fork: %s", strerror(error));
-    if (failure.error != 0) {
+    error = failure.error;
+    if (error != 0) {
         while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
             continue;
-        return lz_fail(detail, -failure.error, "%s: %s: %s", spawn->path, failure.step, strerror(failure.error));
+        return lz_fail(detail, -error, "%s: %s: %s", spawn->path, failure.step, strerror(error));
     }
     return pid;
 }

@@ -1,4 +1,4 @@
-"""Starting a container's runtime: a vfork-like spawn that can hide one directory of the host, and adoption of orphans."""
+"""Starting a runtime: a vfork-like spawn that can hide one directory of the host, and adoption of orphans."""
 from libc.errno cimport EINVAL
 from libc.stdlib cimport free, malloc
 
@@ -39,7 +39,7 @@ cdef list encoded(object words):
 def spawn(argv, env, *, int stdin=0, int stdout=1, int stderr=2, hide=None):
     """Starts the program argv[0] (an absolute path) in a session of its own and returns its pid, a child of the caller.
 
-    `env` is a sequence of "NAME=value". `hide` names a directory that the program sees as an empty one (root only; it runs
+    `env` is a sequence of "NAME=value". `hide` names a directory that it sees as an empty one (root only; it runs
     in a mount namespace of its own then). Signals are at their defaults. Raises `OSError` naming the step that failed.
     """
     cdef lz_spawn_t request
