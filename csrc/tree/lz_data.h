@@ -1,0 +1,60 @@
+/* lz_data.h - from the content of a file to a tar stream: big reads, big writes, holes found, digests checked
+ * (internal to pack).
+ */
+#ifndef LZ_DATA_H
+#define LZ_DATA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "../base/lz_err.h"
+#include "../base/lz_mem.h"
+#include "../base/lz_sys.h"
+#include "../bytes/lz_digest.h"
+#include "../bytes/lz_tar.h"
+#include "lz_diff.h"
+#include "lz_walk.h"
+
+/* Gathers what is written and hands it to `fd` in pieces of LZ_SINK_SIZE or more. */
+#define LZ_SINK_SIZE (1024u * 1024)
+
+struct lz_sink {
+    const struct lz_sys *sys;
+    int fd;
+    struct lz_buf buf; /* append to it, then call lz_sink_check() */
+    uint64_t total;    /* bytes that were written */
+};
+
+int lz_sink_check(struct lz_sink *sink); /* writes when there is enough; 0 or -errno */
+int lz_sink_flush(struct lz_sink *sink);
+void lz_sink_free(struct lz_sink *sink); /* does not write, nor close */
+
+/* An open content. `{.fd = -1}` is none. */
+struct lz_data {
+    int fd;
+    bool owned;            /* close fd */
+    uint64_t offset, size; /* where in fd, and how much */
+    const uint8_t *digest; /* what it must be; NULL: not known */
+    struct lz_tar_extent *extents;
+    size_t extent_count;
+    bool sparse;
+    uint64_t stored_size; /* bytes that go into the archive: all extents, or size */
+};
+
+/* Opens what node->data says and finds its holes. `no_xdev`: -EXDEV for a file of another mount. -ENOENT when a file of
+ * the upper is gone or is no regular file any more; for an object it comes with a detail. Give back with
+ * lz_data_close(). */
+int lz_data_open(const struct lz_sys *sys, const struct lz_diff_source *source, const struct lz_walk_node *node,
+                 bool no_xdev, struct lz_data *data, struct lz_detail *detail);
+void lz_data_close(const struct lz_sys *sys, struct lz_data *data);
+
+/* A descriptor to read the regular file that `fd` is, perhaps as O_PATH, which only /proc opens again. Or -errno. */
+int lz_data_reopen(const struct lz_sys *sys, int fd);
+
+/* Copies the content into `sink`. `path` is for messages. LZ_E_TRUNCATED when the file became shorter meanwhile;
+ * LZ_E_CORRUPT when it does not have its digest. */
+int lz_data_copy(const struct lz_sys *sys, const struct lz_data *data, struct lz_sha256 *sha256, const char *path,
+                 struct lz_sink *sink, struct lz_detail *detail);
+
+#endif

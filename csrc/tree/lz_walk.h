@@ -1,0 +1,80 @@
+/* lz_walk.h - what an upper directory (or any directory) holds, as a stream of nodes (internal to diff and pack).
+ *
+ * One walk, two readers: lz_diff() wants to know what became of each name, lz_pack_upper() wants what a layer must say.
+ * Of every directory of the merged view the walker knows three things:
+ *
+ *     upper    the directory below upper_fd, or none (the inside of a renamed directory that nobody touched)
+ *     lower    the directory of the lower index that overlayfs merges it with: the one of the same path, the one that a
+ *              redirect names, or none (opaque, new)
+ *     before   what the lower index has under this path
+ *
+ * As long as lower == before, the upper says everything. Where they differ the directory is `fresh`: nothing of
+ * `before` is to be seen any more, and the view (upper over lower) is given in full.
+ */
+#ifndef LZ_WALK_H
+#define LZ_WALK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "../base/lz_err.h"
+#include "../base/lz_sys.h"
+#include "../bytes/lz_index.h"
+#include "../bytes/lz_tar.h"
+#include "lz_diff.h"
+
+enum lz_walk_event {
+    LZ_WALK_ENTRY,    /* something is there now */
+    LZ_WALK_WHITEOUT, /* something was there before and is no more */
+    LZ_WALK_OPAQUE,   /* the directory `path`, which came just before, hides the one that was there */
+};
+
+enum lz_walk_data {
+    LZ_DATA_NONE,
+    LZ_DATA_UPPER, /* the file `name` below `dir_fd` ("": dir_fd itself) */
+    LZ_DATA_LOWER, /* the content of entry `lower` of the lower index */
+};
+
+struct lz_walk_node { /* valid during the call */
+    enum lz_walk_event event;
+    enum lz_kind kind; /* WHITEOUT: what it was */
+    const char *path;  /* no leading slash; "" is the root */
+    size_t path_size;
+    uint32_t mode; /* 07777 */
+    uint32_t uid, gid, major, minor;
+    int64_t mtime;
+    uint32_t mtime_nsec;
+    uint64_t size;
+    const char *target;                /* symlinks, with lz_walk_options.attributes */
+    size_t target_size;                /* */
+    const struct lz_tar_xattr *xattrs; /* likewise; without overlay's own */
+    size_t xattr_count;
+    bool has_links;                 /* other names of the same file may follow or have been */
+    uint64_t link_dev, link_number; /* which file it is, when has_links */
+    int64_t before;                 /* entry of the lower index at this path, or -1 */
+    bool fresh;                     /* `before` is already hidden by a mark of a directory above */
+    bool same_data;                 /* the data is that of `before`: a metacopy in its old place */
+    enum lz_walk_data data;         /* files */
+    int dir_fd;
+    const char *name;
+    uint32_t lower;
+};
+
+struct lz_walk_options {
+    const struct lz_diff_source *source; /* upper_fd: the directory to walk; lower may be NULL */
+    bool plain;                          /* no overlay marks: an ordinary directory */
+    bool layer;        /* deletions come first in their directory; a socket is a deletion, for tar cannot say it */
+    bool attributes;   /* fill target and xattrs */
+    bool cross_mounts; /* plain: go into other mounts */
+};
+
+/* Calls `visit` for the root (path "") and everything below, a directory, then its children by name. A negative return
+ * of it stops the walk and is passed on. Names that vanish while the walk is on are left out. 0 or a negative code;
+ * LZ_E_LIMIT for a path over LZ_PATH_MAX, LZ_E_FORMAT for a mark that refers to nothing. */
+int lz_walk(const struct lz_sys *sys, const struct lz_walk_options *options,
+            int (*visit)(void *ctx, const struct lz_walk_node *node), void *ctx, struct lz_detail *detail);
+
+/* Puts type, mode, owner, times, size, device and link identity of `info` into a node. */
+void lz_walk_fill(struct lz_walk_node *node, const struct stat *info);
+
+#endif
