@@ -1,0 +1,282 @@
+#include "lz_index.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <xxhash.h>
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the index is little-endian and mapped as it is"
+#endif
+
+_Static_assert(sizeof(struct lz_entry) == 128, "entry size is part of the format");
+_Static_assert(sizeof(struct lz_index_header) == LZ_INDEX_HEADER_SIZE, "header size is part of the format");
+_Static_assert(sizeof(struct lz_object_ref) == 40 && sizeof(struct lz_slot) == 8, "sizes are part of the format");
+
+uint64_t lz_path_hash(const char *path, size_t size)
+{
+    return XXH3_64bits(path, size);
+}
+
+static int bad(struct lz_detail *detail, const char *what)
+{
+    return lz_fail(detail, LZ_E_FORMAT, "index: %s", what);
+}
+
+static bool section_inside(const struct lz_section *section, uint64_t from, uint64_t size, uint64_t unit)
+{
+    uint64_t end;
+    return !__builtin_add_overflow(section->offset, section->size, &end) && section->offset >= from && end <= size &&
+           section->offset % 8 == 0 && section->size % unit == 0;
+}
+
+static int check_header(const struct lz_index_header *header, uint64_t size, struct lz_detail *detail)
+{
+    if (memcmp(header->magic, LZ_INDEX_MAGIC, 8) != 0)
+        return bad(detail, "not an index (wrong magic)");
+    if (header->version != LZ_INDEX_VERSION)
+        return lz_fail(detail, LZ_E_UNSUPPORTED, "index: version %u, expected %u", header->version, LZ_INDEX_VERSION);
+    if (header->file_size != size)
+        return lz_fail(detail, size < header->file_size ? LZ_E_TRUNCATED : LZ_E_FORMAT,
+                       "index: %llu bytes, header says %llu", (unsigned long long)size,
+                       (unsigned long long)header->file_size);
+    if (header->header_checksum != XXH3_64bits(header, offsetof(struct lz_index_header, header_checksum)))
+        return lz_fail(detail, LZ_E_CORRUPT, "index: the header's checksum does not match");
+    uint64_t table = header->entries.offset;
+    if (!section_inside(&header->inline_data, LZ_INDEX_INLINE_OFFSET, table, 1) ||
+        !section_inside(&header->entries, LZ_INDEX_HEADER_SIZE, size, sizeof(struct lz_entry)) ||
+        !section_inside(&header->slots, table, size, sizeof(struct lz_slot)) ||
+        !section_inside(&header->strings, table, size, 1) || !section_inside(&header->xattrs, table, size, 1) ||
+        !section_inside(&header->layers, table, size, 32) ||
+        !section_inside(&header->objects, table, size, sizeof(struct lz_object_ref)))
+        return bad(detail, "a section lies outside the file");
+    return 0;
+}
+
+/* NUL-terminated text of `size` bytes at `offset` of the strings section. */
+static bool text_inside(const struct lz_index *index, uint64_t offset, uint64_t size)
+{
+    uint64_t limit = index->header->strings.size;
+    return offset < limit && size < limit - offset && index->strings[offset + size] == 0 &&
+           memchr(index->strings + offset, 0, size) == NULL;
+}
+
+static bool xattrs_inside(const struct lz_index *index, const struct lz_entry *entry)
+{
+    uint64_t limit = index->header->xattrs.size;
+    uint64_t at = entry->xattr_offset, end = at + entry->xattr_size;
+    if (end > limit || at % 4 != 0)
+        return false;
+    while (at < end) {
+        struct lz_xattr_record record;
+        if (end - at < sizeof record)
+            return false;
+        memcpy(&record, index->xattrs + at, sizeof record);
+        uint64_t size = (sizeof record + (uint64_t)record.name_size + record.value_size + 3) & ~3ull;
+        if (record.name_size == 0 || record.name_size > LZ_XATTR_NAME_MAX || record.value_size > LZ_XATTR_VALUE_MAX ||
+            size > end - at)
+            return false;
+        at += size;
+    }
+    return true;
+}
+
+static bool kind_matches_mode(const struct lz_entry *entry)
+{
+    static const uint32_t formats[] = {0, S_IFDIR, S_IFREG, S_IFLNK, S_IFCHR, S_IFBLK, S_IFIFO, S_IFSOCK, 0};
+    return entry->kind >= LZ_KIND_DIRECTORY && entry->kind <= LZ_KIND_WHITEOUT &&
+           (entry->mode & S_IFMT) == formats[entry->kind];
+}
+
+/* The path is the parent's path, a slash and the name. */
+static bool path_extends_parent(const struct lz_index *index, uint32_t number)
+{
+    const struct lz_entry *entry = &index->entries[number];
+    const struct lz_entry *parent = &index->entries[entry->parent];
+    const char *path = index->strings + entry->path_offset;
+    uint32_t prefix = parent->path_size + (parent->path_size > 0 ? 1u : 0u);
+    return entry->path_size == prefix + entry->name_size &&
+           memcmp(path, index->strings + parent->path_offset, parent->path_size) == 0 &&
+           (prefix == 0 || path[prefix - 1] == '/') && memchr(path + prefix, '/', entry->name_size) == NULL;
+}
+
+static int check_entry(const struct lz_index *index, uint32_t number, struct lz_detail *detail)
+{
+    const struct lz_entry *entry = &index->entries[number];
+    if (!kind_matches_mode(entry))
+        return bad(detail, "an entry's kind does not fit its mode");
+    if (entry->path_size > LZ_PATH_MAX || !text_inside(index, entry->path_offset, entry->path_size))
+        return bad(detail, "an entry's path lies outside the strings");
+    if (entry->layer >= index->layer_count)
+        return bad(detail, "an entry's layer lies outside the layer table");
+    if (!xattrs_inside(index, entry))
+        return bad(detail, "an entry's xattrs are malformed");
+    if (entry->kind == LZ_KIND_SYMLINK && !text_inside(index, entry->data_offset, entry->size))
+        return bad(detail, "a symlink's target lies outside the strings");
+    if (entry->link > number || index->entries[entry->link].link != entry->link ||
+        index->entries[entry->link].kind != entry->kind)
+        return bad(detail, "a hard link's group is malformed");
+    if (number == 0) {
+        if (entry->path_size != 0 || entry->name_size != 0 || entry->parent != 0 || entry->kind != LZ_KIND_DIRECTORY)
+            return bad(detail, "entry 0 is not a root");
+    } else {
+        /* a parent comes before its children, so that walking up ends */
+        if (entry->parent >= number || entry->name_size == 0 || entry->name_size > LZ_NAME_MAX)
+            return bad(detail, "an entry's parent or name is malformed");
+        const struct lz_entry *parent = &index->entries[entry->parent];
+        if (parent->kind != LZ_KIND_DIRECTORY || number < parent->first_child ||
+            number - parent->first_child >= parent->child_count || !path_extends_parent(index, number))
+            return bad(detail, "an entry does not fit its parent");
+    }
+    if (entry->child_count > 0 &&
+        (entry->kind != LZ_KIND_DIRECTORY || entry->first_child <= number || entry->first_child > index->entry_count ||
+         entry->child_count > index->entry_count - entry->first_child))
+        return bad(detail, "a directory's children lie outside the table");
+    return 0;
+}
+
+static int check_slots(const struct lz_index *index, struct lz_detail *detail)
+{
+    uint64_t count = index->header->slots.size / sizeof(struct lz_slot);
+    uint64_t used = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        if (index->slots[i].entry_plus_one > index->entry_count)
+            return bad(detail, "a hash slot points outside the table");
+        used += index->slots[i].entry_plus_one != 0;
+    }
+    return used < count ? 0 : bad(detail, "the hash table has no free slot"); /* or a miss would probe for ever */
+}
+
+int lz_index_open(const void *bytes, uint64_t size, struct lz_index *out, struct lz_detail *detail)
+{
+    const uint8_t *base = bytes;
+    if (size < LZ_INDEX_HEADER_SIZE)
+        return lz_fail(detail, LZ_E_TRUNCATED, "index: %llu bytes, less than its header", (unsigned long long)size);
+    const struct lz_index_header *header = bytes;
+    int rc = check_header(header, size, detail);
+    if (rc != 0)
+        return rc;
+    uint64_t table = header->entries.offset;
+    if (header->table_checksum != XXH3_64bits(base + table, size - table))
+        return lz_fail(detail, LZ_E_CORRUPT, "index: the table's checksum does not match");
+    uint64_t slots = header->slots.size / sizeof(struct lz_slot);
+    uint64_t layers = header->layers.size / 32;
+    uint64_t objects = header->objects.size / sizeof(struct lz_object_ref);
+    if (header->entry_count == 0 || header->entries.size / sizeof(struct lz_entry) != header->entry_count ||
+        slots == 0 || (slots & (slots - 1)) != 0 || slots > UINT32_MAX || layers > UINT32_MAX || objects > UINT32_MAX)
+        return bad(detail, "counts do not fit the sections");
+    struct lz_index index = {
+        .base = base,
+        .size = size,
+        .header = header,
+        .entries = (const void *)(base + header->entries.offset),
+        .slots = (const void *)(base + header->slots.offset),
+        .slot_mask = (uint32_t)(slots - 1),
+        .strings = (const char *)base + header->strings.offset,
+        .xattrs = base + header->xattrs.offset,
+        .layers = (const void *)(base + header->layers.offset),
+        .objects = (const void *)(base + header->objects.offset),
+        .entry_count = header->entry_count,
+        .layer_count = (uint32_t)layers,
+        .object_count = (uint32_t)objects,
+    };
+    for (uint32_t i = 0; i < index.entry_count; i++) {
+        /* links go backwards and are checked in order, so `link` of an earlier entry is already known to be inside */
+        if (index.entries[i].link >= index.entry_count || index.entries[i].parent >= index.entry_count)
+            return bad(detail, "an entry number lies outside the table");
+        rc = check_entry(&index, i, detail);
+        if (rc != 0)
+            return rc;
+    }
+    rc = check_slots(&index, detail);
+    if (rc != 0)
+        return rc;
+    *out = index;
+    return 0;
+}
+
+static int64_t probe(const struct lz_index *index, uint64_t hash, const char *path, size_t size)
+{
+    uint32_t tag = (uint32_t)(hash >> 32);
+    for (uint32_t at = (uint32_t)hash & index->slot_mask;; at = (at + 1) & index->slot_mask) {
+        struct lz_slot slot = index->slots[at];
+        if (slot.entry_plus_one == 0)
+            return -ENOENT;
+        if (slot.tag != tag)
+            continue;
+        const struct lz_entry *entry = &index->entries[slot.entry_plus_one - 1];
+        if (entry->path_hash == hash && entry->path_size == size &&
+            memcmp(index->strings + entry->path_offset, path, size) == 0)
+            return slot.entry_plus_one - 1;
+    }
+}
+
+int64_t lz_index_find(const struct lz_index *index, const char *path, size_t size)
+{
+    return probe(index, lz_path_hash(path, size), path, size);
+}
+
+#define BATCH 16
+
+void lz_index_find_many(const struct lz_index *index, const char *bytes, const uint64_t *offsets, size_t count,
+                        int64_t *out)
+{
+    for (size_t from = 0; from < count; from += BATCH) {
+        size_t now = count - from < BATCH ? count - from : BATCH;
+        uint64_t hashes[BATCH];
+        for (size_t i = 0; i < now; i++) {
+            uint64_t at = offsets[from + i];
+            hashes[i] = lz_path_hash(bytes + at, offsets[from + i + 1] - at);
+            __builtin_prefetch(&index->slots[(uint32_t)hashes[i] & index->slot_mask]);
+        }
+        for (size_t i = 0; i < now; i++) {
+            uint32_t entry = index->slots[(uint32_t)hashes[i] & index->slot_mask].entry_plus_one;
+            if (entry != 0)
+                __builtin_prefetch(&index->entries[entry - 1]);
+        }
+        for (size_t i = 0; i < now; i++) {
+            uint64_t at = offsets[from + i];
+            int64_t found = probe(index, hashes[i], bytes + at, offsets[from + i + 1] - at);
+            out[from + i] = found < 0 ? -1 : found;
+        }
+    }
+}
+
+int64_t lz_index_child(const struct lz_index *index, uint32_t number, const char *name, size_t size)
+{
+    uint32_t low = index->entries[number].first_child;
+    uint32_t high = low + index->entries[number].child_count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        const struct lz_entry *entry = &index->entries[middle];
+        size_t shared = entry->name_size < size ? entry->name_size : size;
+        int order = memcmp(lz_index_name(index, middle), name, shared);
+        if (order == 0)
+            order = (entry->name_size > size) - (entry->name_size < size);
+        if (order == 0)
+            return middle;
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return -ENOENT;
+}
+
+int lz_index_next_xattr(const struct lz_index *index, uint32_t number, uint32_t *cursor, struct lz_xattr *out)
+{
+    const struct lz_entry *entry = &index->entries[number];
+    if (*cursor >= entry->xattr_size)
+        return 0;
+    struct lz_xattr_record record;
+    const uint8_t *at = index->xattrs + entry->xattr_offset + *cursor;
+    memcpy(&record, at, sizeof record);
+    const uint8_t *name = at + sizeof record;
+    *out = (struct lz_xattr){.name = (const char *)name,
+                             .name_size = record.name_size,
+                             .value = name + record.name_size,
+                             .value_size = record.value_size};
+    *cursor += (uint32_t)((sizeof record + record.name_size + record.value_size + 3) & ~(size_t)3);
+    return 1;
+}

@@ -1,0 +1,487 @@
+#include "lz_tree.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "lz_tree_internal.h"
+
+#define DEFAULT_MAX_ENTRIES (16u << 20)
+
+static const char *name_of(const struct lz_tree *tree, const struct node *node)
+{
+    return (const char *)tree->names.data + node->name_offset;
+}
+
+static uint32_t hash_of(uint32_t parent, const char *name, size_t size)
+{
+    return (uint32_t)XXH3_64bits_withSeed(name, size, parent);
+}
+
+static uint32_t find_child(const struct lz_tree *tree, uint32_t parent, const char *name, size_t size)
+{
+    uint32_t at = tree->heads[hash_of(parent, name, size) & tree->head_mask];
+    for (; at != NO_NODE; at = tree->nodes[at].hash_next) {
+        const struct node *node = &tree->nodes[at];
+        if (node->parent == parent && node->entry.name_size == size && memcmp(name_of(tree, node), name, size) == 0)
+            return at;
+    }
+    return NO_NODE;
+}
+
+/* Doubles the hash when it is as full as it has heads. */
+static int grow_hash(struct lz_tree *tree)
+{
+    if (tree->count < tree->head_mask)
+        return 0;
+    uint32_t mask = tree->head_mask * 2 + 1;
+    uint32_t *heads = lz_alloc_array((size_t)mask + 1, sizeof *heads);
+    if (heads == NULL)
+        return -ENOMEM;
+    memset(heads, 0xff, ((size_t)mask + 1) * sizeof *heads);
+    for (uint32_t i = 1; i < tree->count; i++) {
+        struct node *node = &tree->nodes[i];
+        if (node->parent == NO_NODE)
+            continue; /* dropped */
+        uint32_t *head = &heads[hash_of(node->parent, name_of(tree, node), node->entry.name_size) & mask];
+        node->hash_next = *head;
+        *head = i;
+    }
+    free(tree->heads);
+    tree->heads = heads;
+    tree->head_mask = mask;
+    return 0;
+}
+
+static int new_child(struct lz_tree *tree, uint32_t parent, const char *name, size_t size, uint32_t *out,
+                     struct lz_detail *detail)
+{
+    if (tree->count >= tree->max_entries)
+        return lz_fail(detail, LZ_E_LIMIT, "more than %llu entries", (unsigned long long)tree->max_entries);
+    void *nodes = tree->nodes;
+    int rc = lz_grow(&nodes, &tree->capacity, tree->count + 1, sizeof *tree->nodes);
+    tree->nodes = nodes;
+    if (rc == 0)
+        rc = grow_hash(tree);
+    size_t name_offset = tree->names.size;
+    if (rc == 0 && name_offset + size > UINT32_MAX)
+        rc = lz_fail(detail, LZ_E_LIMIT, "names of more than 4 GiB");
+    if (rc == 0)
+        rc = lz_buf_append(&tree->names, name, size);
+    if (rc != 0)
+        return rc;
+    uint32_t number = (uint32_t)tree->count++;
+    uint32_t *head = &tree->heads[hash_of(parent, name, size) & tree->head_mask];
+    uint32_t *sibling = &tree->nodes[parent].first_child;
+    tree->nodes[number] = (struct node){.entry = {.name_size = (uint16_t)size},
+                                        .parent = parent,
+                                        .name_offset = (uint32_t)name_offset,
+                                        .hash_next = *head,
+                                        .first_child = NO_NODE,
+                                        .next_sibling = *sibling,
+                                        .previous_sibling = NO_NODE};
+    if (*sibling != NO_NODE)
+        tree->nodes[*sibling].previous_sibling = number;
+    *sibling = number;
+    *head = number;
+    *out = number;
+    return 0;
+}
+
+/* Takes a node out of its directory; what is below it is unreachable then. */
+static void drop(struct lz_tree *tree, uint32_t number)
+{
+    struct node *node = &tree->nodes[number];
+    uint32_t *link = &tree->heads[hash_of(node->parent, name_of(tree, node), node->entry.name_size) & tree->head_mask];
+    while (*link != number)
+        link = &tree->nodes[*link].hash_next;
+    *link = node->hash_next;
+    if (node->previous_sibling != NO_NODE)
+        tree->nodes[node->previous_sibling].next_sibling = node->next_sibling;
+    else
+        tree->nodes[node->parent].first_child = node->next_sibling;
+    if (node->next_sibling != NO_NODE)
+        tree->nodes[node->next_sibling].previous_sibling = node->previous_sibling;
+    node->parent = NO_NODE;
+}
+
+static void drop_children(struct lz_tree *tree, uint32_t number)
+{
+    while (tree->nodes[number].first_child != NO_NODE)
+        drop(tree, tree->nodes[number].first_child);
+}
+
+static void make_implicit_directory(struct node *node)
+{
+    uint16_t name_size = node->entry.name_size;
+    node->entry = (struct lz_entry){.kind = LZ_KIND_DIRECTORY,
+                                    .mode = S_IFDIR | 0755,
+                                    .flags = LZ_FLAG_IMPLICIT,
+                                    .link_count = 2,
+                                    .name_size = name_size};
+    node->group = 0;
+}
+
+int lz_tree_new(const struct lz_tree_limits *limits, struct lz_tree **out)
+{
+    struct lz_tree *tree = calloc(1, sizeof *tree);
+    if (tree == NULL)
+        return -ENOMEM;
+    tree->max_entries = limits != NULL && limits->max_entries != 0 ? limits->max_entries : DEFAULT_MAX_ENTRIES;
+    if (tree->max_entries > UINT32_MAX - 1)
+        tree->max_entries = UINT32_MAX - 1;
+    tree->head_mask = 1023;
+    tree->heads = lz_alloc_array(1024, sizeof *tree->heads);
+    tree->nodes = lz_alloc_array(256, sizeof *tree->nodes);
+    if (tree->heads == NULL || tree->nodes == NULL) {
+        lz_tree_free(tree);
+        return -ENOMEM;
+    }
+    memset(tree->heads, 0xff, 1024 * sizeof *tree->heads);
+    tree->capacity = 256;
+    tree->count = 1;
+    tree->nodes[0] = (struct node){.parent = 0,
+                                   .hash_next = NO_NODE,
+                                   .first_child = NO_NODE,
+                                   .next_sibling = NO_NODE,
+                                   .previous_sibling = NO_NODE};
+    make_implicit_directory(&tree->nodes[0]);
+    *out = tree;
+    return 0;
+}
+
+void lz_tree_free(struct lz_tree *tree)
+{
+    if (tree == NULL)
+        return;
+    free(tree->nodes);
+    free(tree->heads);
+    free(tree->objects);
+    free(tree->layers);
+    lz_buf_free(&tree->names);
+    lz_buf_free(&tree->xattrs);
+    free(tree);
+}
+
+/* A name that must be a directory, because something lies or is hidden in it. */
+static int enter(struct lz_tree *tree, uint32_t *number, const char *path, size_t size, struct lz_detail *detail)
+{
+    struct node *node = &tree->nodes[*number];
+    if (node->entry.kind == LZ_KIND_DIRECTORY)
+        return 0;
+    if (node->entry.kind != LZ_KIND_WHITEOUT)
+        return lz_fail(detail, LZ_E_UNSAFE, "'%s': its parent '%.*s' is a %s of the same layer, not a directory", path,
+                       (int)size, path, node->entry.kind == LZ_KIND_SYMLINK ? "symlink" : "file");
+    /* whiteout of NAME and something in NAME/: a new directory that has nothing of the lower's */
+    make_implicit_directory(node);
+    node->entry.flags = LZ_FLAG_OPAQUE;
+    return 0;
+}
+
+/* The directory that holds the last component of `path`, made on the way; *name_at is where that component begins. */
+static int find_parent(struct lz_tree *tree, const char *path, size_t size, uint32_t *parent, size_t *name_at,
+                       struct lz_detail *detail)
+{
+    uint32_t at = 0;
+    size_t from = 0;
+    for (const char *slash; (slash = memchr(path + from, '/', size - from)) != NULL;) {
+        size_t length = (size_t)(slash - path) - from;
+        uint32_t next = find_child(tree, at, path + from, length);
+        if (next == NO_NODE) {
+            int rc = new_child(tree, at, path + from, length, &next, detail);
+            if (rc != 0)
+                return rc;
+            make_implicit_directory(&tree->nodes[next]);
+        }
+        from += length + 1;
+        int rc = enter(tree, &next, path, from - 1, detail);
+        if (rc != 0)
+            return rc;
+        at = next;
+    }
+    *parent = at;
+    *name_at = from;
+    return 0;
+}
+
+/* The node of a path, made when it is missing (*made); its parents are directories afterwards. */
+static int reach(struct lz_tree *tree, const char *path, size_t size, uint32_t *out, bool *made,
+                 struct lz_detail *detail)
+{
+    *made = false;
+    if (size == 0) {
+        *out = 0;
+        return 0;
+    }
+    uint32_t parent = 0;
+    size_t from = 0;
+    int rc = find_parent(tree, path, size, &parent, &from, detail);
+    if (rc != 0)
+        return rc;
+    uint32_t found = find_child(tree, parent, path + from, size - from);
+    if (found == NO_NODE) {
+        rc = new_child(tree, parent, path + from, size - from, &found, detail);
+        if (rc != 0)
+            return rc;
+        *made = true;
+    }
+    *out = found;
+    return 0;
+}
+
+static int append_xattr(struct lz_tree *tree, const struct lz_xattr *xattr, struct lz_detail *detail)
+{
+    if (xattr->name_size == 0 || xattr->name_size > LZ_XATTR_NAME_MAX || xattr->value_size > LZ_XATTR_VALUE_MAX)
+        return lz_fail(detail, LZ_E_LIMIT, "xattr '%.*s': name of %zu bytes, value of %zu (at most %u and %u)",
+                       (int)(xattr->name_size < 100 ? xattr->name_size : 100), xattr->name, xattr->name_size,
+                       xattr->value_size, LZ_XATTR_NAME_MAX, LZ_XATTR_VALUE_MAX);
+    struct lz_xattr_record record = {.value_size = (uint32_t)xattr->value_size,
+                                     .name_size = (uint16_t)xattr->name_size};
+    int rc = lz_buf_append(&tree->xattrs, &record, sizeof record);
+    if (rc == 0)
+        rc = lz_buf_append(&tree->xattrs, xattr->name, xattr->name_size);
+    if (rc == 0)
+        rc = lz_buf_append(&tree->xattrs, xattr->value, xattr->value_size);
+    return rc != 0 ? rc : lz_buf_append_zeros(&tree->xattrs, -tree->xattrs.size & 3);
+}
+
+static const uint16_t formats[] = {0, S_IFDIR, S_IFREG, S_IFLNK, S_IFCHR, S_IFBLK, S_IFIFO, S_IFSOCK};
+
+/* Puts a symlink's target among the names. */
+static int keep_text(struct lz_tree *tree, const char *text, size_t size, uint32_t *offset, struct lz_detail *detail)
+{
+    if (tree->names.size + size > UINT32_MAX)
+        return lz_fail(detail, LZ_E_LIMIT, "names of more than 4 GiB");
+    *offset = (uint32_t)tree->names.size;
+    return lz_buf_append(&tree->names, text, size);
+}
+
+int lz_tree_add(struct lz_tree *tree, const char *path, size_t size, const struct lz_tree_node *given,
+                struct lz_detail *detail)
+{
+    if (given->kind < LZ_KIND_DIRECTORY || given->kind > LZ_KIND_SOCKET ||
+        (size == 0 && given->kind != LZ_KIND_DIRECTORY))
+        return lz_fail(detail, LZ_E_FORMAT, "'%s': not a kind that can stand here", path);
+    if (given->kind == LZ_KIND_SYMLINK && (given->target_size == 0 || given->target_size > LZ_PATH_MAX))
+        return lz_fail(detail, LZ_E_FORMAT, "'%s': symlink with a target of %zu bytes", path, given->target_size);
+    uint32_t number = 0, target_offset = 0;
+    size_t xattrs_from = tree->xattrs.size;
+    bool made = false;
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < given->xattr_count; i++)
+        rc = append_xattr(tree, &given->xattrs[i], detail);
+    if (rc == 0 && tree->xattrs.size > UINT32_MAX)
+        rc = lz_fail(detail, LZ_E_LIMIT, "xattrs of more than 4 GiB");
+    if (rc == 0 && given->kind == LZ_KIND_SYMLINK)
+        rc = keep_text(tree, given->target, given->target_size, &target_offset, detail);
+    if (rc == 0)
+        rc = reach(tree, path, size, &number, &made, detail);
+    if (rc != 0)
+        return rc;
+
+    struct node *node = &tree->nodes[number];
+    bool directory = given->kind == LZ_KIND_DIRECTORY;
+    bool was_directory = !made && node->entry.kind == LZ_KIND_DIRECTORY;
+    bool opaque = directory && (node->hides_lower || (was_directory && (node->entry.flags & LZ_FLAG_OPAQUE) != 0));
+    if (was_directory && !directory)
+        drop_children(tree, number);
+    node->entry = (struct lz_entry){
+        .kind = (uint8_t)given->kind,
+        .mode = (uint16_t)(formats[given->kind] | (given->mode & 07777)),
+        .uid = given->uid,
+        .gid = given->gid,
+        .major = given->major,
+        .minor = given->minor,
+        .mtime = given->mtime,
+        .mtime_nsec = given->mtime_nsec,
+        .size = given->kind == LZ_KIND_FILE      ? given->size
+                : given->kind == LZ_KIND_SYMLINK ? given->target_size
+                                                 : 0,
+        .data_offset = given->kind == LZ_KIND_FILE ? given->data_offset : 0,
+        .flags = (uint8_t)(given->kind == LZ_KIND_FILE ? given->flags
+                           : opaque                    ? LZ_FLAG_OPAQUE
+                                                       : 0),
+        .xattr_offset = (uint32_t)xattrs_from,
+        .xattr_size = (uint32_t)(tree->xattrs.size - xattrs_from),
+        .name_size = node->entry.name_size,
+        .link_count = 1,
+    };
+    if (given->kind == LZ_KIND_FILE)
+        memcpy(node->entry.digest, given->digest, sizeof node->entry.digest);
+    node->target_offset = target_offset;
+    node->group = 0;
+    return 0;
+}
+
+int lz_tree_link(struct lz_tree *tree, const char *path, size_t size, const char *target, size_t target_size,
+                 struct lz_detail *detail)
+{
+    uint32_t from = 0;
+    for (size_t at = 0; from != NO_NODE && at <= target_size;) {
+        const char *slash = memchr(target + at, '/', target_size - at);
+        size_t length = slash != NULL ? (size_t)(slash - target) - at : target_size - at;
+        from = find_child(tree, from, target + at, length);
+        at += length + 1;
+    }
+    if (from == NO_NODE || tree->nodes[from].entry.kind == LZ_KIND_WHITEOUT)
+        return lz_fail(detail, LZ_E_FORMAT, "'%s': hard link to '%s', which this layer does not have (before it)", path,
+                       target);
+    if (tree->nodes[from].entry.kind == LZ_KIND_DIRECTORY)
+        return lz_fail(detail, LZ_E_FORMAT, "'%s': hard link to '%s', which is a directory", path, target);
+    uint32_t number = 0;
+    bool made = false;
+    if (size == 0)
+        return lz_fail(detail, LZ_E_FORMAT, "the root cannot be a hard link");
+    int rc = reach(tree, path, size, &number, &made, detail);
+    if (rc != 0 || number == from)
+        return rc;
+    struct node *node = &tree->nodes[number], *first = &tree->nodes[from];
+    if (!made && node->entry.kind == LZ_KIND_DIRECTORY)
+        drop_children(tree, number);
+    if (first->group == 0)
+        first->group = ++tree->groups;
+    uint16_t name_size = node->entry.name_size;
+    node->entry = first->entry;
+    node->entry.name_size = name_size;
+    node->target_offset = first->target_offset;
+    node->group = first->group;
+    return 0;
+}
+
+int lz_tree_whiteout(struct lz_tree *tree, const char *path, size_t size, struct lz_detail *detail)
+{
+    uint32_t number = 0;
+    bool made = false;
+    if (size == 0)
+        return lz_fail(detail, LZ_E_FORMAT, "a whiteout of the root");
+    int rc = reach(tree, path, size, &number, &made, detail);
+    if (rc != 0)
+        return rc;
+    struct node *node = &tree->nodes[number];
+    if (made)
+        node->entry.kind = LZ_KIND_WHITEOUT;
+    else if (node->entry.kind == LZ_KIND_DIRECTORY)
+        /* what this layer has stays, of the lower's nothing does: not even its attributes */
+        node->entry.flags = LZ_FLAG_OPAQUE;
+    node->hides_lower = true;
+    return 0;
+}
+
+int lz_tree_opaque(struct lz_tree *tree, const char *path, size_t size, struct lz_detail *detail)
+{
+    uint32_t number = 0;
+    bool made = false;
+    int rc = reach(tree, path, size, &number, &made, detail);
+    if (rc != 0)
+        return rc;
+    if (made)
+        make_implicit_directory(&tree->nodes[number]);
+    rc = enter(tree, &number, path, size, detail);
+    if (rc == 0)
+        tree->nodes[number].entry.flags |= LZ_FLAG_OPAQUE;
+    return rc;
+}
+
+int lz_tree_add_object(struct lz_tree *tree, const uint8_t digest[32], uint64_t size)
+{
+    void *objects = tree->objects;
+    int rc = lz_grow(&objects, &tree->object_capacity, tree->object_count + 1, sizeof *tree->objects);
+    tree->objects = objects;
+    if (rc != 0)
+        return rc;
+    struct lz_object_ref *object = &tree->objects[tree->object_count++];
+    memcpy(object->digest, digest, sizeof object->digest);
+    object->size = size;
+    return 0;
+}
+
+/* Copies an entry of a layer into a node: attributes, xattrs, symlink target. */
+static int take_entry(struct lz_tree *tree, const struct lz_index *layer, uint32_t from, uint32_t number,
+                      uint32_t layer_number, struct lz_detail *detail)
+{
+    const struct lz_entry *entry = &layer->entries[from];
+    size_t xattrs_from = tree->xattrs.size;
+    uint32_t target_offset = 0;
+    int rc = entry->xattr_size == 0
+                 ? 0
+                 : lz_buf_append(&tree->xattrs, layer->xattrs + entry->xattr_offset, entry->xattr_size);
+    if (rc == 0 && tree->xattrs.size > UINT32_MAX)
+        rc = lz_fail(detail, LZ_E_LIMIT, "xattrs of more than 4 GiB");
+    if (rc == 0 && entry->kind == LZ_KIND_SYMLINK)
+        rc = keep_text(tree, lz_index_target(layer, from), entry->size, &target_offset, detail);
+    if (rc != 0)
+        return rc;
+    struct node *node = &tree->nodes[number];
+    uint16_t name_size = node->entry.name_size;
+    node->entry = *entry;
+    node->entry.name_size = name_size;
+    node->entry.flags = entry->flags & (LZ_FLAG_INLINE | LZ_FLAG_OBJECT);
+    node->entry.layer = layer_number;
+    node->entry.xattr_offset = (uint32_t)xattrs_from;
+    node->target_offset = target_offset;
+    return 0;
+}
+
+/* Lays one entry (not the root) over directory `parent`; *out is its node, or NO_NODE for a whiteout. */
+static int apply_entry(struct lz_tree *tree, const struct lz_index *layer, uint32_t from, uint32_t parent,
+                       uint32_t layer_number, uint32_t *out, struct lz_detail *detail)
+{
+    const struct lz_entry *entry = &layer->entries[from];
+    const char *name = lz_index_name(layer, from);
+    uint32_t number = find_child(tree, parent, name, entry->name_size);
+    bool merges =
+        number != NO_NODE && entry->kind == LZ_KIND_DIRECTORY && tree->nodes[number].entry.kind == LZ_KIND_DIRECTORY;
+    if (number != NO_NODE && !merges)
+        drop(tree, number);
+    if (entry->kind == LZ_KIND_WHITEOUT) {
+        *out = NO_NODE;
+        return 0;
+    }
+    if (!merges) {
+        int rc = new_child(tree, parent, name, entry->name_size, &number, detail);
+        if (rc != 0)
+            return rc;
+    } else if ((entry->flags & LZ_FLAG_OPAQUE) != 0) {
+        drop_children(tree, number);
+    }
+    *out = number;
+    if (merges && (entry->flags & LZ_FLAG_IMPLICIT) != 0)
+        return 0;
+    return take_entry(tree, layer, from, number, layer_number, detail);
+}
+
+int lz_tree_apply(struct lz_tree *tree, const struct lz_index *layer, const uint8_t diff_id[32],
+                  struct lz_detail *detail)
+{
+    void *layers = tree->layers;
+    int rc = lz_grow(&layers, &tree->layer_capacity, tree->layer_count + 1, sizeof *tree->layers);
+    tree->layers = layers;
+    uint32_t *nodes = lz_alloc_array(layer->entry_count, sizeof *nodes);
+    uint32_t *groups = lz_zalloc_array(layer->entry_count, sizeof *groups);
+    if (rc != 0 || nodes == NULL || groups == NULL) {
+        free(nodes);
+        free(groups);
+        return -ENOMEM;
+    }
+    uint32_t layer_number = (uint32_t)tree->layer_count;
+    memcpy(tree->layers[tree->layer_count++], diff_id, 32);
+    tree->merged = true;
+    nodes[0] = 0;
+    if ((layer->entries[0].flags & LZ_FLAG_OPAQUE) != 0)
+        drop_children(tree, 0);
+    if ((layer->entries[0].flags & LZ_FLAG_IMPLICIT) == 0)
+        rc = take_entry(tree, layer, 0, 0, layer_number, detail);
+    for (uint32_t i = 1; rc == 0 && i < layer->entry_count; i++) {
+        const struct lz_entry *entry = &layer->entries[i];
+        rc = apply_entry(tree, layer, i, nodes[entry->parent], layer_number, &nodes[i], detail);
+        if (rc != 0 || nodes[i] == NO_NODE || entry->kind == LZ_KIND_DIRECTORY)
+            continue;
+        if (entry->link_count > 1 && groups[entry->link] == 0)
+            groups[entry->link] = ++tree->groups;
+        tree->nodes[nodes[i]].group = groups[entry->link];
+    }
+    free(nodes);
+    free(groups);
+    return rc;
+}
