@@ -1,0 +1,223 @@
+"""The runtime program (crun, else runc): how it is called, and what it must be told about this machine's cgroups.
+
+Containers are always started detached: the program sets the container up, starts its first process and ends; the process
+becomes a child of the caller, who waits for it and thus learns exactly how it ended. No runtime process stays behind.
+
+crun refuses a machine whose cgroups are half version 1 and half version 2 ("hybrid"), even when told to make none. There it
+is told to make none and runs in a mount namespace in which the version 2 half is covered (see lz_spawn.h). Such
+containers have no cgroup of their own: no device rules beyond their capabilities, no freezer.
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import allocate_lock
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+from lazarus._native.spawn import set_subreaper, spawn
+from lazarus.errors import ContainerRuntimeError
+
+CGROUP_ROOT = "/sys/fs/cgroup"
+_adopting = allocate_lock()
+
+
+def _forked() -> None:
+    """A child of fork() starts with a free lock, whatever another thread held."""
+    global _adopting
+    _adopting = allocate_lock()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+class Streams(NamedTuple):
+    """Descriptors that become a process's standard input, output and error."""
+
+    stdin: int = 0
+    stdout: int = 1
+    stderr: int = 2
+
+
+def cgroup_layout(root: str = CGROUP_ROOT) -> str:
+    """How cgroups are mounted: "unified" (version 2 alone), "hybrid", "legacy" (version 1 alone) or "none".
+
+    Asked of the interface files that only a cgroup file system has, so it holds in a container and a chroot too.
+    """
+    if os.path.exists(f"{root}/cgroup.controllers"):
+        return "unified"
+    if os.path.exists(f"{root}/unified/cgroup.controllers"):
+        return "hybrid"
+    try:
+        legacy = any(os.path.exists(f"{root}/{name}/tasks") for name in os.listdir(root))
+    except OSError:
+        legacy = False
+    return "legacy" if legacy else "none"
+
+
+def find_runtime() -> str:
+    """$LAZARUS_RUNTIME, else crun, else runc from PATH. Raises `ContainerRuntimeError` when there is none."""
+    asked = os.environ.get("LAZARUS_RUNTIME")
+    path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/sbin"
+    for name in (asked,) if asked else ("crun", "runc"):
+        for directory in [""] if "/" in name else path.split(":"):
+            candidate = os.path.join(directory, name)
+            if os.access(candidate, os.X_OK) and not os.path.isdir(candidate):
+                return os.path.abspath(candidate)
+    raise ContainerRuntimeError(f"no container runtime: {asked or 'neither crun nor runc'} found in PATH")
+
+
+class Runtime:
+    """One runtime program on one machine. `state` arguments are directories where it keeps its own notes on a container."""
+
+    def __init__(self, path: str | None = None, layout: str | None = None) -> None:
+        self.path = path or find_runtime()
+        self.is_crun = os.path.basename(self.path).startswith("crun")
+        layout = layout or cgroup_layout()
+        self.hide: str | None = None
+        self.manages_cgroups = layout in ("unified", "legacy") and os.access(CGROUP_ROOT, os.W_OK)
+        if self.is_crun and not self.manages_cgroups:
+            self.hide = {"hybrid": f"{CGROUP_ROOT}/unified", "none": CGROUP_ROOT}.get(layout)
+
+    def run(self, state: str, name: str, bundle: str, streams: Streams, console: str | None = None) -> int:
+        """Starts the container that `bundle` describes; the pid of its first process, a child of the caller.
+
+        `console` is the path of a socket that gets the terminal's descriptor when the bundle asks for a terminal.
+        Raises `ContainerRuntimeError` with the exit code that goes with the failure: 125, 126 or 127.
+        """
+        with adoption():
+            pid_file = f"{bundle}/pid"
+            self._call(state, ["run", "--detach", "--bundle", bundle], name, streams, bundle, pid_file, console)
+            return _adopt(pid_file)
+
+    def exec(
+        self, state: str, name: str, process_file: str, notes: str, streams: Streams, console: str | None = None
+    ) -> int:
+        """Starts a further process (a runtime-spec process object in a file) in a running container; its pid, as run()."""
+        with adoption():
+            pid_file = f"{notes}/pid"
+            verb = ["exec", "--detach", "--process", process_file]
+            self._call(state, verb, name, streams, notes, pid_file, console)
+            return _adopt(pid_file)
+
+    def pause(self, state: str, name: str, notes: str) -> None:
+        """Freezes every process of a container. Raises `ContainerRuntimeError` where it has no cgroup."""
+        self._quiet(state, ["pause"], name, notes)
+
+    def resume(self, state: str, name: str, notes: str) -> None:
+        """Undoes pause()."""
+        self._quiet(state, ["resume"], name, notes)
+
+    def forget(self, state: str, name: str, notes: str) -> None:
+        """Removes what the program keeps of a container that has ended, its cgroup included."""
+        if self.manages_cgroups or not self.is_crun:
+            with suppress(ContainerRuntimeError):  # it may know nothing of it any more
+                self._quiet(state, ["delete", "--force"], name, notes)
+        for directory in (f"{state}/{name}", state):
+            with suppress(OSError):
+                for entry in os.listdir(directory):
+                    os.unlink(f"{directory}/{entry}")
+            with suppress(OSError):
+                os.rmdir(directory)
+
+    def _quiet(self, state: str, verb: list[str], name: str, notes: str) -> None:
+        null = os.open(os.devnull, os.O_RDWR)
+        try:
+            self._call(state, verb, name, Streams(null, null, null), notes)
+        finally:
+            os.close(null)
+
+    def _call(
+        self,
+        state: str,
+        verb: list[str],
+        name: str,
+        streams: Streams,
+        notes: str,
+        pid_file: str | None = None,
+        console: str | None = None,
+    ) -> None:
+        log = f"{notes}/runtime.log"
+        command = [self.path, "--root", state, "--log", log, "--log-format", "json"]
+        if self.is_crun and not self.manages_cgroups:
+            command.append("--cgroup-manager=disabled")
+        command += verb
+        if pid_file is not None:
+            command += ["--pid-file", pid_file]
+        if console is not None:
+            command += ["--console-socket", console]
+        environment = [f"PATH={os.environ.get('PATH', os.defpath)}"]
+        pid = spawn(
+            [*command, name],
+            environment,
+            stdin=streams.stdin,
+            stdout=streams.stdout,
+            stderr=streams.stderr,
+            hide=self.hide,
+        )
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if code != 0:
+            raise failure(last_error(log) or f"{self.path} {verb[0]} ended with {code}")
+
+
+@contextmanager
+def adoption() -> Iterator[None]:
+    """While it lasts, orphaned grandchildren become children of this process; one thread at a time."""
+    with _adopting:
+        set_subreaper(True)
+        try:
+            yield
+        finally:
+            set_subreaper(False)
+
+
+def last_error(log: str) -> str | None:
+    """The last error in a runtime's JSON log; None when there is none."""
+    try:
+        with open(log, encoding="utf-8", errors="replace") as file:
+            lines = file.read(1 << 20).splitlines()
+    except OSError:
+        return None
+    import json
+
+    for line in reversed(lines):
+        try:
+            message = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(message, dict) and message.get("level") in ("error", "fatal"):
+            return str(message.get("msg"))
+    return None
+
+
+def failure(message: str) -> ContainerRuntimeError:
+    """The exception for a runtime's message. The program is missing: 127; it cannot be invoked: 126; all else: 125."""
+    text = message.lower()
+    about_program = "exec" in text
+    if about_program and ("not found" in text or "no such file" in text):
+        return ContainerRuntimeError(message, 127)
+    if about_program and any(
+        word in text for word in ("permission denied", "not permitted", "exec format", "directory")
+    ):
+        return ContainerRuntimeError(message, 126)
+    return ContainerRuntimeError(message)
+
+
+def _adopt(pid_file: str) -> int:
+    """The pid that the runtime wrote, once that process is a child of this one.
+
+    crun hands over in two steps: a helper that holds the new process ends a little after crun itself. It is this process's
+    child by then, and waiting for it moves the new one up.
+    """
+    with open(pid_file, "rb") as file:
+        pid = int(file.read())
+    while (parent := parent_of(pid)) != os.getpid():
+        os.waitpid(parent, 0)
+    return pid
+
+
+def parent_of(pid: int) -> int:
+    """The parent's pid, from /proc/<pid>/stat. Raises `OSError` when there is no such process."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[1])
