@@ -231,9 +231,8 @@ int lz_content_store(struct lz_content *self, struct lz_tar_reader *reader, cons
     self->stage->result.content_size += entry->size;
     if (entry->size == 0)
         return lz_sha256_digest(self->objects.sha256, "", 0, node->digest);
-    if (entry->size <= self->inline_limit)
-        return store_inline(self, &pieces, entry, &extents, node, detail);
-    int rc = store_object(self, &pieces, entry, &extents, node, detail);
+    int rc = entry->size <= self->inline_limit ? store_inline(self, &pieces, entry, &extents, node, detail)
+                                               : store_object(self, &pieces, entry, &extents, node, detail);
     return rc < 0 ? lz_fail_within(detail, rc, "entry %s", path) : rc;
 }
 

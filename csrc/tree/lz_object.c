@@ -17,20 +17,21 @@ int lz_object_open(struct lz_object_writer *self, const struct lz_sys *sys, int 
     return lz_sha256_new(&self->sha256);
 }
 
-/* Throws the temporary file away. The first error is the one that counts, so what happens here is not reported. */
-static void discard(struct lz_object_writer *self)
+/* Throws the temporary file away. A name that could not be removed is kept, for close() to try again. */
+static int discard(struct lz_object_writer *self)
 {
     if (self->fd >= 0)
-        (void)self->sys->close(self->sys->ctx, self->fd);
+        (void)self->sys->close(self->sys->ctx, self->fd); /* what it held is not wanted */
     self->fd = -1;
-    if (self->temporary[0] != 0)
-        (void)self->sys->unlinkat(self->sys->ctx, self->staged_fd, self->temporary, 0);
-    self->temporary[0] = 0;
+    int rc = self->temporary[0] != 0 ? self->sys->unlinkat(self->sys->ctx, self->staged_fd, self->temporary, 0) : 0;
+    if (rc == 0)
+        self->temporary[0] = 0;
+    return rc;
 }
 
 void lz_object_close(struct lz_object_writer *self)
 {
-    discard(self);
+    (void)discard(self); /* after a failure, which is the one to report */
     lz_sha256_free(self->sha256);
     self->sha256 = NULL;
 }
@@ -44,7 +45,9 @@ static int fail(struct lz_detail *detail, int code, const char *what)
  * same three is stepped over. */
 static int create(struct lz_object_writer *self, struct lz_detail *detail)
 {
-    discard(self);
+    int rc = discard(self);
+    if (rc != 0)
+        return fail(detail, rc, "removing a temporary file in staging");
     for (;;) {
         char name[sizeof self->temporary];
         (void)snprintf(name, sizeof name, "tmp-%d-%llx-%x", (int)getpid(), (unsigned long long)(uintptr_t)self,
@@ -93,6 +96,13 @@ static int fix_mode(struct lz_object_writer *self)
     return self->needs_chmod ? self->sys->fchmodat(self->sys->ctx, self->staged_fd, self->temporary, 0444) : 0;
 }
 
+/* The object turned out to be there. */
+static int drop(struct lz_object_writer *self, struct lz_detail *detail)
+{
+    int rc = discard(self);
+    return rc != 0 ? fail(detail, rc, "removing a temporary file in staging") : 0;
+}
+
 /* The temporary file becomes the object `hex`, unless another writer was faster. */
 static int settle(struct lz_object_writer *self, const char *hex, uint64_t size, struct lz_detail *detail)
 {
@@ -109,8 +119,9 @@ static int settle(struct lz_object_writer *self, const char *hex, uint64_t size,
         self->new_bytes += size;
         return 0;
     }
-    discard(self);
-    return rc == -EEXIST ? 0 : fail(detail, rc, "finishing an object in staging");
+    if (rc == -EEXIST)
+        return drop(self, detail);
+    return fail(detail, rc, "finishing an object in staging");
 }
 
 int lz_object_put(struct lz_object_writer *self, const uint8_t *bytes, size_t size, uint8_t digest[LZ_SHA256_SIZE],
@@ -192,8 +203,8 @@ int lz_object_finish(struct lz_object_writer *self, uint8_t digest[LZ_SHA256_SIZ
     rc = find(self, hex, detail);
     if (rc == 0)
         rc = settle(self, hex, self->offset, detail);
-    else
-        discard(self);
+    else if (rc > 0)
+        rc = drop(self, detail);
     if (rc < 0)
         return rc;
     memcpy(digest, name, sizeof name);
