@@ -13,18 +13,37 @@ from lazarus.terms import Json
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-CAPABILITIES = tuple(
-    f"CAP_{name}"
-    for name in (
-        "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL"
-        " AUDIT_WRITE"
-    ).split()
+CAPABILITIES = (
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
 )
-MASKED_PATHS = (
-    "/proc/asound /proc/acpi /proc/interrupts /proc/kcore /proc/keys /proc/latency_stats /proc/timer_list"
-    " /proc/timer_stats /proc/sched_debug /proc/scsi /sys/firmware /sys/devices/virtual/powercap"
-).split()
-READONLY_PATHS = "/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger".split()
+MASKED_PATHS = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+]
+READONLY_PATHS = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 
 _QUIET = ["nosuid", "noexec", "nodev"]
 _MOUNTS: tuple[tuple[str, str, list[str]], ...] = (
@@ -79,8 +98,11 @@ def bundle_document(
     read_only: bool = False,
     cgroups_path: str | None = None,
 ) -> Json:
-    """config.json. `network` is "none" (a namespace with lo alone) or "host". `cgroups_path` None: no cgroup is made, and
-    the container sees none; else it gets its own, the device rules of docker, and a read-only view of it."""
+    """config.json. `network` is "none" (a namespace with lo alone) or "host".
+
+    `cgroups_path` None: no cgroup is made, and the container sees none; else it gets its own, the device rules of
+    docker, and a read-only view of it.
+    """
     namespaces = ["pid", "ipc", "uts", "mount"]
     mounts: list[Json] = [
         {"destination": target, "type": kind, "source": kind, "options": options} for target, kind, options in _MOUNTS
