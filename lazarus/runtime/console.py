@@ -1,4 +1,4 @@
-"""Pseudo-terminals: the socket through which a runtime hands over a container's terminal, and the caller's own in raw mode."""
+"""Pseudo-terminals: the socket through which a runtime hands one over, and the caller's own in raw mode."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import termios
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,7 +15,7 @@ from lazarus.errors import ContainerRuntimeError
 
 
 class Console:
-    """A listening socket in `directory`; `path` is what the runtime is told, `receive()` gives the terminal's descriptor."""
+    """A listening socket in `directory`: `path` is what the runtime is told, `receive()` gives the descriptor."""
 
     def __init__(self, directory: str) -> None:
         # a socket address holds 107 bytes: the directory is named through its descriptor, whatever its path
@@ -41,10 +42,8 @@ class Console:
         return descriptors[0]
 
     def _remove(self) -> None:
-        try:
+        with suppress(FileNotFoundError):
             os.unlink("console", dir_fd=self._directory)
-        except FileNotFoundError:
-            pass
 
     def __enter__(self) -> Self:
         return self

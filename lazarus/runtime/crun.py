@@ -1,11 +1,11 @@
 """The runtime program (crun, else runc): how it is called, and what it must be told about this machine's cgroups.
 
-Containers are always started detached: the program sets the container up, starts its first process and ends; the process
-becomes a child of the caller, who waits for it and thus learns exactly how it ended. No runtime process stays behind.
+Containers are always started detached: the program sets the container up, starts its first process and ends; the
+process becomes a child of the caller, who waits for it and thus learns exactly how it ended. No runtime process stays.
 
-crun refuses a machine whose cgroups are half version 1 and half version 2 ("hybrid"), even when told to make none. There it
-is told to make none and runs in a mount namespace in which the version 2 half is covered (see lz_spawn.h). Such
-containers have no cgroup of their own: no device rules beyond their capabilities, no freezer.
+crun refuses a machine whose cgroups are half version 1 and half version 2 ("hybrid"), even when told to make none.
+There it is told to make none and runs in a mount namespace in which the version 2 half is covered (see lz_spawn.h).
+Such containers have no cgroup of their own: no device rules beyond their capabilities, no freezer.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def find_runtime() -> str:
 
 
 class Runtime:
-    """One runtime program on one machine. `state` arguments are directories where it keeps its own notes on a container."""
+    """One runtime program on one machine. `state` is always a directory for its own notes on a container."""
 
     def __init__(self, path: str | None = None, layout: str | None = None) -> None:
         self.path = path or find_runtime()
@@ -94,7 +94,7 @@ class Runtime:
     def exec(
         self, state: str, name: str, process_file: str, notes: str, streams: Streams, console: str | None = None
     ) -> int:
-        """Starts a further process (a runtime-spec process object in a file) in a running container; its pid, as run()."""
+        """Starts a further process (a runtime-spec process object in a file) in a running container; as run()."""
         with adoption():
             pid_file = f"{notes}/pid"
             verb = ["exec", "--detach", "--process", process_file]
@@ -207,8 +207,8 @@ def failure(message: str) -> ContainerRuntimeError:
 def _adopt(pid_file: str) -> int:
     """The pid that the runtime wrote, once that process is a child of this one.
 
-    crun hands over in two steps: a helper that holds the new process ends a little after crun itself. It is this process's
-    child by then, and waiting for it moves the new one up.
+    crun hands over in two steps: a helper that holds the new process ends a little after crun itself. It is this
+    process's child by then, and waiting for it moves the new one up.
     """
     with open(pid_file, "rb") as file:
         pid = int(file.read())

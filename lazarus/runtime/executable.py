@@ -1,4 +1,4 @@
-"""Is the program that a container is to run there? Asked before the runtime is, so that the answer is one clear line."""
+"""Is the program that a container is to run there? Asked before the runtime is: the answer is one clear line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lazarus.runtime.bundle import DEFAULT_PATH, Process
 
 
 def check_program(root_fd: int, process: Process) -> None:
-    """Raises `ContainerRuntimeError` 127 when args[0] is not found (in PATH, or at its path), 126 when no user could run it.
+    """Raises `ContainerRuntimeError` 127 when args[0] is not found (in PATH, or at its path), 126 when it cannot run.
 
     Only what root could see is asked; the kernel and the runtime have the last word. A few microseconds.
     """

@@ -63,7 +63,8 @@ def attend(
     """Starts a process, stays with it until it ends and returns its exit code.
 
     `start(streams, console)` starts it and returns its pid, a child of this process. `started(pid)` is told before
-    anything is waited for; when it raises, the process is killed and the error goes on. `notes` is a directory for a socket.
+    anything is waited for; when it raises, the process is killed and the error goes on. `notes` is a directory for a
+    socket.
     """
     with Signals(attachment.signals) as signals, ExitStack() as stack:
         if terminal:
@@ -80,8 +81,9 @@ def attend(
 def background(work: Callable[[Callable[[bytes], None]], None]) -> bytes:
     """Runs `work(report)` in a process of its own session that nobody needs to wait for; returns what it reported.
 
-    It is a fork, not a fresh interpreter: a start costs 2 ms and not 20, and the memory is shared with the caller's. All
-    descriptors but the report are closed first, so it must open what it needs, and must not touch databases of the caller.
+    It is a fork, not a fresh interpreter: a start costs 2 ms and not 20, and the memory is shared with the caller's.
+    All descriptors but the report are closed first, so it must open what it needs, and must not touch databases of the
+    caller.
     """
     ours, theirs = os.pipe()
     child = os.fork()
@@ -272,7 +274,7 @@ def _attend_pipes(
 
 
 def _carry_until_exit(stack: ExitStack, pid: int, carriers: list[_Carrier]) -> None:
-    """Carries while the process lives. All that it started ends with it, so nothing is left open after the last drain."""
+    """Carries while the process lives; what it leaves in the pipes at its end is taken too."""
     pidfd = os.pidfd_open(pid)
     stack.callback(os.close, pidfd)
     poll = select.poll()

@@ -26,8 +26,8 @@ class User(NamedTuple):
 def resolve_user(root_fd: int, text: str) -> User:
     """`""`, `name`, `uid`, `name:group`, `uid:gid` in any mix, as the OCI image-spec (config.md, "User") reads them.
 
-    Without a group the user's primary group and memberships count; with one, only that one. A number need not be listed.
-    Raises `ContainerRuntimeError` for a name that is not. `root_fd` is the container's root directory.
+    Without a group the user's primary group and memberships count; with one, only that one. A number need not be
+    listed. Raises `ContainerRuntimeError` for a name that is not. `root_fd` is the container's root directory.
     """
     name, _, group = text.partition(":")
     name = name or "0"
