@@ -1,0 +1,57 @@
+"""Where things lie below the root of a store. Names only: nothing here touches the disk."""
+
+from __future__ import annotations
+
+from lazarus.terms import ChainID, DiffID, Digest
+
+
+class StorePaths:
+    """The directories of the store at `root` (absolute), and the place of each thing in them; all are `str`."""
+
+    __slots__ = ("blobs", "containers", "db", "layers", "objects", "root", "stacks", "staging", "trash", "volumes")
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.db = f"{root}/lazarus.db"
+        self.blobs = f"{root}/blobs/sha256"
+        self.objects = f"{root}/objects"
+        self.layers = f"{root}/layers"
+        self.stacks = f"{root}/stacks"
+        self.containers = f"{root}/containers"
+        self.volumes = f"{root}/volumes"
+        self.staging = f"{root}/staging"
+        self.trash = f"{root}/trash"
+
+    def directories(self) -> tuple[str, ...]:
+        """Every directory that a new store has, parents first."""
+        return (
+            f"{self.root}/blobs",
+            self.blobs,
+            self.objects,
+            self.layers,
+            self.stacks,
+            self.containers,
+            self.volumes,
+            self.staging,
+            self.trash,
+        )
+
+    def blob(self, digest: Digest) -> str:
+        """The file of a blob."""
+        return f"{self.blobs}/{digest.hex}"
+
+    def object(self, digest: Digest) -> str:
+        """The file of an object."""
+        return f"{self.objects}/{digest.hex[:2]}/{digest.hex[2:]}"
+
+    def layer(self, diff_id: DiffID) -> str:
+        """The directory of a layer: `index` and `recipe`."""
+        return f"{self.layers}/{diff_id.hex}"
+
+    def stack(self, chain_id: ChainID) -> str:
+        """The directory of a stack: `index` and `metadata.erofs`."""
+        return f"{self.stacks}/{chain_id.hex}"
+
+    def container(self, container_id: str) -> str:
+        """The directory of a container."""
+        return f"{self.containers}/{container_id}"

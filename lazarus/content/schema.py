@@ -1,0 +1,83 @@
+"""The tables of the catalogue. Digests are text (`sha256:...`), times are seconds since 1970, sizes are bytes."""
+
+from __future__ import annotations
+
+VERSION = 1
+APPLICATION_ID = 0x4C5A5253  # "LZRS": tells our database from any other SQLite file
+
+TABLES = (
+    """CREATE TABLE blobs (
+        digest TEXT PRIMARY KEY,
+        size INTEGER NOT NULL,
+        created REAL NOT NULL
+    ) WITHOUT ROWID""",
+    # damaged: verification found bytes missing or wrong; such a layer counts as absent until it is published again
+    """CREATE TABLE layers (
+        diff_id TEXT PRIMARY KEY,
+        tar_size INTEGER NOT NULL,
+        entry_count INTEGER NOT NULL,
+        content_size INTEGER NOT NULL,
+        object_count INTEGER NOT NULL,
+        created REAL NOT NULL,
+        damaged INTEGER NOT NULL DEFAULT 0
+    ) WITHOUT ROWID""",
+    # Which stored form inflates to which layer. The bytes themselves are a blob only when kept = 1.
+    """CREATE TABLE layer_blobs (
+        digest TEXT PRIMARY KEY,
+        diff_id TEXT NOT NULL REFERENCES layers(diff_id) ON DELETE CASCADE,
+        compression TEXT NOT NULL CHECK (compression IN ('none', 'gzip', 'zstd')),
+        size INTEGER NOT NULL,
+        kept INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    "CREATE INDEX layer_blobs_of ON layer_blobs(diff_id)",
+    """CREATE TABLE images (
+        manifest_digest TEXT PRIMARY KEY,
+        config_digest TEXT NOT NULL,
+        media_type TEXT NOT NULL,
+        created REAL NOT NULL,
+        size INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    "CREATE INDEX images_by_config ON images(config_digest)",
+    # Deferred, so that an image's rows may be inserted in any order within a transaction.
+    """CREATE TABLE image_layers (
+        manifest_digest TEXT NOT NULL REFERENCES images(manifest_digest) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
+        position INTEGER NOT NULL,
+        diff_id TEXT NOT NULL REFERENCES layers(diff_id) DEFERRABLE INITIALLY DEFERRED,
+        blob_digest TEXT,
+        PRIMARY KEY (manifest_digest, position)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX image_layers_of ON image_layers(diff_id)",
+    """CREATE TABLE names (
+        reference TEXT PRIMARY KEY,
+        manifest_digest TEXT NOT NULL REFERENCES images(manifest_digest) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
+        created REAL NOT NULL
+    ) WITHOUT ROWID""",
+    "CREATE INDEX names_of ON names(manifest_digest)",
+    """CREATE TABLE containers (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        manifest_digest TEXT NOT NULL,
+        chain_id TEXT NOT NULL,
+        created REAL NOT NULL,
+        config TEXT NOT NULL
+    ) WITHOUT ROWID""",
+    # A row says: this stack was whole when written, under that boot. After another boot it is checked once.
+    """CREATE TABLE stacks (
+        chain_id TEXT PRIMARY KEY,
+        diff_ids TEXT NOT NULL,
+        index_size INTEGER NOT NULL,
+        image_size INTEGER NOT NULL,
+        image_digest TEXT NOT NULL,
+        boot_id TEXT NOT NULL
+    ) WITHOUT ROWID""",
+    """CREATE TABLE leases (
+        id TEXT PRIMARY KEY,
+        purpose TEXT NOT NULL,
+        pid INTEGER NOT NULL,
+        start_time INTEGER NOT NULL,
+        boot_id TEXT NOT NULL,
+        pid_namespace TEXT NOT NULL,
+        created REAL NOT NULL,
+        expires REAL NOT NULL
+    ) WITHOUT ROWID""",
+)

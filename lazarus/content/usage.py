@@ -1,0 +1,75 @@
+"""How much is there: counts and sizes for `system df`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lazarus._native.publish import sweep_objects
+
+if TYPE_CHECKING:
+    from lazarus.content.content import ContentStore
+
+
+class Usage(NamedTuple):
+    """Files below a directory: how many, their logical bytes, and the bytes on disk of everything."""
+
+    files: int
+    bytes: int
+    allocated: int
+
+
+def disk_usage(path: str) -> Usage:
+    """Of a file or a tree, without crossing into other file systems (mounted containers); hard links count once."""
+    top = os.lstat(path)
+    if not _is_directory(top):
+        return Usage(1, top.st_size, top.st_blocks * 512)
+    files = logical = 0
+    allocated = top.st_blocks * 512
+    seen: set[int] = set()
+    pending = [os.fsencode(path)]  # names in a container's upper directory are any bytes
+    while pending:
+        try:
+            entries = list(os.scandir(pending.pop()))
+        except OSError:
+            continue  # removed meanwhile
+        for entry in entries:
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except OSError:
+                continue
+            if status.st_dev != top.st_dev or (status.st_nlink > 1 and status.st_ino in seen):
+                continue
+            allocated += status.st_blocks * 512
+            if _is_directory(status):
+                pending.append(entry.path)
+                continue
+            if status.st_nlink > 1:
+                seen.add(status.st_ino)
+            files += 1
+            logical += status.st_size
+    return Usage(files, logical, allocated)
+
+
+def _is_directory(status: os.stat_result) -> bool:
+    return status.st_mode & 0o170000 == 0o040000
+
+
+def usage(content: ContentStore) -> dict[str, Any]:
+    """See `ContentStore.usage`."""
+    from lazarus.content.collect import collect
+
+    paths = content.paths
+    count, allocated, logical = sweep_objects(paths.objects, None, b"")
+    rooms = {"objects": {"count": count, "bytes": logical, "allocated": allocated}}
+    for name in ("blobs", "layers", "stacks", "containers", "volumes", "staging", "trash"):
+        directory = getattr(paths, name)
+        entries = os.listdir(directory)
+        found = [disk_usage(f"{directory}/{entry}") for entry in entries if os.path.lexists(f"{directory}/{entry}")]
+        rooms[name] = {
+            "count": len(found),
+            "bytes": sum(part.bytes for part in found),
+            "allocated": sum(part.allocated for part in found),
+        }
+    rooms["total"] = {key: sum(room[key] for room in rooms.values()) for key in ("count", "bytes", "allocated")}
+    return {**rooms, "reclaimable": collect(content, dry_run=True).bytes}

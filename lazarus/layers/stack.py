@@ -1,0 +1,145 @@
+"""Stacks: several layers as one tree, under their chain ID."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lazarus.content.lease import boot_id
+from lazarus.errors import LazarusError
+from lazarus.terms import ChainID, DiffID, Digest
+
+if TYPE_CHECKING:
+    from sqlite3 import Row
+
+    from lazarus._native.index import Index
+    from lazarus.content.content import ContentStore
+    from lazarus.content.lease import Lease
+    from lazarus.layers.layer_store import LayerStore
+
+
+def chain_id(diff_ids: Sequence[DiffID]) -> ChainID:
+    """The chain ID of a stack, lowest layer first (OCI image-spec, config.md, "Layer ChainID"). The specification has none
+    for no layers at all; here it is the digest of nothing."""
+    import hashlib
+
+    if not diff_ids:
+        return ChainID("sha256:" + hashlib.sha256().hexdigest())
+    chain = str(diff_ids[0])
+    for diff_id in diff_ids[1:]:
+        chain = "sha256:" + hashlib.sha256(f"{chain} {diff_id}".encode()).hexdigest()
+    return ChainID(chain)
+
+
+class Stack:
+    """A merged index and the EROFS image of it, ready to be mounted. `layer_index_paths` are the indexes of `diff_ids`, in
+    that order: inline contents lie there."""
+
+    __slots__ = ("chain_id", "diff_ids", "directory", "image_path", "index_path", "layer_index_paths")
+
+    def __init__(
+        self, name: ChainID, diff_ids: Sequence[DiffID], directory: str, layer_index_paths: Sequence[str]
+    ) -> None:
+        self.chain_id = name
+        self.diff_ids = tuple(diff_ids)
+        self.directory = directory
+        self.index_path = f"{directory}/index"
+        self.image_path = f"{directory}/metadata.erofs"
+        self.layer_index_paths = tuple(layer_index_paths)
+
+    def __repr__(self) -> str:
+        return f"<Stack {self.chain_id[:19]} of {len(self.diff_ids)}>"
+
+    def index(self) -> Index:
+        """The merged index, mapped and checked."""
+        from lazarus._native.index import Index
+
+        return Index(self.index_path)
+
+
+class StackStore:
+    """Stacks by their layers. A stack's files are a cache: removed, torn by a power cut or corrupt, they are built again."""
+
+    def __init__(self, content: ContentStore, layers: LayerStore) -> None:
+        self.content = content
+        self.layers = layers
+
+    def open(self, diff_ids: Sequence[DiffID]) -> Stack:
+        """The stack of these layers, lowest first; builds it when it is not there (milliseconds per 10,000 entries).
+
+        One that exists costs a row and two stats (about 100 us). No layers at all are an empty root. Raises `NotFoundError`
+        for a layer that is not in the store.
+        """
+        name = chain_id(diff_ids)
+        paths = self.content.paths
+        stack = Stack(name, diff_ids, paths.stack(name), [f"{paths.layer(diff_id)}/index" for diff_id in diff_ids])
+        row = self.content.catalogue.read().execute("SELECT * FROM stacks WHERE chain_id=?", (name,)).fetchone()
+        if row is None or not self._is_whole(stack, row):
+            self._build(stack)
+        return stack
+
+    def _is_whole(self, stack: Stack, row: Row) -> bool:
+        """Sizes are right, and under a boot that is not the one it was written in (it is not synced), contents too."""
+        try:
+            if os.stat(stack.index_path).st_size != row["index_size"]:
+                return False
+            if os.stat(stack.image_path).st_size != row["image_size"]:
+                return False
+            boot = boot_id()
+            if row["boot_id"] == boot:
+                return True
+            stack.index()
+            if _digest(stack.image_path) != row["image_digest"]:
+                return False
+        except (OSError, LazarusError):
+            return False
+        from lazarus.content.publish import sync_file_system
+
+        sync_file_system(stack.directory)  # what we have read may still be only in memory
+        with self.content.catalogue.write(durable=False) as connection:
+            connection.execute("UPDATE stacks SET boot_id=? WHERE chain_id=?", (boot, stack.chain_id))
+        return True
+
+    def _build(self, stack: Stack) -> None:
+        from lazarus._native import index
+        from lazarus._native.erofs import write_erofs
+
+        for diff_id in stack.diff_ids:
+            self.layers.get(diff_id)
+        with self.content.lease() as lease:
+            directory = lease.new_directory("stack")
+            merged, image = f"{directory}/index", f"{directory}/metadata.erofs"
+            index.merge(list(stack.layer_index_paths), [diff_id.raw for diff_id in stack.diff_ids], merged)
+            write_erofs(merged, list(stack.layer_index_paths), image)
+            row = (
+                stack.chain_id,
+                json.dumps(stack.diff_ids),
+                os.stat(merged).st_size,
+                os.stat(image).st_size,
+                _digest(image),
+                boot_id(),
+            )
+            self._place(stack, lease, directory, row)
+
+    def _place(self, stack: Stack, lease: Lease, directory: str, values: tuple[object, ...]) -> None:
+        with self.content.catalogue.write(durable=False) as connection:
+            lease.check_row(connection)
+            row = connection.execute("SELECT * FROM stacks WHERE chain_id=?", (stack.chain_id,)).fetchone()
+            if row is not None and row["boot_id"] == boot_id() and self._is_whole(stack, row):
+                return  # another process was faster
+            if os.path.lexists(stack.directory):
+                os.rename(stack.directory, lease.new_path("torn"))
+            os.rename(directory, stack.directory)
+            connection.execute("INSERT OR REPLACE INTO stacks VALUES (?, ?, ?, ?, ?, ?)", values)
+
+
+def _digest(path: str) -> Digest:
+    from lazarus._native.stream import sha256_file
+
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return Digest.from_bytes(sha256_file(fd))
+    finally:
+        os.close(fd)

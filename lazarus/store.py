@@ -1,0 +1,173 @@
+"""The composition root: opens a store and hands out its rooms, each built when first asked for."""
+
+from __future__ import annotations
+
+import errno
+import os
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from lazarus.content.paths import StorePaths
+from lazarus.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lazarus.containers import Containers
+    from lazarus.content.catalogue import Catalogue
+    from lazarus.content.collect import Collected
+    from lazarus.content.content import ContentStore
+    from lazarus.content.verify import Problem
+    from lazarus.images import Images
+    from lazarus.layers.layer_store import LayerStore
+    from lazarus.layers.stack import StackStore
+
+
+def default_root() -> str:
+    """LAZARUS_ROOT, else /var/lib/lazarus for root, $XDG_DATA_HOME/lazarus for others."""
+    root = os.environ.get("LAZARUS_ROOT")
+    if root:
+        return root
+    if os.geteuid() == 0:
+        return "/var/lib/lazarus"
+    return os.path.join(os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share"), "lazarus")
+
+
+class Store:
+    """A store of images and containers. A context manager; `close()` when used without `with`.
+
+    Any number of processes and threads may have the same store open. Attributes: `paths`, `catalogue`, `content`,
+    `layers`, `stacks`, `images`, `containers`.
+    """
+
+    paths: StorePaths
+    catalogue: Catalogue
+
+    def __init__(self, root: str | os.PathLike[str] | None = None, *, create: bool = True) -> None:
+        """Opens the store at `root` (default: `default_root()`); makes one when the directory is missing or empty.
+
+        Raises `StoreError` (not a store, a newer schema, a damaged catalogue) or `OSError` (permissions, a full disk).
+        Opening one that exists takes under a millisecond; what dead processes left in it is removed on the way.
+        """
+        path = os.path.abspath(os.fspath(root) if root is not None else default_root())
+        self.paths = StorePaths(path)
+        fresh = _prepare_root(path, create)
+        from lazarus.content.catalogue import Catalogue
+
+        self.catalogue = Catalogue(self.paths.db, create=fresh or create, prepare=self._make_directories)
+        try:
+            self.content.recover()
+        except FileNotFoundError as error:
+            self.close()
+            raise StoreError(f"{path}: the store has lost a directory: {error.filename}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _make_directories(self) -> None:
+        for directory in self.paths.directories():
+            try:
+                os.mkdir(directory, 0o700)
+            except FileExistsError:  # of a process that died while it made this store
+                if not os.path.isdir(directory):
+                    raise
+
+    @cached_property
+    def content(self) -> ContentStore:
+        """Blobs, objects, leases, publishing, collection."""
+        from lazarus.content.content import ContentStore
+
+        return ContentStore(self.paths, self.catalogue)
+
+    @cached_property
+    def layers(self) -> LayerStore:
+        """Layers by diff ID."""
+        from lazarus.layers.layer_store import LayerStore
+
+        return LayerStore(self.content)
+
+    @cached_property
+    def stacks(self) -> StackStore:
+        """Merged indexes and EROFS images by chain ID."""
+        from lazarus.layers.stack import StackStore
+
+        return StackStore(self.content, self.layers)
+
+    @cached_property
+    def images(self) -> Images:
+        """Load, save, import, tag, remove."""
+        from lazarus.images import Images
+
+        return Images(self)
+
+    @cached_property
+    def containers(self) -> Containers:
+        """Create, start, stop, exec, diff, commit."""
+        from lazarus.containers import Containers
+
+        return Containers(self)
+
+    def system_df(self) -> dict[str, Any]:
+        """Counts and bytes of everything in the store; see `ContentStore.usage`."""
+        return {"root": self.paths.root, **self.content.usage()}
+
+    def prune(self, *, all_images: bool = False, containers: bool = False, dry_run: bool = False) -> Collected:
+        """Removes images without a name that no container uses, then everything that nothing needs any more.
+
+        `all_images` also removes images that have names but no container; `containers` first removes every container that
+        is not running. A dry run counts only what nothing needs already.
+        """
+        if not dry_run:
+            if containers:
+                for container in self.containers.list(all=True):
+                    if container.status != "running":
+                        container.remove()
+            unnamed = "" if all_images else " AND manifest_digest NOT IN (SELECT manifest_digest FROM names)"
+            with self.catalogue.write() as connection:
+                connection.execute(
+                    "DELETE FROM images WHERE manifest_digest NOT IN (SELECT manifest_digest FROM containers)" + unnamed
+                )
+        return self.content.collect(dry_run=dry_run)
+
+    def check(self, *, repair: bool = False) -> Iterator[Problem]:
+        """Reads everything and yields what is wrong; see `ContentStore.verify`."""
+        return self.content.verify(repair)
+
+    def close(self) -> None:
+        """Closes the catalogue. Idempotent; containers that run go on running."""
+        self.catalogue.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Store {self.paths.root}>"
+
+
+def _prepare_root(path: str, create: bool) -> bool:
+    """Makes the directory if need be. True when it is new or empty; `StoreError` or `OSError` when it cannot be a store."""
+    try:
+        if create:
+            os.makedirs(path, 0o700, exist_ok=True)
+        # One look, without listing a directory that is a store already.
+        if os.path.isfile(f"{path}/lazarus.db"):
+            if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+            return False
+        names = os.listdir(path)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise StoreError(f"{path}: not a directory") from error
+    except FileNotFoundError as error:
+        raise StoreError(f"{path}: no store there") from error
+    if [name for name in names if name != "lost+found"]:
+        raise StoreError(f"{path}: not a Lazarus store, and not empty")
+    if not create:
+        raise StoreError(f"{path}: no store there")
+    os.chmod(path, 0o700)
+    return True
