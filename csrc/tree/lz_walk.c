@@ -310,6 +310,11 @@ static struct frame child_frame(const struct walk *walk, const struct frame *par
     return child;
 }
 
+static bool has_children(const struct walk *walk, int64_t directory)
+{
+    return directory >= 0 && walk->lower->entries[directory].child_count > 0;
+}
+
 static int visit_upper(struct walk *walk, struct frame *frame, const struct lz_name *item, size_t parent_size)
 {
     struct stat info;
@@ -327,7 +332,8 @@ static int visit_upper(struct walk *walk, struct frame *frame, const struct lz_n
 
     struct frame child = child_frame(walk, frame, item, before);
     rc = visit_entry(walk, &node);
-    if (rc == 0 && child.fresh && !frame->fresh && child.before >= 0) {
+    bool hides = child.fresh && !frame->fresh && has_children(walk, child.before);
+    if (rc == 0 && hides) {
         struct lz_walk_node mark = node_here(walk, LZ_WALK_OPAQUE, frame, before);
         mark.kind = LZ_KIND_DIRECTORY;
         rc = walk->visit(walk->ctx, &mark);

@@ -1,0 +1,161 @@
+"""The sentence that pack is held to: what a container sees over a lower, its layer laid on that lower gives again.
+
+A scenario is a lower directory and a list of changes. It mounts a real overlay, applies the changes there and to a
+plain copy of the lower, packs the upper, and applies that layer to another copy of the lower by the oracle's rules.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lazarus import terms
+from lazarus._native import ingest, pack
+
+from . import overlay
+from .changes import Change, errno_of
+from .oci_apply import apply_layer
+from .trees import Tree, read_tree
+
+LONG_AGO = 1_000_000_000_123_456_789  # when everything in a lower was last changed, in nanoseconds
+
+
+class Stored(NamedTuple):
+    """A directory as a store has it: its index (here one layer is the whole stack) and the objects."""
+
+    index: str
+    objects: str
+
+
+class Outcome(NamedTuple):
+    """What became of a scenario. `errnos` are (in the overlay, in the plain copy) for each change."""
+
+    before: Tree
+    merged: Tree
+    plain: Tree
+    applied: Tree
+    diff: list[terms.Change]
+    names: list[bytes]
+    errnos: list[tuple[int, int]]
+
+
+def copy_tree(source: Path, target: Path, *, links: bool = True) -> None:
+    """`cp -a`: owners, times, xattrs, holes, and hard links unless they are not wanted."""
+    options = [] if links else ["--no-preserve=links"]
+    subprocess.run(["cp", "-a", "--sparse=auto", *options, str(source), str(target)], check=True)
+
+
+def age(root: Path) -> None:
+    """Sets every time of a tree to LONG_AGO."""
+    for directory, names, files in os.walk(os.fsencode(root), topdown=False):
+        for name in [*names, *files]:
+            os.utime(os.path.join(directory, name), ns=(LONG_AGO, LONG_AGO), follow_symlinks=False)
+    os.utime(root, ns=(LONG_AGO, LONG_AGO))
+
+
+def store(lower: Path, place: Path) -> Stored:
+    """Brings a directory into index and objects, as an image's only layer."""
+    staged, objects, layer = place / "staged", place / "objects", place / "layer"
+    for directory in (place, staged, objects, layer):
+        directory.mkdir(exist_ok=True)
+    tar = place / "lower.tar"
+    source = os.open(lower, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with open(tar, "w+b") as file:
+            pack.pack_tree(source, file.fileno())
+            ingest.ingest(file.fileno(), offset=0, staging=layer, staged_objects=staged, objects=objects)
+    finally:
+        os.close(source)
+    for name in os.listdir(staged):
+        (objects / name[:2]).mkdir(exist_ok=True)
+        os.rename(staged / name, objects / name[:2] / name[2:])
+    tar.unlink()
+    return Stored(str(layer / "index"), str(objects))
+
+
+def run(
+    place: Path,
+    build: Callable[[Path], None],
+    changes: Sequence[Change],
+    *,
+    options: str = overlay.DEFAULT_OPTIONS,
+    max_mtime: int | None = None,
+) -> Outcome:
+    """Plays a scenario in the empty directory `place`. Needs root."""
+    lower, plain, applied = place / "lower", place / "plain", place / "applied"
+    lower.mkdir()
+    build(lower)
+    age(lower)
+    copy_tree(lower, plain, links=False)  # copy-up breaks a hard link of the lower (index=off)
+    copy_tree(lower, applied)
+    stored = store(lower, place / "store")
+    for name in ("upper", "work", "merged"):
+        (place / name).mkdir()
+    _same_root(lower, place / "upper")
+
+    def inside() -> tuple[Tree, Tree, list[tuple[int, int]]]:
+        merged = str(place / "merged")
+        overlay.mount_overlay(str(lower), str(place / "upper"), str(place / "work"), merged, options)
+        errnos = [(errno_of(change, merged), errno_of(change, plain)) for change in changes]
+        return read_tree(merged), read_tree(plain), errnos
+
+    merged, plain_tree, errnos = overlay.in_mount_namespace(inside)
+    layer = place / "layer.tar"
+    with open(layer, "wb") as out:
+        size = pack.pack_upper(
+            place / "upper", stored.index, [stored.index], stored.objects, out.fileno(), max_mtime=max_mtime
+        )
+    assert size == layer.stat().st_size
+    before = read_tree(applied)
+    names = apply_layer(str(applied), str(layer))
+    return Outcome(
+        before, merged, plain_tree, read_tree(applied), pack.diff(place / "upper", stored.index), names, errnos
+    )
+
+
+def _same_root(lower: Path, upper: Path) -> None:
+    """A container's upper begins with the attributes of the stack's root."""
+    info = lower.stat()
+    os.chown(upper, info.st_uid, info.st_gid)
+    os.chmod(upper, info.st_mode & 0o7777)
+    for name in os.listxattr(lower):
+        os.setxattr(upper, name, os.getxattr(lower, name))
+    os.utime(upper, ns=(info.st_mtime_ns, info.st_mtime_ns))
+
+
+def seen_as(outcome: Outcome) -> Tree:
+    """The merged tree as a layer can say it: the root's own time is no part of it, and a hard link of the lower whose
+    names were partly moved (and so written into the layer) and partly left alone becomes two."""
+    written = set(outcome.names)
+    tree = {
+        path: node._replace(links=frozenset(other for other in node.links if (other in written) == (path in written)))
+        for path, node in outcome.merged.items()
+    }
+    return {**tree, b"": tree[b""]._replace(mtime_ns=outcome.applied[b""].mtime_ns)}
+
+
+def expected_diff(before: Tree, now: Tree) -> tuple[set[bytes], set[bytes], set[bytes]]:
+    """Added, certainly changed, and deleted (only the top of what is gone, as a deletion takes everything with it)."""
+    added = now.keys() - before.keys()
+    gone = before.keys() - now.keys()
+    deleted = {path for path in gone if os.path.dirname(path) in now and now[os.path.dirname(path)].kind == "directory"}
+    none = frozenset[bytes]()  # a file whose other name went is not itself changed
+    changed = {
+        path
+        for path in before.keys() & now.keys()
+        if path and before[path]._replace(links=none) != now[path]._replace(links=none)
+    }
+    return {b"/" + p for p in added}, {b"/" + p for p in changed}, {b"/" + p for p in deleted}
+
+
+def clear(place: Path) -> None:
+    """Empties the place for another scenario."""
+    for entry in place.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
