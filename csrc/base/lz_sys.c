@@ -292,6 +292,13 @@ static int sys_umount2(void *ctx, const char *path, int flags)
     SYS_CALL(int, umount2(path, flags));
 }
 
+static int sys_mount_setattr(void *ctx, int dir, const char *path, unsigned flags, uint64_t set, uint64_t clear)
+{
+    (void)ctx;
+    struct mount_attr attributes = {.attr_set = set, .attr_clr = clear};
+    SYS_CALL(int, syscall(__NR_mount_setattr, dir, path, flags, &attributes, sizeof attributes));
+}
+
 static const struct lz_sys linux_table = {
     .openat = sys_openat,
     .openat2 = sys_openat2,
@@ -329,6 +336,7 @@ static const struct lz_sys linux_table = {
     .open_tree = sys_open_tree,
     .move_mount = sys_move_mount,
     .umount2 = sys_umount2,
+    .mount_setattr = sys_mount_setattr,
 };
 
 const struct lz_sys *lz_sys_linux(void)

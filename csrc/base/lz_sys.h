@@ -63,6 +63,8 @@ struct lz_sys {
     int (*open_tree)(void *ctx, int dir, const char *path, unsigned flags);
     int (*move_mount)(void *ctx, int from_dir, const char *from, int to_dir, const char *to, unsigned flags);
     int (*umount2)(void *ctx, const char *path, int flags);
+    /* Linux 5.12; `set` and `clear` are MOUNT_ATTR_* bits */
+    int (*mount_setattr)(void *ctx, int dir, const char *path, unsigned flags, uint64_t set, uint64_t clear);
 };
 
 /* The real kernel. A constant table; safe from any thread. */

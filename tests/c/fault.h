@@ -78,6 +78,8 @@ FAULT_WRAP(int, fsconfig, (void *ctx, int f, unsigned c, const char *k, const vo
 FAULT_WRAP(int, fsmount, (void *ctx, int f, unsigned g, unsigned a), (ctx, f, g, a))
 FAULT_WRAP(int, open_tree, (void *ctx, int d, const char *p, unsigned f), (ctx, d, p, f))
 FAULT_WRAP(int, move_mount, (void *ctx, int a, const char *b, int c, const char *d, unsigned f), (ctx, a, b, c, d, f))
+FAULT_WRAP(int, mount_setattr, (void *ctx, int d, const char *p, unsigned f, uint64_t s, uint64_t c),
+           (ctx, d, p, f, s, c))
 #undef FAULT_WRAP
 
 static int fault_close(void *ctx, int fd)
@@ -130,7 +132,8 @@ static inline void fault_arm(struct fault *fault, long fail_at, int code)
                   .fsmount = fault_fsmount,
                   .open_tree = fault_open_tree,
                   .move_mount = fault_move_mount,
-                  .umount2 = fault_umount2},
+                  .umount2 = fault_umount2,
+                  .mount_setattr = fault_mount_setattr},
         .fail_at = fail_at,
         .code = code,
     };
