@@ -66,16 +66,14 @@ def attend(
     anything is waited for; when it raises, the process is killed and the error goes on. `notes` is a directory for a
     socket.
     """
-    with Signals(attachment.signals) as signals, ExitStack() as stack:
+    with Child(start, started, forward=attachment.signals) as child, ExitStack() as stack:
         if terminal:
-            return _attend_terminal(stack, signals, start, started, attachment, notes, log)
+            return _attend_terminal(stack, child, attachment, notes, log)
         stdin = _stdin(stack, attachment)
         if log is None and attachment.stdout is not None and attachment.stderr is not None:
-            pid = start(Streams(stdin, attachment.stdout, attachment.stderr), None)
-            _tell(started, pid)
-            signals.send_to(pid)
-            return signals.wait(pid)
-        return _attend_pipes(stack, signals, start, started, attachment, stdin, log)
+            child.launch(Streams(stdin, attachment.stdout, attachment.stderr))
+            return child.wait()
+        return _attend_pipes(stack, child, attachment, stdin, log)
 
 
 def background(work: Callable[[Callable[[bytes], None]], None]) -> bytes:
@@ -131,39 +129,51 @@ class _Report:
             self._fd = -1
 
 
-class Signals:
-    """Passes the caller's signals on to a process while it lives; handlers are put back at the end."""
+class Child:
+    """The process from launch() to wait(), and the caller's signals on their way to it.
 
-    def __init__(self, active: bool) -> None:
-        self._active = active
+    A context manager: handlers are put back at its end, and a process that nobody has waited for is killed.
+    """
+
+    def __init__(self, start: Start, started: Callable[[int], None], *, forward: bool) -> None:
+        self._start = start
+        self._started = started
+        self._forward = forward
         self._before: dict[signal.Signals, Any] = {}
         self._early: list[int] = []
-        self._pid: int | None = None
+        self._launched = False
+        self.pid = 0
         self.on_resize: Callable[[], None] | None = None
 
-    def send_to(self, pid: int) -> None:
-        """Names the process; what came before it was there is sent now."""
-        self._pid = pid
+    def launch(self, streams: Streams, console: str | None = None) -> None:
+        """Starts it and tells who wants to know; signals that came before it was there are sent now."""
+        self.pid = self._start(streams, console)
+        self._started(self.pid)
+        self._launched = True
         while self._early:
-            os.kill(pid, self._early.pop(0))
+            self._send(self._early.pop(0))
 
-    def wait(self, pid: int) -> int:
-        """Waits for the process and returns its exit code."""
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        self._pid = None  # from here on the number may become somebody else's
+    def wait(self) -> int:
+        """Waits for it and returns its exit code."""
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        pid, self.pid = self.pid, 0  # from here on the number may become somebody else's
         return exit_code(os.waitpid(pid, 0)[1])
+
+    def _send(self, number: int) -> None:
+        if self.pid:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGWINCH and self.on_resize is not None:
             self.on_resize()
-        elif self._pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(self._pid, number)
+        elif self._launched:
+            self._send(number)
         else:
             self._early.append(number)
 
     def __enter__(self) -> Self:
-        if self._active:
+        if self._forward:
             for number in FORWARDED:
                 self._before[number] = signal.signal(number, self._handle)
         return self
@@ -171,17 +181,11 @@ class Signals:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self.pid:
+            self._send(signal.SIGKILL)
+            os.waitpid(self.pid, 0)
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-
-def _tell(started: Callable[[int], None], pid: int) -> None:
-    try:
-        started(pid)
-    except BaseException:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise
 
 
 def _stdin(stack: ExitStack, attachment: Attachment) -> int:
@@ -242,35 +246,25 @@ def write_all(fd: int, data: bytes) -> None:
             select.select([], [fd], [])
 
 
-def _attend_pipes(
-    stack: ExitStack,
-    signals: Signals,
-    start: Start,
-    started: Callable[[int], None],
-    attachment: Attachment,
-    stdin: int,
-    log: LogWriter | None,
-) -> int:
+def _attend_pipes(stack: ExitStack, child: Child, attachment: Attachment, stdin: int, log: LogWriter | None) -> int:
     sources: list[int] = []
     targets: list[int] = []
-    for _ in range(2):
-        source, target = os.pipe()
-        stack.callback(os.close, source)
-        sources.append(source)
-        targets.append(target)
     try:
-        pid = start(Streams(stdin, *targets), None)
+        for _ in range(2):
+            source, target = os.pipe()
+            stack.callback(os.close, source)
+            sources.append(source)
+            targets.append(target)
+        child.launch(Streams(stdin, *targets))
     finally:
         for target in targets:
             os.close(target)
-    _tell(started, pid)
-    signals.send_to(pid)
     carriers = [
         _Carrier(sources[0], attachment.stdout, "stdout", log),
         _Carrier(sources[1], attachment.stderr, "stderr", log),
     ]
-    _carry_until_exit(stack, pid, carriers)
-    return signals.wait(pid)
+    _carry_until_exit(stack, child.pid, carriers)
+    return child.wait()
 
 
 def _carry_until_exit(stack: ExitStack, pid: int, carriers: list[_Carrier]) -> None:
@@ -299,36 +293,21 @@ def _carry_until_exit(stack: ExitStack, pid: int, carriers: list[_Carrier]) -> N
             return
 
 
-def _attend_terminal(
-    stack: ExitStack,
-    signals: Signals,
-    start: Start,
-    started: Callable[[int], None],
-    attachment: Attachment,
-    notes: str,
-    log: LogWriter | None,
-) -> int:
+def _attend_terminal(stack: ExitStack, child: Child, attachment: Attachment, notes: str, log: LogWriter | None) -> int:
     from lazarus.runtime.console import Console, RawMode, copy_window_size
 
     null = os.open(os.devnull, os.O_RDWR)
     stack.callback(os.close, null)
     with Console(notes) as console:
-        pid = start(Streams(null, null, null), console.path)
-        _tell(started, pid)
-        try:
-            master = console.receive()
-        except BaseException:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            raise
+        child.launch(Streams(null, null, null), console.path)
+        master = console.receive()
     stack.callback(os.close, master)
     window = next((fd for fd in (attachment.stdin, attachment.stdout) if fd is not None and os.isatty(fd)), None)
     copy_window_size(window, master)
-    signals.on_resize = lambda: copy_window_size(window, master)
-    signals.send_to(pid)
+    child.on_resize = lambda: copy_window_size(window, master)
     stack.enter_context(RawMode(attachment.stdin))
-    _carry_terminal(stack, pid, _Carrier(master, attachment.stdout, "stdout", log), attachment.stdin)
-    return signals.wait(pid)
+    _carry_terminal(stack, child.pid, _Carrier(master, attachment.stdout, "stdout", log), attachment.stdin)
+    return child.wait()
 
 
 def _carry_terminal(stack: ExitStack, pid: int, carrier: _Carrier, stdin: int | None) -> None:

@@ -1,0 +1,28 @@
+"""Containers: an image's stack under an empty writable layer, and the process that runs in it.
+
+Life of a container
+    create      a row, and containers/<id>/{upper,work,merged,bundle}; no fsync: it may vanish in a power cut
+    start       the root file system is mounted at `merged`, the process starts; a supervisor stays with it
+    exit        the supervisor writes the exit code and unmounts; `upper` keeps what was written
+    start       again: the files are still there
+    commit      what `upper` holds, and only that, becomes a layer
+    remove      unmounted, row and directory gone
+
+containers/<id>/
+    upper, work     overlayfs' own (see csrc/tree/lz_diff.h); upper is empty until the container writes
+    init            mount points that the image lacks (/proc, /etc/hosts, ...): the lowest layer of all, made only then.
+                    So neither diff nor commit ever sees them
+    merged          the mount point
+    bundle          config.json, the files that are bound over /etc, the runtime's log
+    runtime         the runtime's own notes while the container runs
+    log             what it wrote (lazarus/runtime/log.py)
+    state.json      see state.py
+    held            there when a person mounted the root file system by hand: an exit leaves it mounted
+"""
+
+from __future__ import annotations
+
+from lazarus.containers.container import Container
+from lazarus.containers.containers import Containers
+
+__all__ = ["Container", "Containers"]

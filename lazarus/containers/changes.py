@@ -1,0 +1,117 @@
+"""What a container has changed: as a list, and as a layer of a new image."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from lazarus.containers.streams import through_pipe
+from lazarus.errors import ContainerRuntimeError, FormatError
+from lazarus.terms import Change
+
+if TYPE_CHECKING:
+    from lazarus.containers.container import Container
+    from lazarus.content.lease import Lease
+    from lazarus.content.staged import StagedLayer
+    from lazarus.images import Image
+
+COMPRESSIONS = ("gzip", "zstd", "none")
+
+
+def diff(container: Container) -> list[Change]:
+    """See `Container.diff`."""
+    from lazarus._native.pack import diff as native_diff
+
+    stack = container.store.stacks.open(container.settings.diff_ids)
+    return native_diff(f"{container.directory}/upper", stack.index_path)
+
+
+def source_date_epoch() -> int | None:
+    """$SOURCE_DATE_EPOCH (reproducible-builds.org). Raises `FormatError` when it is no number."""
+    text = os.environ.get("SOURCE_DATE_EPOCH")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise FormatError(f"SOURCE_DATE_EPOCH {text!r:.40}: not a number of seconds")
+    return int(text)
+
+
+def commit(
+    container: Container,
+    reference: str | None,
+    *,
+    changes: tuple[str, ...],
+    message: str,
+    author: str,
+    compression: str,
+    pause: bool,
+) -> Image:
+    """See `Container.commit`."""
+    if compression not in COMPRESSIONS:
+        raise FormatError(f"compression {compression!r:.40}: not one of {', '.join(COMPRESSIONS)}")
+    store = container.store
+    base = container.image
+    epoch = source_date_epoch()
+    with store.content.lease("commit") as lease:
+        with paused(container, pause):
+            staged = _read_upper(container, lease, compression, epoch)
+        return store.images.add_layer(
+            base,
+            staged,
+            lease,
+            changes=changes,
+            author=author,
+            message=message,
+            created=epoch if epoch is not None else time.time(),
+            reference=reference,
+        )
+
+
+def _read_upper(container: Container, lease: Lease, compression: str, epoch: int | None) -> StagedLayer:
+    """The upper directory as a tar, through a pipe, into the lease's staging: nothing is written twice."""
+    from lazarus._native.pack import pack_upper
+
+    store = container.store
+    stack = store.stacks.open(container.settings.diff_ids)
+
+    def write(out_fd: int) -> None:
+        pack_upper(
+            f"{container.directory}/upper",
+            stack.index_path,
+            stack.layer_index_paths,
+            store.paths.objects,
+            out_fd,
+            max_mtime=epoch,
+        )
+
+    def read(in_fd: int) -> StagedLayer:
+        name = f"commit of {container.name}"
+        blob = "keep" if compression == "none" else compression
+        return store.layers.ingest(lease, in_fd, compression="none", blob=blob, name=name)
+
+    return through_pipe(write, read)
+
+
+@contextmanager
+def paused(container: Container, wanted: bool) -> Iterator[bool]:
+    """Freezes a running container while it lasts, where that is possible; says whether it did."""
+    from lazarus.runtime.crun import Runtime
+
+    if not wanted or container.status != "running":
+        yield False
+        return
+    runtime = Runtime()
+    notes = f"{container.directory}/runtime"
+    bundle = f"{container.directory}/bundle"
+    try:
+        runtime.pause(notes, container.id, bundle)
+    except ContainerRuntimeError:
+        yield False  # it has no cgroup of its own here
+        return
+    try:
+        yield True
+    finally:
+        runtime.resume(notes, container.id, bundle)

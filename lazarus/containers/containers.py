@@ -1,0 +1,192 @@
+"""The containers of a store: making and finding them."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from lazarus.containers.container import Container
+from lazarus.containers.names import check_name, random_name
+from lazarus.containers.settings import (
+    NETWORKS,
+    Settings,
+    check_environment,
+    command_line,
+    parse_bind,
+    working_directory,
+)
+from lazarus.errors import ConflictError, ContainerRuntimeError, FormatError, NotFoundError
+from lazarus.runtime.bundle import Bind
+from lazarus.terms import ChainID, Digest
+
+if TYPE_CHECKING:
+    from lazarus.images import Image
+    from lazarus.store import Store
+
+_DIRECTORIES = ("upper", "work", "merged", "bundle")
+
+
+class Containers:
+    """`store.containers`."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def create(
+        self,
+        image: Image | str,
+        *,
+        command: Iterable[str] | None = None,
+        name: str | None = None,
+        env: Iterable[str] = (),
+        workdir: str | None = None,
+        user: str | None = None,
+        volumes: Iterable[str | Bind] = (),
+        network: str = "none",
+        hostname: str | None = None,
+        tty: bool = False,
+        interactive: bool = False,
+        read_only: bool = False,
+        entrypoint: str | Iterable[str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        stop_signal: str | None = None,
+        ephemeral: bool = False,
+        auto_remove: bool = False,
+    ) -> Container:
+        """A container that has not been started. Nothing is mounted, nothing synced: about 0.5 ms.
+
+        What is not given comes from the image's config. `network` is "none" (only `lo`) or "host"; `volumes` are
+        `HOST:CONTAINER[:ro]`; `interactive` keeps stdin open in the background. `ephemeral` mounts without any sync:
+        what it writes may not survive a crash of the machine. `auto_remove` removes it when it ends, and is ephemeral.
+        Raises `NotFoundError` (image), `ConflictError` (name), `FormatError`, `ContainerRuntimeError` (no command).
+        """
+        found = self.store.images.get(image) if isinstance(image, str) else image
+        config = found.config.raw.get("config") or {}
+        if network not in NETWORKS:
+            raise FormatError(f"network {network!r:.40}: not one of {', '.join(NETWORKS)}")
+        args = command_line(config, command, entrypoint)
+        if not args:
+            raise ContainerRuntimeError(f"image {image}: it names no command, and none was given")
+        settings = Settings(
+            image=image if isinstance(image, str) else next(iter(found.names), found.id),
+            image_id=found.id,
+            diff_ids=tuple(found.diff_ids),
+            args=args,
+            image_env=tuple(config.get("Env") or ()),
+            env=check_environment(env),
+            cwd=working_directory(config, workdir),
+            user=user if user is not None else (config.get("User") or ""),
+            hostname=hostname or "",
+            network=network,
+            binds=tuple(parse_bind(volume) for volume in volumes),
+            labels={**(config.get("Labels") or {}), **(labels or {})},
+            stop_signal=stop_signal or config.get("StopSignal") or "SIGTERM",
+            terminal=tty,
+            interactive=interactive,
+            read_only=read_only,
+            ephemeral=ephemeral or auto_remove,
+            auto_remove=auto_remove,
+        )
+        return self._insert(found, settings, name)
+
+    def run(self, image: Image | str, *, attach: bool = True, **options: object) -> tuple[Container, int | None]:
+        """create() and start(): the container, and its exit code when attached. Options are those of create()."""
+        container = self.create(image, **options)  # type: ignore[arg-type]
+        try:
+            return container, container.start(attach=attach)
+        except ContainerRuntimeError:
+            if not container.settings.auto_remove:
+                raise
+            container.remove(force=True)
+            raise
+
+    def _insert(self, image: Image, settings: Settings, name: str | None) -> Container:
+        """Row, then directories: a directory without a row would be rubbish, a row without one can be removed."""
+        container_id = os.urandom(32).hex()
+        chosen = check_name(name) if name is not None else random_name()
+        now = time.time()
+        row = (container_id, chosen, image.digest, image.chain_id, now, settings.to_json())
+        try:
+            with self.store.catalogue.write(durable=False) as connection:
+                found = connection.execute("SELECT 1 FROM images WHERE manifest_digest=?", (image.digest,)).fetchone()
+                if found is None:
+                    raise NotFoundError(f"image {settings.image}: it has been removed")
+                connection.execute(
+                    "INSERT INTO containers(id, name, manifest_digest, chain_id, created, config)"
+                    " VALUES (?, ?, ?, ?, ?, ?)",
+                    row,
+                )
+        except sqlite3.IntegrityError:
+            raise ConflictError(f"container name {chosen}: already in use") from None
+        container = Container(self.store, container_id, chosen, image.digest, image.chain_id, now, settings)
+        try:
+            os.mkdir(container.directory, 0o700)
+            for directory in _DIRECTORIES:
+                os.mkdir(f"{container.directory}/{directory}", 0o755)
+        except OSError:
+            container.remove()
+            raise
+        return container
+
+    def get(self, name: str) -> Container:
+        """By name, ID or the beginning of an ID. `NotFoundError`; `ConflictError` for a beginning that several have."""
+        rows = (
+            self.store.catalogue.read()
+            .execute(
+                "SELECT * FROM containers WHERE name = ?1 OR id = ?1"
+                " OR (length(?1) >= 2 AND substr(id, 1, length(?1)) = ?1)"
+                " ORDER BY name = ?1 DESC, id = ?1 DESC LIMIT 3",
+                (name,),
+            )
+            .fetchall()
+        )
+        if not rows:
+            raise NotFoundError(f"container {name!r:.140}: not in this store")
+        if len(rows) > 1 and name not in (rows[0]["name"], rows[0]["id"]):
+            raise ConflictError(f"container {name}: {len(rows)} or more containers have an ID that begins so")
+        return self._from_row(rows[0])
+
+    def list(self, all: bool = False) -> list[Container]:
+        """The running ones, or all; the newest first."""
+        rows = self.store.catalogue.read().execute("SELECT * FROM containers ORDER BY created DESC, id").fetchall()
+        containers = [self._from_row(row) for row in rows]
+        return containers if all else [container for container in containers if _runs(container)]
+
+    def rename(self, container: Container, name: str) -> None:
+        """See `Container.rename`."""
+        try:
+            with self.store.catalogue.write(durable=False) as connection:
+                changed = connection.execute(
+                    "UPDATE containers SET name = ? WHERE id = ?", (check_name(name), container.id)
+                )
+                if changed.rowcount != 1:
+                    raise NotFoundError(f"container {container.name}: it has been removed")
+        except sqlite3.IntegrityError:
+            raise ConflictError(f"container name {name}: already in use") from None
+        container.name = name
+
+    def forget(self, container: Container) -> None:
+        """Deletes the row: from here on the container does not exist. Its directory is the caller's business."""
+        with self.store.catalogue.write(durable=False) as connection:
+            connection.execute("DELETE FROM containers WHERE id = ?", (container.id,))
+
+    def _from_row(self, row: sqlite3.Row) -> Container:
+        return Container(
+            self.store,
+            row["id"],
+            row["name"],
+            Digest(row["manifest_digest"]),
+            ChainID(row["chain_id"]),
+            row["created"],
+            Settings.from_json(row["config"]),
+        )
+
+
+def _runs(container: Container) -> bool:
+    try:
+        return container.status == "running"
+    except NotFoundError:
+        return False

@@ -1,0 +1,63 @@
+"""`inspect` of a container: docker's words where docker has them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lazarus.runtime.log import timestamp
+from lazarus.terms import Json
+
+if TYPE_CHECKING:
+    from lazarus.containers.container import Container
+
+
+def inspect(container: Container) -> Json:
+    """See `Container.inspect`."""
+    settings = container.settings
+    state = container.state
+    return {
+        "Id": container.id,
+        "Name": container.name,
+        "Created": timestamp(int(container.created * 1e9)),
+        "Image": settings.image_id,
+        "ImageName": settings.image,
+        "ImageDigest": str(container.manifest_digest),
+        "ChainId": str(container.chain_id),
+        "State": {
+            "Status": state.status,
+            "Running": state.status == "running",
+            "Pid": state.process.pid if state.status == "running" else 0,
+            "ExitCode": state.exit_code,
+            "Error": state.error,
+            "StartedAt": state.started,
+            "FinishedAt": state.finished,
+        },
+        "Config": {
+            "Hostname": settings.hostname or container.id[:12],
+            "User": settings.user,
+            "Env": [*settings.image_env, *settings.env],
+            "Cmd": list(settings.args),
+            "WorkingDir": settings.cwd,
+            "Labels": dict(settings.labels),
+            "StopSignal": settings.stop_signal,
+            "Tty": settings.terminal,
+            "OpenStdin": settings.interactive,
+        },
+        "HostConfig": {
+            "NetworkMode": settings.network,
+            "Binds": [f"{bind.source}:{bind.target}{':ro' if bind.read_only else ''}" for bind in settings.binds],
+            "AutoRemove": settings.auto_remove,
+            "ReadonlyRootfs": settings.read_only,
+            "Ephemeral": settings.ephemeral,
+        },
+        "GraphDriver": {
+            "Name": "lazarus",
+            "Data": {
+                "UpperDir": f"{container.directory}/upper",
+                "WorkDir": f"{container.directory}/work",
+                "MergedDir": container.rootfs,
+                "Layers": [str(diff_id) for diff_id in settings.diff_ids],
+            },
+        },
+        "LogPath": f"{container.directory}/log",
+    }

@@ -1,0 +1,189 @@
+"""A container's root file system: mounting it, and what has to exist in it before a process can start.
+
+Paths of the container are resolved with openat2 below its root, never by the host.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from lazarus._native.openat2 import open_in_root
+from lazarus.containers.settings import Settings
+from lazarus.errors import ConflictError, ContainerRuntimeError
+from lazarus.runtime.bundle import Bind
+from lazarus.terms import Mount
+
+if TYPE_CHECKING:
+    from lazarus.store import Store
+
+_ALWAYS = ("/proc", "/sys", "/dev")
+
+
+def is_mounted(target: str) -> bool:
+    """Is something mounted there? An overlay is always a device of its own."""
+    try:
+        return os.stat(target).st_dev != os.stat(os.path.dirname(target)).st_dev
+    except FileNotFoundError:
+        return False
+
+
+def describe(store: Store, directory: str, settings: Settings) -> Mount:
+    """The container's root file system as a value; builds the stack's index and image when they are not there."""
+    stack = store.stacks.open(settings.diff_ids)
+    init = f"{directory}/init"
+    return Mount(
+        image=stack.image_path,
+        lowers=(init,) if os.path.isdir(init) else (),
+        data=(store.paths.objects,),
+        upper=f"{directory}/upper",
+        work=f"{directory}/work",
+        volatile=settings.ephemeral,
+    )
+
+
+def mount(store: Store, directory: str, settings: Settings) -> str:
+    """Mounts it at `merged` and returns that path."""
+    from lazarus.mounts import attach
+
+    target = f"{directory}/merged"
+    if settings.ephemeral:
+        _forget_volatile(directory)
+    attach(describe(store, directory, settings), target)
+    return target
+
+
+def unmount(directory: str, *, lazy: bool = False) -> None:
+    """Unmounts it. `ConflictError` while files in it are open."""
+    from lazarus.mounts import detach
+
+    try:
+        detach(f"{directory}/merged", lazy=lazy)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            name = os.path.basename(directory)[:12]
+            raise ConflictError(f"container {name}: its root file system is in use by another process") from error
+        raise
+
+
+def _forget_volatile(directory: str) -> None:
+    """overlayfs marks a volatile upper so that nobody trusts it after a crash; this one is not meant to survive one."""
+    mark = f"{directory}/work/work/incompat"
+    if os.path.isdir(mark):
+        from lazarus._native.publish import remove_tree
+
+        remove_tree(mark)
+
+
+def add_mount_points(store: Store, directory: str, settings: Settings, files: tuple[Bind, ...]) -> None:
+    """Gives a mounted root file system the mount points that it lacks, in the `init` layer below all others.
+
+    What cannot be made there (its parent is a symlink in the image) is left to the runtime, which makes it in `upper`.
+    """
+    wanted = [(path, True) for path in _ALWAYS]
+    wanted += [(bind.target, os.path.isdir(bind.source)) for bind in (*files, *settings.binds)]
+    root = os.open(f"{directory}/merged", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        missing = [
+            (path, is_directory)
+            for path, is_directory in wanted
+            if not _exists(root, path) and not _below(path, settings.binds) and _parents_are_plain(root, path)
+        ]
+    finally:
+        os.close(root)
+    if not missing:
+        return
+    unmount(directory)
+    for path, is_directory in missing:
+        place = f"{directory}/init{path}"
+        os.makedirs(place if is_directory else os.path.dirname(place), 0o755, exist_ok=True)
+        if not is_directory:
+            os.close(os.open(place, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+    mount(store, directory, settings)
+
+
+def _exists(root: int, path: str) -> bool:
+    try:
+        os.close(open_in_root(root, os.fsencode(path), os.O_PATH))
+    except OSError:
+        return False
+    return True
+
+
+def _below(path: str, binds: tuple[Bind, ...]) -> bool:
+    return any(path.startswith(f"{bind.target}/") for bind in binds)
+
+
+def _parents_are_plain(root: int, path: str) -> bool:
+    """Do the parents that exist lead there without a symlink?"""
+    parts = path.strip("/").split("/")
+    for count in range(1, len(parts) + 1):
+        try:
+            fd = open_in_root(root, os.fsencode("/" + "/".join(parts[:count])), os.O_PATH | os.O_NOFOLLOW)
+        except OSError:
+            return True  # from here on nothing is there
+        try:
+            if not stat.S_ISDIR(os.fstat(fd).st_mode):
+                return False
+        finally:
+            os.close(fd)
+    return True
+
+
+def make_directory(root: int, path: str) -> None:
+    """`mkdir -p` inside a root file system, following its symlinks inside it: a WorkingDir that the image lacks."""
+    try:
+        os.close(open_in_root(root, os.fsencode(path), os.O_PATH | os.O_DIRECTORY))
+        return
+    except FileNotFoundError:
+        pass
+    except NotADirectoryError as error:
+        raise ContainerRuntimeError(f"{path}: not a directory in the container", 126) from error
+    parts = path.strip("/").split("/")
+    for count in range(len(parts)):
+        parent = open_in_root(root, os.fsencode("/" + "/".join(parts[:count])), os.O_PATH | os.O_DIRECTORY)
+        try:
+            os.mkdir(parts[count], 0o755, dir_fd=parent)
+        except FileExistsError:
+            pass
+        finally:
+            os.close(parent)
+
+
+def etc_files(directory: str, container_id: str, settings: Settings) -> tuple[Bind, ...]:
+    """Writes what goes over /etc/hostname, /etc/hosts and, on the host's network, /etc/resolv.conf."""
+    shared = settings.network == "host"
+    hostname = hostname_of(container_id, settings)
+    hosts = _host_file("/etc/hosts") if shared else ""
+    hosts = hosts or "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+    if hostname not in hosts.split():
+        hosts += f"127.0.1.1\t{hostname}\n" if shared else f"127.0.0.1\t{hostname}\n"
+    contents = {"hostname": hostname + "\n", "hosts": hosts}
+    if shared and (resolver := _host_file("/etc/resolv.conf")):
+        contents["resolv.conf"] = resolver
+    own = {bind.target for bind in settings.binds}
+    binds = []
+    for name, text in contents.items():
+        if f"/etc/{name}" in own:
+            continue
+        path = f"{directory}/bundle/{name}"
+        if not os.path.exists(path):  # a second start keeps what the container wrote into it
+            with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+                file.write(text)
+        binds.append(Bind(path, f"/etc/{name}"))
+    return tuple(binds)
+
+
+def hostname_of(container_id: str, settings: Settings) -> str:
+    """The one asked for, else the host's on the host's network, else the short ID."""
+    return settings.hostname or (os.uname().nodename if settings.network == "host" else container_id[:12])
+
+
+def _host_file(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read(1 << 20)
+    except OSError:
+        return ""

@@ -1,0 +1,108 @@
+"""What a container was created with: the image's config and the caller's wishes, settled once."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from lazarus.errors import FormatError
+from lazarus.runtime.bundle import Bind
+from lazarus.terms import DiffID
+
+NETWORKS = ("none", "host")
+
+
+class Settings(NamedTuple):
+    """Kept as JSON in the catalogue. `image` is what the caller called it, `args` Entrypoint and Cmd joined,
+    `image_env` the image's environment and `env` the caller's."""
+
+    image: str
+    image_id: str
+    diff_ids: tuple[DiffID, ...]
+    args: tuple[str, ...]
+    image_env: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    cwd: str = "/"
+    user: str = ""
+    hostname: str = ""
+    network: str = "none"
+    binds: tuple[Bind, ...] = ()
+    labels: Mapping[str, str] = {}
+    stop_signal: str = "SIGTERM"
+    terminal: bool = False
+    interactive: bool = False
+    read_only: bool = False
+    ephemeral: bool = False
+    auto_remove: bool = False
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(self._asdict())
+
+    @classmethod
+    def from_json(cls, text: str) -> Settings:
+        """What to_json() made."""
+        fields: dict[str, Any] = json.loads(text)
+        fields["binds"] = tuple(Bind(*bind) for bind in fields["binds"])
+        for name in ("args", "image_env", "env", "diff_ids"):
+            fields[name] = tuple(fields[name])
+        return cls(**fields)
+
+
+def command_line(
+    image_config: Mapping[str, Any], command: Iterable[str] | None, entrypoint: str | Iterable[str] | None
+) -> tuple[str, ...]:
+    """Entrypoint and Cmd as docker joins them: a given entrypoint drops the image's Cmd, a given command is the Cmd."""
+    if entrypoint is None:
+        first = tuple(image_config.get("Entrypoint") or ())
+        rest = tuple(image_config.get("Cmd") or ())
+    else:
+        first = (entrypoint,) if isinstance(entrypoint, str) else tuple(entrypoint)
+        first, rest = tuple(word for word in first if word), ()  # --entrypoint "" takes the image's away
+    given = tuple(command) if command is not None else ()
+    return (*first, *(given or rest))
+
+
+def working_directory(image_config: Mapping[str, Any], own: str | None) -> str:
+    """Absolute; an image's relative one starts at `/`. Raises `FormatError` for one that cannot be a path."""
+    text = own or image_config.get("WorkingDir") or "/"
+    if "\0" in text or (own and not own.startswith("/")):
+        raise FormatError(f"working directory {text!r:.200}: not an absolute path")
+    return os.path.normpath("/" + text.lstrip("/"))
+
+
+def check_environment(env: Iterable[str]) -> tuple[str, ...]:
+    """NAME=value each; a bare NAME is taken from this process's environment, and left out when it is not there."""
+    settings = []
+    for text in env:
+        name, separator, _ = text.partition("=")
+        if not name or "\0" in text:
+            raise FormatError(f"environment {text!r:.100}: not NAME=value")
+        if separator:
+            settings.append(text)
+        elif name in os.environ:
+            settings.append(f"{name}={os.environ[name]}")
+    return tuple(settings)
+
+
+def parse_bind(text: str | Bind) -> Bind:
+    """`HOST:CONTAINER[:ro|rw]`; a relative HOST starts with `./` or `../`. Raises `FormatError`."""
+    if isinstance(text, Bind):
+        return text
+    source, separator, rest = text.partition(":")
+    target, _, options = rest.partition(":")
+    if not separator or not target.startswith("/") or "\0" in text:
+        raise FormatError(f"volume {text!r:.200}: not HOST:CONTAINER[:ro] with an absolute CONTAINER path")
+    if not source.startswith(("/", "./", "../")) and source not in (".", ".."):
+        raise FormatError(
+            f"volume {text!r:.200}: named volumes are not supported; HOST must be a path, as in ./{source}"
+        )
+    words = set(options.split(",")) - {""}
+    if words - {"ro", "rw", "z", "Z"} or {"ro", "rw"} <= words:
+        raise FormatError(f"volume {text!r:.200}: options {options!r} are not ro or rw")
+    target = os.path.normpath("/" + target.lstrip("/"))
+    if target == "/":
+        raise FormatError(f"volume {text!r:.200}: the container's root cannot be a volume")
+    return Bind(os.path.abspath(source), target, "ro" in words)

@@ -1,0 +1,128 @@
+"""What a container is doing: derived each time from a small file and from /proc, so that no crash can leave a lie.
+
+`state.json` names the container's first process and its supervisor by (pid, start time, boot ID). A container runs
+while one of them does. A supervisor that ends properly writes the exit code before it goes; when both are gone without
+that (kill -9, a reboot), the container has exited with a code that nobody knows.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from lazarus.content.lease import boot_id
+from lazarus.errors import NotFoundError
+
+
+class Process(NamedTuple):
+    """A process, told from any later one with the same pid. pid 0: none."""
+
+    pid: int = 0
+    start_time: int = 0
+    boot: str = ""
+
+    @property
+    def alive(self) -> bool:
+        """Is it there? A zombie is not."""
+        return self.pid > 0 and self.boot == boot_id() and start_time(self.pid) == self.start_time
+
+
+NOBODY = Process()
+
+
+class State(NamedTuple):
+    """`status` is "created", "running" or "exited". Times are RFC 3339, "" before they come; `exit_code` is None while
+    there is none, and after an end that nobody saw."""
+
+    status: str = "created"
+    process: Process = NOBODY
+    supervisor: Process = NOBODY
+    exit_code: int | None = None
+    started: str = ""
+    finished: str = ""
+    error: str = ""
+    held: bool = False  # mounted by hand before the start: the exit leaves it mounted
+
+    @property
+    def abandoned(self) -> bool:
+        """The file says "running", and neither process is there any more."""
+        return self.status == "running" and not self.process.alive and not self.supervisor.alive
+
+
+def start_time(pid: int) -> int | None:
+    """Field 22 of /proc/<pid>/stat; None for no such process and for a zombie."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def process(pid: int) -> Process:
+    """The process that has this pid now; NOBODY when there is none."""
+    started = start_time(pid)
+    return NOBODY if started is None else Process(pid, started, boot_id())
+
+
+def read_state(directory: str) -> State:
+    """The state of the container in `directory`; "created" when it never ran."""
+    try:
+        with open(f"{directory}/state.json", "rb") as file:
+            fields: dict[str, Any] = json.loads(file.read())
+    except FileNotFoundError:
+        return State()
+    return State(**{**fields, "process": Process(*fields["process"]), "supervisor": Process(*fields["supervisor"])})
+
+
+def write_state(directory: str, state: State) -> None:
+    """Replaces the state file in one step. No fsync: after a reboot nothing runs anyway."""
+    temporary = f"{directory}/state.{os.getpid()}"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(json.dumps(state._asdict()))
+    os.rename(temporary, f"{directory}/state.json")
+
+
+class Lock:
+    """Holds a container's directory: one process at a time starts, ends, mounts or removes it. Any death releases it."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._fd = -1
+
+    def __enter__(self) -> Self:
+        """Waits for it. Raises `NotFoundError` when the container has been removed."""
+        while True:
+            try:
+                fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX)
+                    if os.stat(self._directory).st_ino == os.fstat(fd).st_ino:
+                        self._fd, fd = fd, -1
+                        return self
+                finally:
+                    if fd >= 0:
+                        os.close(fd)
+            except FileNotFoundError:
+                raise NotFoundError(
+                    f"container {os.path.basename(self._directory)[:12]}: it has been removed"
+                ) from None
+
+    def release(self) -> None:
+        """Gives it back before the end of the `with`."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def again(self) -> Self:
+        """For `with lock.again():` in a `with` whose lock may have been given back."""
+        self.release()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()

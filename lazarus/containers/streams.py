@@ -1,0 +1,58 @@
+"""Two native passes on the two ends of a pipe: one writes a tar, the other reads it, each in a thread of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+T = TypeVar("T")
+_PIPE_BYTES = 1 << 20
+
+
+def through_pipe(write: Callable[[int], object], read: Callable[[int], T]) -> T:
+    """Runs `write(out_fd)` in a thread and `read(in_fd)` in this one; what read() returns.
+
+    The writer's error is raised when both fail: the reader then only saw its stream end early.
+    """
+    import threading
+
+    in_fd, out_fd = os.pipe()
+    _grow(in_fd)
+    failure: list[BaseException] = []
+
+    def run_writer() -> None:
+        try:
+            write(out_fd)
+        except BaseException as error:
+            failure.append(error)
+        finally:
+            os.close(out_fd)
+
+    writer = threading.Thread(target=run_writer, name="pipe writer")
+    writer.start()
+    try:
+        result = read(in_fd)
+    except BaseException as error:
+        os.close(in_fd)  # the writer, if it still writes, gets EPIPE
+        in_fd = -1
+        writer.join()
+        if failure and not isinstance(failure[0], BrokenPipeError):
+            raise failure[0] from error
+        raise
+    finally:
+        if in_fd >= 0:
+            os.close(in_fd)
+        writer.join()
+    if failure:
+        raise failure[0]
+    return result
+
+
+def _grow(fd: int) -> None:
+    """A larger pipe means fewer switches between the two threads; it is refused where the user's limit is reached."""
+    import fcntl
+
+    with suppress(OSError):
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
