@@ -66,13 +66,13 @@ class Bench:
             (self.objects / path.name[:2]).mkdir(exist_ok=True)
             path.rename(self.objects / path.name[:2] / path.name[2:])
 
-    def replay(self) -> bytes:
-        """The tar of the layer that was ingested last."""
+    def gives_back(self, tar: bytes) -> bool:
+        """Whether recipe, index and objects of the layer that was ingested last give this tar."""
         out = self.root / "out"
         with out.open("w+b") as file:
             size = recipe_module.replay(self.staging / "recipe", self.staging / "index", self.objects, file.fileno())
             assert size == os.fstat(file.fileno()).st_size
-        return out.read_bytes()
+        return out.read_bytes() == tar
 
 
 @pytest.fixture
@@ -118,6 +118,11 @@ def compressed(data: bytes, kind: str) -> bytes:
     return subprocess.run(["zstd", "-q", "-c"], input=data, check=True, capture_output=True).stdout
 
 
+def _unpacked(data: bytes) -> bytes:
+    command = "gzip" if data[:2] == b"\x1f\x8b" else "zstd"
+    return subprocess.run([command, "-dc"], input=data, check=True, capture_output=True).stdout
+
+
 @pytest.mark.parametrize("kind", ["none", "gzip", "gzip members", "zstd"])
 @pytest.mark.parametrize("blob", ["none", "keep", "gzip", "zstd"])
 def test_every_digest(bench: Bench, kind: str, blob: str) -> None:
@@ -136,12 +141,15 @@ def test_every_digest(bench: Bench, kind: str, blob: str) -> None:
         written = (bench.staging / "blob").read_bytes()
         assert result.blob_digest == hashlib.sha256(written).digest()
         assert result.blob_size == len(written)
-        assert {"keep": lambda: written == source, "gzip": lambda: gzip.decompress(written) == tar}.get(blob, bool)()
+        if blob == "keep":
+            assert written == source
+        else:
+            assert _unpacked(written) == tar
     for path in bench.staged.iterdir():
         assert path.name == hashlib.sha256(path.read_bytes()).hexdigest()
         assert path.stat().st_mode & 0o7777 == 0o444
     bench.publish()
-    assert bench.replay() == tar
+    assert bench.gives_back(tar)
 
 
 def test_pipe_and_window(bench: Bench) -> None:
@@ -181,23 +189,36 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield root
 
 
-@pytest.mark.parametrize("format", ["ustar", "gnu", "posix", "oldgnu"])
-@pytest.mark.parametrize("sparse", [False, True], ids=["plain", "sparse"])
-def test_gnu_tar(bench: Bench, tree: Path, format: str, sparse: bool) -> None:
-    names = ["directory", "hard", "symlink", "fifo", "sparse"] + (["long" * 50] if format != "ustar" else [])
-    command = ["tar", "-C", str(tree), f"--format={format}", *(["-S"] if sparse else []), "-cf", "-", *names]
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--format=ustar",
+        "--format=gnu",
+        "--format=oldgnu",
+        "--format=posix",
+        "--format=gnu -S",
+        "--format=oldgnu -S",
+        "--format=posix -S --sparse-version=0.0",
+        "--format=posix -S --sparse-version=0.1",
+        "--format=posix -S --sparse-version=1.0",
+    ],
+)
+def test_gnu_tar(bench: Bench, tree: Path, options: str) -> None:
+    names = ["directory", "hard", "symlink", "fifo", "sparse"] + (["long" * 50] if "ustar" not in options else [])
+    sparse = "-S" in options
+    command = ["tar", "-C", str(tree), *options.split(), "-cf", "-", *names]
     tar = subprocess.run(command, check=True, capture_output=True).stdout
-    if sparse and format != "ustar":
+    if sparse:
         assert len(tar) < 10_000_000
     result = bench.ingest(tar)
     assert result.diff_id == hashlib.sha256(tar).digest()
     expected = hashlib.sha256((tree / "sparse").read_bytes()).hexdigest()
     stored = bench.staged / expected
     assert stored.stat().st_size == 30_000_000
-    if sparse and format != "ustar":
+    if sparse:
         assert stored.stat().st_blocks * 512 < 1_000_000, "holes stay holes"
     bench.publish()
-    assert bench.replay() == tar
+    assert bench.gives_back(tar)
 
 
 def test_nothing_is_written_twice(bench: Bench) -> None:
@@ -276,7 +297,7 @@ BAD: dict[str, tuple[bytes | Callable[[], bytes], type[LazarusError], str]] = {
     "size past the end": (with_field(124, b"00000007777\0"), TruncatedError, "broken"),
     "file too large": (with_field(124, b"\x80\0\0\0\0\1\xff\xff\xff\xff\xff\xff"), LimitError, "broken"),
     "checksum": (member("broken").tobuf()[:-1] + b"x" + bytes(1024), FormatError, "checksum"),
-    "garbage": (b"garbage " * 1000, FormatError, ""),
+    "garbage": (b"garbage " * 1000, FormatError, "checksum"),
     "xattr too large": (
         tar_of((member("f", pax_headers=pax(SCHILY__xattr__user__x="v" * 70_000)), b"")),
         LimitError,
@@ -346,12 +367,12 @@ def test_names_of_overlay_are_data(bench: Bench) -> None:
         (member("f", pax_headers=pax(SCHILY__xattr__trusted__overlay__opaque="y")), b""),
         (member("caf\udce9"), b""),
         (member("white", tarfile.CHRTYPE, devmajor=0, devminor=0), b""),
-        (member("/absolute/"), b"x"),
+        (member("/absolute"), b"x"),
         (member("./f"), b"again"),
     )
-    assert bench.ingest(tar).entry_count == 6
+    assert bench.ingest(tar).entry_count == 5
     bench.publish()
-    assert bench.replay() == tar
+    assert bench.gives_back(tar)
 
 
 # ---- whole files ----
@@ -393,7 +414,7 @@ def test_replay_names_what_is_wrong(bench: Bench) -> None:
     path.chmod(0o600)
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(CorruptError, match=f"object sha256:{name}"):
-        bench.replay()
+        bench.gives_back(b"")
     path.unlink()
     with pytest.raises(FileNotFoundError, match=f"object sha256:{name}"):
-        bench.replay()
+        bench.gives_back(b"")

@@ -116,6 +116,12 @@ static int write_hole(struct lz_content *self, uint64_t size, struct lz_detail *
     return 0;
 }
 
+/* A file that is one hole may have no extent at all. */
+static bool is_sparse(const struct lz_tar_entry *entry)
+{
+    return entry->extents != NULL || entry->size != entry->stored_size;
+}
+
 /* Extents as the tar has them, or one for a file without holes. */
 struct extents {
     const struct lz_tar_extent *list;
@@ -126,8 +132,8 @@ struct extents {
 static void read_extents(const struct lz_tar_entry *entry, struct extents *out)
 {
     out->whole = (struct lz_tar_extent){0, entry->stored_size};
-    out->list = entry->extents != NULL ? entry->extents : &out->whole;
-    out->count = entry->extents != NULL ? entry->extent_count : 1;
+    out->list = is_sparse(entry) ? entry->extents : &out->whole;
+    out->count = is_sparse(entry) ? entry->extent_count : 1;
 }
 
 /* ---- one file ---- */
@@ -136,7 +142,7 @@ static void read_extents(const struct lz_tar_entry *entry, struct extents *out)
 static int load(struct lz_content *self, struct pieces *pieces, const struct lz_tar_entry *entry,
                 const struct extents *extents, const uint8_t **bytes, struct lz_detail *detail)
 {
-    if (entry->extents == NULL && entry->size > 0) {
+    if (!is_sparse(entry)) {
         size_t now;
         int rc = take(pieces, entry->size, bytes, &now, detail);
         if (rc != 0 || now == entry->size)
@@ -198,7 +204,7 @@ static int store_object(struct lz_content *self, struct pieces *pieces, const st
                         const struct extents *extents, struct lz_tree_node *node, struct lz_detail *detail)
 {
     int rc;
-    if (entry->extents == NULL && entry->size <= LZ_CONTENT_MEMORY) {
+    if (!is_sparse(entry) && entry->size <= LZ_CONTENT_MEMORY) {
         const uint8_t *bytes;
         rc = load(self, pieces, entry, extents, &bytes, detail);
         if (rc == 0)
@@ -219,7 +225,7 @@ int lz_content_store(struct lz_content *self, struct lz_tar_reader *reader, cons
     if (entry->size > allowed)
         return lz_fail(detail, LZ_E_LIMIT, "entry %s: a file of %llu bytes, allowed are %llu (max_file_size)", path,
                        (unsigned long long)entry->size, (unsigned long long)allowed);
-    if (entry->extents != NULL) {
+    if (is_sparse(entry)) {
         int rc = count_hole(self, entry->size - entry->stored_size, path, detail);
         if (rc != 0)
             return rc;
