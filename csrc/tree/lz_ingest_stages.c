@@ -6,54 +6,47 @@
 #include "../base/lz_mem.h"
 #include "../bytes/lz_deflate.h"
 #include "../bytes/lz_digest.h"
+#include "lz_direct.h"
 #include "lz_stage.h"
 
-#define WRITE_BACK_SIZE (8u * 1024 * 1024)
 #define RATIO_FREE (64u * 1024 * 1024) /* tar bytes that the ratio does not look at */
 #define DEFLATE_SIZE (256u * 1024)
 
 /* ---- staging/blob: hashed and written as it comes ---- */
 
 struct blob {
-    struct lz_stage *stage;
-    int fd; /* -1: no blob is wanted */
-    uint64_t size, synced;
+    struct lz_direct file; /* fd -1: no blob is wanted */
+    uint64_t size;
 };
 
 static int blob_open(struct blob *blob, struct lz_stage *stage, bool wanted, struct lz_detail *detail)
 {
-    *blob = (struct blob){.stage = stage, .fd = -1};
+    *blob = (struct blob){.file = {.fd = -1}};
     if (!wanted)
         return 0;
-    blob->fd = lz_stage_create(stage, "blob", detail);
-    return blob->fd < 0 ? blob->fd : 0;
+    int rc = lz_direct_create(&blob->file, stage->sys, stage->options->staging_fd, "blob", 0444);
+    return rc == 0 ? 0 : lz_fail(detail, rc, "creating blob in staging: %s", lz_error_text(rc));
 }
 
 static int blob_write(struct blob *blob, const uint8_t *bytes, size_t size, struct lz_detail *detail)
 {
-    if (blob->fd < 0)
+    if (blob->file.fd < 0)
         return 0;
-    const struct lz_sys *sys = blob->stage->sys;
-    int rc = lz_write_all(sys, blob->fd, bytes, size);
+    int rc = lz_direct_write(&blob->file, bytes, size);
     if (rc != 0)
         return lz_fail(detail, rc, "writing the blob to staging: %s", lz_error_text(rc));
     blob->size += size;
-    if (blob->size - blob->synced >= WRITE_BACK_SIZE) { /* a hint: see lz_object_write() */
-        (void)sys->sync_file_range(sys->ctx, blob->fd, (off_t)blob->synced, (off_t)(blob->size - blob->synced),
-                                   SYNC_FILE_RANGE_WRITE);
-        blob->synced = blob->size;
-    }
     return 0;
 }
 
 static int blob_close(struct blob *blob, int rc, struct lz_detail *detail)
 {
-    if (blob->fd < 0)
-        return rc;
-    int closed = blob->stage->sys->close(blob->stage->sys->ctx, blob->fd);
-    blob->fd = -1;
-    if (rc == 0 && closed != 0)
-        return lz_fail(detail, closed, "writing the blob to staging: %s", lz_error_text(closed));
+    if (rc == 0 && blob->file.fd >= 0) {
+        rc = lz_direct_finish(&blob->file);
+        if (rc != 0)
+            (void)lz_fail(detail, rc, "writing the blob to staging: %s", lz_error_text(rc));
+    }
+    lz_direct_free(&blob->file);
     return rc;
 }
 
@@ -357,7 +350,7 @@ static int deflate_tar(struct deflate *self, struct lz_stage *stage, struct lz_d
 void *lz_stage_deflate(void *argument)
 {
     struct lz_stage *stage = argument;
-    struct deflate self = {.blob = {.fd = -1}};
+    struct deflate self = {.blob = {.file = {.fd = -1}}};
     struct lz_detail detail = {.text = ""};
     lz_stage_fail(stage, deflate_tar(&self, stage, &detail), &detail);
     lz_deflate_free(self.codec);
