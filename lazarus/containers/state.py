@@ -87,7 +87,7 @@ def write_state(directory: str, state: State) -> None:
 
 
 class Lock:
-    """Holds a container's directory: one process at a time starts, ends, mounts or removes it. Any death releases it."""
+    """Holds a container's directory: one process at a time starts, mounts or removes it. Any death releases it."""
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
