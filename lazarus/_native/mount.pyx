@@ -1,0 +1,121 @@
+"""Mounts (csrc/tree/lz_mount.h, lz_mount_stack.h). Nothing here parses option strings."""
+
+import os
+
+from libc.stdlib cimport calloc, free
+
+from lazarus._native.check cimport check, lz_detail, lz_sys, lz_sys_linux
+
+cdef extern from "tree/lz_mount_stack.h":
+    struct lz_stack:
+        const char *image
+        int erofs_source
+        const char *const *lowers
+        size_t lower_count
+        const char *const *data
+        size_t data_count
+        const char *upper
+        const char *work
+        const char *target
+        bint metacopy, redirect_dir, is_volatile, user_xattr, read_only
+        const char *attach_dir
+        bint force_paths
+    int lz_mount_stack(const lz_sys *sys, const lz_stack *stack, int *used, lz_detail *detail) nogil
+    int lz_mount_bind(const lz_sys *sys, const char *source, const char *target, bint read_only, bint recursive,
+                      lz_detail *detail) nogil
+    int lz_is_mount(const lz_sys *sys, const char *path) nogil
+    int lz_unmount(const lz_sys *sys, const char *target, bint lazy, lz_detail *detail) nogil
+
+_SOURCES = {"auto": 0, "file": 1, "loop": 2}
+_USED = ("none", "file", "loop")
+
+
+cdef const char *_text(object path, list kept) except? NULL:
+    """The path's bytes, kept alive by `kept`; NULL for None."""
+    if path is None:
+        return NULL
+    cdef bytes raw = os.fsencode(path)
+    if b"\0" in raw:
+        raise ValueError("embedded null byte")
+    kept.append(raw)
+    return raw
+
+
+cdef const char **_array(object paths, list kept) except NULL:
+    cdef const char **array = <const char **> calloc(len(paths) + 1, sizeof(char *))
+    if array == NULL:
+        raise MemoryError
+    try:
+        for number, path in enumerate(paths):
+            array[<size_t> number] = _text(path, kept)
+    except BaseException:
+        free(array)
+        raise
+    return array
+
+
+def mount_stack(image, lowers, data, upper, work, target, *, bint metacopy=True, bint redirect_dir=True,
+                bint volatile=False, bint user_xattr=False, bint read_only=False, erofs_source="auto", attach_dir=None,
+                bint force_paths=False):
+    """Mounts an EROFS image and directories as one overlay at `target`; see `lazarus.terms.Mount` for the parts.
+
+    Returns how the image was mounted: "file", "loop", or "none" without one. Nothing stays mounted on failure: OSError,
+    or UnsupportedError naming what the kernel lacks.
+    """
+    cdef lz_stack stack
+    cdef lz_detail detail
+    cdef int used = 0, rc
+    kept = []
+    cdef const char **lower_array = _array(lowers, kept)
+    cdef const char **data_array = NULL
+    detail.text[0] = 0
+    try:
+        data_array = _array(data, kept)
+        stack = lz_stack(image=_text(image, kept), erofs_source=_SOURCES[erofs_source], lowers=lower_array,
+                         lower_count=len(lowers), data=data_array, data_count=len(data), upper=_text(upper, kept),
+                         work=_text(work, kept), target=_text(target, kept), metacopy=metacopy,
+                         redirect_dir=redirect_dir, is_volatile=volatile, user_xattr=user_xattr, read_only=read_only,
+                         attach_dir=_text(attach_dir, kept), force_paths=force_paths)
+        with nogil:
+            rc = lz_mount_stack(lz_sys_linux(), &stack, &used, &detail)
+    finally:
+        free(lower_array)
+        free(data_array)
+    check(rc, &detail, target)
+    return _USED[used]
+
+
+def bind(source, target, *, bint read_only=False, bint recursive=True):
+    """Shows what `source` shows also at `target`."""
+    cdef lz_detail detail
+    kept = []
+    cdef const char *from_path = _text(source, kept)
+    cdef const char *to_path = _text(target, kept)
+    cdef int rc
+    detail.text[0] = 0
+    with nogil:
+        rc = lz_mount_bind(lz_sys_linux(), from_path, to_path, read_only, recursive, &detail)
+    check(rc, &detail, target)
+
+
+def unmount(target, bint lazy=False):
+    """Unmounts what is mounted at `target`; OSError (EINVAL) when nothing is, EBUSY while it is in use unless `lazy`."""
+    cdef lz_detail detail
+    kept = []
+    cdef const char *path = _text(target, kept)
+    cdef int rc
+    detail.text[0] = 0
+    with nogil:
+        rc = lz_unmount(lz_sys_linux(), path, lazy, &detail)
+    check(rc, &detail, target)
+
+
+def is_mount(path):
+    """Whether something is mounted exactly at `path` (also a bind mount). OSError when it does not exist."""
+    kept = []
+    cdef const char *text = _text(path, kept)
+    cdef int rc
+    with nogil:
+        rc = lz_is_mount(lz_sys_linux(), text)
+    check(rc, NULL, path)
+    return rc == 1

@@ -1,0 +1,40 @@
+"""The one place that acts on a `Mount` value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lazarus._native import mount as native
+
+if TYPE_CHECKING:
+    from lazarus.terms import Mount
+
+
+def attach(mount: Mount, target: str, *, erofs_source: str = "auto") -> str:
+    """Mounts the value at `target`, an existing directory; nothing is mounted when it raises.
+
+    Returns how its EROFS image was mounted: "file", "loop" (kernels before 6.12), or "none" without one.
+    `erofs_source` asks for one by name, and the other is not tried then. About 0.3 ms warm, whatever the number of
+    layers.
+    Raises `OSError`, or `UnsupportedError` with what the kernel lacks.
+    """
+    return native.mount_stack(
+        mount.image,
+        mount.lowers,
+        mount.data,
+        mount.upper,
+        mount.work,
+        target,
+        metacopy=mount.metacopy,
+        redirect_dir=mount.redirect_dir,
+        volatile=mount.volatile,
+        read_only=mount.read_only,
+        erofs_source=erofs_source,
+    )
+
+
+def detach(target: str, *, lazy: bool = False) -> None:
+    """Unmounts `target`. `OSError`: EINVAL when nothing is mounted there, EBUSY while it is in use (`lazy` waits for
+    that in
+    the background)."""
+    native.unmount(target, lazy)
