@@ -82,57 +82,136 @@ static bool xattrs_inside(const struct lz_index *index, const struct lz_entry *e
     return true;
 }
 
+static bool flags_fit_kind(const struct lz_entry *entry)
+{
+    const unsigned content = LZ_FLAG_INLINE | LZ_FLAG_OBJECT;
+    unsigned allowed = entry->kind == LZ_KIND_FILE        ? content
+                       : entry->kind == LZ_KIND_DIRECTORY ? LZ_FLAG_OPAQUE | LZ_FLAG_IMPLICIT
+                                                          : 0u;
+    return (entry->flags & ~allowed) == 0 && (entry->flags & content) != content;
+}
+
 static bool kind_matches_mode(const struct lz_entry *entry)
 {
     static const uint32_t formats[] = {0, S_IFDIR, S_IFREG, S_IFLNK, S_IFCHR, S_IFBLK, S_IFIFO, S_IFSOCK, 0};
     return entry->kind >= LZ_KIND_DIRECTORY && entry->kind <= LZ_KIND_WHITEOUT &&
-           (entry->mode & S_IFMT) == formats[entry->kind];
+           (entry->mode & S_IFMT) == formats[entry->kind] && entry->mtime_nsec < 1000000000;
 }
 
-/* The path is the parent's path, a slash and the name. */
+/* Contents in this very file (a layer's own, whose diff ID is left zero) must lie in it. */
+static bool inline_inside(const struct lz_index *index, const struct lz_entry *entry)
+{
+    static const uint8_t self[32];
+    uint64_t limit = index->header->inline_data.size;
+    if ((entry->flags & LZ_FLAG_INLINE) == 0 || memcmp(index->layers[entry->layer], self, sizeof self) != 0)
+        return true;
+    return entry->data_offset <= limit && entry->size <= limit - entry->data_offset;
+}
+
+static int compare_names(const char *a, size_t a_size, const char *b, size_t b_size)
+{
+    int order = memcmp(a, b, a_size < b_size ? a_size : b_size);
+    return order != 0 ? order : (a_size > b_size) - (a_size < b_size);
+}
+
+/* The path is the parent's path, a slash and a name that can stand in a directory. */
 static bool path_extends_parent(const struct lz_index *index, uint32_t number)
 {
     const struct lz_entry *entry = &index->entries[number];
     const struct lz_entry *parent = &index->entries[entry->parent];
     const char *path = index->strings + entry->path_offset;
     uint32_t prefix = parent->path_size + (parent->path_size > 0 ? 1u : 0u);
-    return entry->path_size == prefix + entry->name_size &&
-           memcmp(path, index->strings + parent->path_offset, parent->path_size) == 0 &&
-           (prefix == 0 || path[prefix - 1] == '/') && memchr(path + prefix, '/', entry->name_size) == NULL;
+    if (entry->path_size != prefix + entry->name_size ||
+        memcmp(path, index->strings + parent->path_offset, parent->path_size) != 0 ||
+        (prefix > 0 && path[prefix - 1] != '/'))
+        return false;
+    const char *name = path + prefix;
+    bool dots = name[0] == '.' && (entry->name_size == 1 || (entry->name_size == 2 && name[1] == '.'));
+    return !dots && memchr(name, '/', entry->name_size) == NULL;
+}
+
+/* Entry `number` lies in its parent's range, after the sibling before it; all earlier entries are known to be good. */
+static bool fits_parent(const struct lz_index *index, uint32_t number)
+{
+    const struct lz_entry *entry = &index->entries[number];
+    /* a parent comes before its children, so that walking up ends */
+    if (entry->parent >= number || entry->name_size == 0 || entry->name_size > LZ_NAME_MAX)
+        return false;
+    const struct lz_entry *parent = &index->entries[entry->parent];
+    if (parent->kind != LZ_KIND_DIRECTORY || number < parent->first_child ||
+        number - parent->first_child >= parent->child_count || !path_extends_parent(index, number))
+        return false;
+    return number == parent->first_child || compare_names(lz_index_name(index, number - 1), entry[-1].name_size,
+                                                          lz_index_name(index, number), entry->name_size) < 0;
+}
+
+static bool is_root(const struct lz_entry *entry)
+{
+    return entry->path_size == 0 && entry->name_size == 0 && entry->parent == 0 && entry->kind == LZ_KIND_DIRECTORY;
+}
+
+/* Links go backwards and entries are checked in order, so the group's first name is already known to be good. */
+static bool link_fits(const struct lz_index *index, uint32_t number)
+{
+    const struct lz_entry *entry = &index->entries[number];
+    if (entry->link == number)
+        return entry->link_count > 0;
+    if (entry->link > number || entry->kind == LZ_KIND_DIRECTORY || entry->kind == LZ_KIND_WHITEOUT)
+        return false;
+    const struct lz_entry *first = &index->entries[entry->link];
+    return first->link == entry->link && first->kind == entry->kind && first->link_count == entry->link_count;
+}
+
+static bool children_inside(const struct lz_index *index, uint32_t number)
+{
+    const struct lz_entry *entry = &index->entries[number];
+    if (entry->child_count == 0)
+        return entry->first_child == 0;
+    return entry->kind == LZ_KIND_DIRECTORY && entry->first_child > number && entry->first_child < index->entry_count &&
+           entry->child_count <= index->entry_count - entry->first_child;
 }
 
 static int check_entry(const struct lz_index *index, uint32_t number, struct lz_detail *detail)
 {
     const struct lz_entry *entry = &index->entries[number];
-    if (!kind_matches_mode(entry))
-        return bad(detail, "an entry's kind does not fit its mode");
+    if (!kind_matches_mode(entry) || !flags_fit_kind(entry))
+        return bad(detail, "an entry's kind does not fit its mode, time or flags");
     if (entry->path_size > LZ_PATH_MAX || !text_inside(index, entry->path_offset, entry->path_size))
         return bad(detail, "an entry's path lies outside the strings");
-    if (entry->layer >= index->layer_count)
+    if (entry->layer >= index->layer_count && (number > 0 || entry->layer > 0)) /* a root needs none */
         return bad(detail, "an entry's layer lies outside the layer table");
     if (!xattrs_inside(index, entry))
         return bad(detail, "an entry's xattrs are malformed");
-    if (entry->kind == LZ_KIND_SYMLINK && !text_inside(index, entry->data_offset, entry->size))
+    if (entry->kind == LZ_KIND_SYMLINK &&
+        (entry->size > LZ_PATH_MAX || !text_inside(index, entry->data_offset, entry->size)))
         return bad(detail, "a symlink's target lies outside the strings");
-    if (entry->link > number || index->entries[entry->link].link != entry->link ||
-        index->entries[entry->link].kind != entry->kind)
+    if (!inline_inside(index, entry))
+        return bad(detail, "a file's content lies outside the inline data");
+    if (number == 0 ? !is_root(entry) : !fits_parent(index, number))
+        return bad(detail, number == 0 ? "entry 0 is not a root" : "an entry does not fit its parent");
+    if (!link_fits(index, number))
         return bad(detail, "a hard link's group is malformed");
-    if (number == 0) {
-        if (entry->path_size != 0 || entry->name_size != 0 || entry->parent != 0 || entry->kind != LZ_KIND_DIRECTORY)
-            return bad(detail, "entry 0 is not a root");
-    } else {
-        /* a parent comes before its children, so that walking up ends */
-        if (entry->parent >= number || entry->name_size == 0 || entry->name_size > LZ_NAME_MAX)
-            return bad(detail, "an entry's parent or name is malformed");
-        const struct lz_entry *parent = &index->entries[entry->parent];
-        if (parent->kind != LZ_KIND_DIRECTORY || number < parent->first_child ||
-            number - parent->first_child >= parent->child_count || !path_extends_parent(index, number))
-            return bad(detail, "an entry does not fit its parent");
+    return children_inside(index, number) ? 0 : bad(detail, "a directory's children lie outside the table");
+}
+
+static int check_entries(const struct lz_index *index, struct lz_detail *detail)
+{
+    uint64_t children = 0;
+    for (uint32_t i = 0; i < index->entry_count; i++) {
+        int rc = check_entry(index, i, detail);
+        if (rc != 0)
+            return rc;
+        children += index->entries[i].child_count;
     }
-    if (entry->child_count > 0 &&
-        (entry->kind != LZ_KIND_DIRECTORY || entry->first_child <= number || entry->first_child > index->entry_count ||
-         entry->child_count > index->entry_count - entry->first_child))
-        return bad(detail, "a directory's children lie outside the table");
+    /* Each entry lies in its parent's range; when the ranges hold no more than that, they hold nobody else's child. */
+    return children == index->entry_count - 1 ? 0 : bad(detail, "directories share children");
+}
+
+static int check_objects(const struct lz_index *index, struct lz_detail *detail)
+{
+    for (uint32_t i = 1; i < index->object_count; i++)
+        if (memcmp(index->objects[i - 1].digest, index->objects[i].digest, 32) >= 0)
+            return bad(detail, "the objects are not sorted");
     return 0;
 }
 
@@ -145,7 +224,8 @@ static int check_slots(const struct lz_index *index, struct lz_detail *detail)
             return bad(detail, "a hash slot points outside the table");
         used += index->slots[i].entry_plus_one != 0;
     }
-    return used < count ? 0 : bad(detail, "the hash table has no free slot"); /* or a miss would probe for ever */
+    /* one free at least, or a miss would probe for ever */
+    return used == index->entry_count && used < count ? 0 : bad(detail, "the hash table does not fit the entries");
 }
 
 int lz_index_open(const void *bytes, uint64_t size, struct lz_index *out, struct lz_detail *detail)
@@ -181,15 +261,11 @@ int lz_index_open(const void *bytes, uint64_t size, struct lz_index *out, struct
         .layer_count = (uint32_t)layers,
         .object_count = (uint32_t)objects,
     };
-    for (uint32_t i = 0; i < index.entry_count; i++) {
-        /* links go backwards and are checked in order, so `link` of an earlier entry is already known to be inside */
-        if (index.entries[i].link >= index.entry_count || index.entries[i].parent >= index.entry_count)
-            return bad(detail, "an entry number lies outside the table");
-        rc = check_entry(&index, i, detail);
-        if (rc != 0)
-            return rc;
-    }
-    rc = check_slots(&index, detail);
+    rc = check_entries(&index, detail);
+    if (rc == 0)
+        rc = check_slots(&index, detail);
+    if (rc == 0)
+        rc = check_objects(&index, detail);
     if (rc != 0)
         return rc;
     *out = index;
@@ -236,6 +312,11 @@ void lz_index_find_many(const struct lz_index *index, const char *bytes, const u
                 __builtin_prefetch(&index->entries[entry - 1]);
         }
         for (size_t i = 0; i < now; i++) {
+            uint32_t entry = index->slots[(uint32_t)hashes[i] & index->slot_mask].entry_plus_one;
+            if (entry != 0)
+                __builtin_prefetch(index->strings + index->entries[entry - 1].path_offset);
+        }
+        for (size_t i = 0; i < now; i++) {
             uint64_t at = offsets[from + i];
             int64_t found = probe(index, hashes[i], bytes + at, offsets[from + i + 1] - at);
             out[from + i] = found < 0 ? -1 : found;
@@ -250,10 +331,7 @@ int64_t lz_index_child(const struct lz_index *index, uint32_t number, const char
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
         const struct lz_entry *entry = &index->entries[middle];
-        size_t shared = entry->name_size < size ? entry->name_size : size;
-        int order = memcmp(lz_index_name(index, middle), name, shared);
-        if (order == 0)
-            order = (entry->name_size > size) - (entry->name_size < size);
+        int order = compare_names(lz_index_name(index, middle), entry->name_size, name, size);
         if (order == 0)
             return middle;
         if (order < 0)

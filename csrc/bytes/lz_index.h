@@ -1,3 +1,4 @@
+// clang-format off
 /* lz_index.h - the layer index: a memory-mappable table of everything in a layer or a merged stack.
  *
  *   0        +----------------------+
@@ -5,11 +6,14 @@
  *   4096     +----------------------+
  *            | inline data          |  contents of small files, one after the other (layer indexes only)
  *            +----------------------+  8-byte aligned from here; "the table" is all that follows
- *            | entries   128 each   |  in directory order: the children of a directory lie together, sorted by name
- * (memcmp) | slots       8 each   |  open-addressed hash of full paths: {tag, entry + 1}; power of two, at most half
- * full | strings              |  paths and symlink targets, each NUL-terminated | xattrs               |  records, see
- * below | layers     32 each   |  diff IDs; entry.layer counts into this (a layer index has one: itself, all zero) |
- * objects    40 each   |  {sha256, size} of every object the layer's tar refers to, sorted, unique
+ *            | entries   128 each   |  in directory order: the children of a directory lie together, sorted by name (memcmp)
+ *            | slots       8 each   |  open-addressed hash of full paths: {tag, entry + 1}; power of two, at most half full
+ *            | strings              |  paths and symlink targets, each NUL-terminated
+ *            | xattrs               |  records, see below
+ *            | layers     32 each   |  diff IDs; entry.layer counts into this (a layer index has one: itself, all zero;
+ *            |                      |  the stack of no layers has none, and only a root)
+ *            | objects    40 each   |  {sha256, size} of every object the layer's tar refers to, sorted, unique
+ *            |                      |  (layer indexes only)
  *            +----------------------+
  *
  * All numbers are little-endian (other hosts refuse the magic). Written once, never changed. Inline data comes first so
@@ -18,6 +22,7 @@
  *
  * Paths have no leading slash; the root is entry 0 with the empty path and is its own parent. Entry 0 always exists.
  */
+// clang-format on
 #ifndef LZ_INDEX_H
 #define LZ_INDEX_H
 

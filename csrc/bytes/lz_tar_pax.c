@@ -61,7 +61,7 @@ int lz_tar_number(const uint8_t *field, size_t size, int64_t *out)
     if ((field[0] & 0x80) != 0)
         return base256(field, size, out);
     size_t at = 0;
-    while (at < size && field[at] == ' ')
+    while (at < size && (field[at] == ' ' || field[at] == 0)) /* some old writers put a NUL first */
         at++;
     uint64_t value = 0;
     for (; at < size && field[at] >= '0' && field[at] <= '7'; at++) {
@@ -136,8 +136,7 @@ int lz_pax_add_extent(struct lz_pax *pax, uint64_t offset, uint64_t size, struct
     return 0;
 }
 
-/* Sorted by name; a later record of a name replaces the earlier; an empty value is kept (POSIX lets it delete the
- * record, but star and GNU tar write empty xattrs so). */
+/* An empty value is kept (POSIX lets it delete the record, but star and GNU tar write empty xattrs so). */
 static int add_xattr(struct lz_pax *pax, const char *name, size_t name_size, const char *value, size_t value_size)
 {
     void *xattrs = pax->xattrs;
@@ -145,19 +144,35 @@ static int add_xattr(struct lz_pax *pax, const char *name, size_t name_size, con
     pax->xattrs = xattrs;
     if (rc != 0)
         return rc;
-    size_t at = pax->xattr_count;
-    while (at > 0 && strcmp(pax->xattrs[at - 1].name, name) > 0)
-        at--;
-    bool again = at > 0 && strcmp(pax->xattrs[at - 1].name, name) == 0;
-    if (again) {
-        at--;
-    } else {
-        memmove(&pax->xattrs[at + 1], &pax->xattrs[at], (pax->xattr_count - at) * sizeof *pax->xattrs);
-        pax->xattr_count++;
-    }
-    pax->xattrs[at] = (struct lz_tar_xattr){
+    if (pax->xattr_count > 0 && strcmp(pax->xattrs[pax->xattr_count - 1].name, name) >= 0)
+        pax->xattrs_unsorted = true;
+    pax->xattrs[pax->xattr_count++] = (struct lz_tar_xattr){
         .name = name, .name_size = name_size, .value = (const uint8_t *)value, .value_size = value_size};
     return 0;
+}
+
+/* By name; records of one name stay in their order, which is that of their addresses. */
+static int compare_xattrs(const void *left, const void *right)
+{
+    const struct lz_tar_xattr *a = left, *b = right;
+    int order = strcmp(a->name, b->name);
+    return order != 0 ? order : ((uintptr_t)a->name > (uintptr_t)b->name) - ((uintptr_t)a->name < (uintptr_t)b->name);
+}
+
+/* Sorted, and only the last record of each name. */
+static void settle_xattrs(struct lz_pax *pax)
+{
+    if (!pax->xattrs_unsorted)
+        return;
+    struct lz_tar_xattr *xattrs = pax->xattrs;
+    size_t kept = 0;
+    qsort(xattrs, pax->xattr_count, sizeof *xattrs, compare_xattrs);
+    for (size_t i = 0; i < pax->xattr_count; i++) {
+        if (kept > 0 && strcmp(xattrs[kept - 1].name, xattrs[i].name) == 0)
+            kept--;
+        xattrs[kept++] = xattrs[i];
+    }
+    pax->xattr_count = kept;
 }
 
 /* "offset,size,offset,size,...": format 0.1 */
@@ -198,11 +213,11 @@ static int sparse_record(struct lz_pax *pax, const char *key, const char *value,
     if (lz_tar_decimal(value, size, &number) != 0)
         return lz_fail(detail, LZ_E_FORMAT, "pax GNU.sparse.%s: not a number", key);
     if (strcmp(key, "major") == 0) {
-        if (number > 1)
-            return lz_fail(detail, LZ_E_FORMAT, "pax GNU.sparse.major: unknown version %llu",
-                           (unsigned long long)number);
         pax->sparse = true;
         pax->sparse_in_data = number == 1;
+        pax->sparse_major = number;
+    } else if (strcmp(key, "minor") == 0) {
+        pax->sparse_minor = number;
     } else if (strcmp(key, "realsize") == 0 || strcmp(key, "size") == 0) {
         pax->sparse = true;
         pax->has_real_size = true;
@@ -296,5 +311,9 @@ int lz_pax_parse(struct lz_pax *pax, struct lz_detail *detail)
             return rc;
         at += length;
     }
+    settle_xattrs(pax);
+    if (pax->sparse_major > 1 || pax->sparse_minor > 1 - pax->sparse_major) /* 0.0, 0.1 and 1.0 */
+        return lz_fail(detail, LZ_E_FORMAT, "pax: unknown version %llu.%llu of GNU.sparse",
+                       (unsigned long long)pax->sparse_major, (unsigned long long)pax->sparse_minor);
     return 0;
 }

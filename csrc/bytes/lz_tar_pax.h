@@ -17,8 +17,10 @@ struct lz_pax {
     uint32_t mtime_nsec;
     struct lz_tar_xattr *xattrs;
     size_t xattr_count, xattr_capacity;
-    bool sparse;         /* any GNU.sparse.* record that makes the entry sparse */
-    bool sparse_in_data; /* format 1.0: the map is at the start of the content */
+    bool xattrs_unsorted; /* while parsing */
+    bool sparse;          /* any GNU.sparse.* record that makes the entry sparse */
+    bool sparse_in_data;  /* format 1.0: the map is at the start of the content */
+    uint64_t sparse_major, sparse_minor;
     bool has_real_size;
     uint64_t real_size;
     struct lz_tar_extent *extents;

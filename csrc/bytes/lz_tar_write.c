@@ -122,7 +122,8 @@ static int append_xattrs(struct lz_buf *records, const struct lz_tar_entry *entr
     for (size_t i = 0; rc == 0 && i < entry->xattr_count; i++) {
         const struct lz_tar_xattr *xattr = &entry->xattrs[i];
         char key[13 + 256];
-        if (xattr->name_size > 255 || memchr(xattr->name, '=', xattr->name_size) != NULL)
+        if (xattr->name_size > 255 || memchr(xattr->name, '=', xattr->name_size) != NULL ||
+            memchr(xattr->name, 0, xattr->name_size) != NULL)
             return lz_fail(detail, LZ_E_FORMAT, "'%s': tar cannot say the xattr name '%s'", entry->path, xattr->name);
         memcpy(key, "SCHILY.xattr.", 13);
         memcpy(key + 13, xattr->name, xattr->name_size);

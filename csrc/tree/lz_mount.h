@@ -25,7 +25,8 @@ int lz_mount_erofs(const struct lz_sys *sys, const char *image, enum lz_erofs_so
 struct lz_overlay {
     const int *lower_fds; /* topmost first; directories or detached mounts */
     size_t lower_count;
-    const int *data_fds; /* data-only lowers */
+    size_t detached_count; /* so many of the topmost lowers are detached mounts */
+    const int *data_fds;   /* data-only lowers */
     size_t data_count;
     int upper_fd, work_fd; /* both -1: read-only */
     bool metacopy;         /* metacopy=on */
@@ -47,6 +48,18 @@ int lz_mount_overlay(const struct lz_sys *sys, const struct lz_overlay *overlay,
  */
 int lz_mount_attach(const struct lz_sys *sys, int mount_fd, int target_dir, const char *target,
                     struct lz_detail *detail);
+
+/* What `source` shows, with the mounts below it if `recursive`, also at `target`. A symlink is followed in `source`,
+ * not in the last component of `target`. 0 or a negative code. */
+int lz_mount_bind(const struct lz_sys *sys, const char *source, const char *target, bool read_only, bool recursive,
+                  struct lz_detail *detail);
+
+/* A detached read-only view of a directory, without the mounts below it. */
+int lz_mount_view(const struct lz_sys *sys, int directory_fd, struct lz_detail *detail);
+
+/* 1 if something is mounted exactly at `path` (also a bind mount of the same file system), 0 if not. A symlink is not
+ * followed in the last component; `.` and `..` there are -EINVAL. Does not wake a file system that hangs. */
+int lz_is_mount(const struct lz_sys *sys, const char *path);
 
 /* Unmounts `target`; `lazy` is MNT_DETACH. 0; -EINVAL when it is not a mount point. Never follows a symlink. */
 int lz_unmount(const struct lz_sys *sys, const char *target, bool lazy, struct lz_detail *detail);

@@ -5,6 +5,8 @@
 int lz_path_clean(const char *path, size_t size, char out[LZ_PATH_MAX + 1], struct lz_detail *detail)
 {
     size_t used = 0;
+    if (size > 0 && memchr(path, 0, size) != NULL)
+        return lz_fail(detail, LZ_E_FORMAT, "path '%.*s' goes on after a NUL", (int)(size < 200 ? size : 200), path);
     for (size_t at = 0; at < size;) {
         const char *slash = memchr(path + at, '/', size - at);
         size_t length = slash != NULL ? (size_t)(slash - path) - at : size - at;

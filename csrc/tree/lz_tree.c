@@ -19,7 +19,7 @@ static uint32_t hash_of(uint32_t parent, const char *name, size_t size)
     return (uint32_t)XXH3_64bits_withSeed(name, size, parent);
 }
 
-static uint32_t find_child(const struct lz_tree *tree, uint32_t parent, const char *name, size_t size)
+uint32_t lz_tree_find_child(const struct lz_tree *tree, uint32_t parent, const char *name, size_t size)
 {
     uint32_t at = tree->heads[hash_of(parent, name, size) & tree->head_mask];
     for (; at != NO_NODE; at = tree->nodes[at].hash_next) {
@@ -54,8 +54,8 @@ static int grow_hash(struct lz_tree *tree)
     return 0;
 }
 
-static int new_child(struct lz_tree *tree, uint32_t parent, const char *name, size_t size, uint32_t *out,
-                     struct lz_detail *detail)
+int lz_tree_new_child(struct lz_tree *tree, uint32_t parent, const char *name, size_t size, uint32_t *out,
+                      struct lz_detail *detail)
 {
     if (tree->count >= tree->max_entries)
         return lz_fail(detail, LZ_E_LIMIT, "more than %llu entries", (unsigned long long)tree->max_entries);
@@ -89,8 +89,7 @@ static int new_child(struct lz_tree *tree, uint32_t parent, const char *name, si
     return 0;
 }
 
-/* Takes a node out of its directory; what is below it is unreachable then. */
-static void drop(struct lz_tree *tree, uint32_t number)
+void lz_tree_drop(struct lz_tree *tree, uint32_t number)
 {
     struct node *node = &tree->nodes[number];
     uint32_t *link = &tree->heads[hash_of(node->parent, name_of(tree, node), node->entry.name_size) & tree->head_mask];
@@ -106,10 +105,10 @@ static void drop(struct lz_tree *tree, uint32_t number)
     node->parent = NO_NODE;
 }
 
-static void drop_children(struct lz_tree *tree, uint32_t number)
+void lz_tree_drop_children(struct lz_tree *tree, uint32_t number)
 {
     while (tree->nodes[number].first_child != NO_NODE)
-        drop(tree, tree->nodes[number].first_child);
+        lz_tree_drop(tree, tree->nodes[number].first_child);
 }
 
 static void make_implicit_directory(struct node *node)
@@ -187,9 +186,9 @@ static int find_parent(struct lz_tree *tree, const char *path, size_t size, uint
     size_t from = 0;
     for (const char *slash; (slash = memchr(path + from, '/', size - from)) != NULL;) {
         size_t length = (size_t)(slash - path) - from;
-        uint32_t next = find_child(tree, at, path + from, length);
+        uint32_t next = lz_tree_find_child(tree, at, path + from, length);
         if (next == NO_NODE) {
-            int rc = new_child(tree, at, path + from, length, &next, detail);
+            int rc = lz_tree_new_child(tree, at, path + from, length, &next, detail);
             if (rc != 0)
                 return rc;
             make_implicit_directory(&tree->nodes[next]);
@@ -219,9 +218,9 @@ static int reach(struct lz_tree *tree, const char *path, size_t size, uint32_t *
     int rc = find_parent(tree, path, size, &parent, &from, detail);
     if (rc != 0)
         return rc;
-    uint32_t found = find_child(tree, parent, path + from, size - from);
+    uint32_t found = lz_tree_find_child(tree, parent, path + from, size - from);
     if (found == NO_NODE) {
-        rc = new_child(tree, parent, path + from, size - from, &found, detail);
+        rc = lz_tree_new_child(tree, parent, path + from, size - from, &found, detail);
         if (rc != 0)
             return rc;
         *made = true;
@@ -236,6 +235,9 @@ static int append_xattr(struct lz_tree *tree, const struct lz_xattr *xattr, stru
         return lz_fail(detail, LZ_E_LIMIT, "xattr '%.*s': name of %zu bytes, value of %zu (at most %u and %u)",
                        (int)(xattr->name_size < 100 ? xattr->name_size : 100), xattr->name, xattr->name_size,
                        xattr->value_size, LZ_XATTR_NAME_MAX, LZ_XATTR_VALUE_MAX);
+    if (memchr(xattr->name, 0, xattr->name_size) != NULL)
+        return lz_fail(detail, LZ_E_FORMAT, "xattr '%.*s': its name goes on after a NUL", (int)xattr->name_size,
+                       xattr->name);
     struct lz_xattr_record record = {.value_size = (uint32_t)xattr->value_size,
                                      .name_size = (uint16_t)xattr->name_size};
     int rc = lz_buf_append(&tree->xattrs, &record, sizeof record);
@@ -248,8 +250,7 @@ static int append_xattr(struct lz_tree *tree, const struct lz_xattr *xattr, stru
 
 static const uint16_t formats[] = {0, S_IFDIR, S_IFREG, S_IFLNK, S_IFCHR, S_IFBLK, S_IFIFO, S_IFSOCK};
 
-/* Puts a symlink's target among the names. */
-static int keep_text(struct lz_tree *tree, const char *text, size_t size, uint32_t *offset, struct lz_detail *detail)
+int lz_tree_keep_text(struct lz_tree *tree, const char *text, size_t size, uint32_t *offset, struct lz_detail *detail)
 {
     if (tree->names.size + size > UINT32_MAX)
         return lz_fail(detail, LZ_E_LIMIT, "names of more than 4 GiB");
@@ -263,8 +264,12 @@ int lz_tree_add(struct lz_tree *tree, const char *path, size_t size, const struc
     if (given->kind < LZ_KIND_DIRECTORY || given->kind > LZ_KIND_SOCKET ||
         (size == 0 && given->kind != LZ_KIND_DIRECTORY))
         return lz_fail(detail, LZ_E_FORMAT, "'%s': not a kind that can stand here", path);
-    if (given->kind == LZ_KIND_SYMLINK && (given->target_size == 0 || given->target_size > LZ_PATH_MAX))
-        return lz_fail(detail, LZ_E_FORMAT, "'%s': symlink with a target of %zu bytes", path, given->target_size);
+    if (given->mtime_nsec >= 1000000000)
+        return lz_fail(detail, LZ_E_FORMAT, "'%s': a time with %u nanoseconds", path, given->mtime_nsec);
+    if (given->kind == LZ_KIND_SYMLINK && (given->target_size == 0 || given->target_size > LZ_PATH_MAX ||
+                                           memchr(given->target, 0, given->target_size) != NULL))
+        return lz_fail(detail, LZ_E_FORMAT, "'%s': symlink with a target of %zu bytes that no system could hold", path,
+                       given->target_size);
     uint32_t number = 0, target_offset = 0;
     size_t xattrs_from = tree->xattrs.size;
     bool made = false;
@@ -274,7 +279,7 @@ int lz_tree_add(struct lz_tree *tree, const char *path, size_t size, const struc
     if (rc == 0 && tree->xattrs.size > UINT32_MAX)
         rc = lz_fail(detail, LZ_E_LIMIT, "xattrs of more than 4 GiB");
     if (rc == 0 && given->kind == LZ_KIND_SYMLINK)
-        rc = keep_text(tree, given->target, given->target_size, &target_offset, detail);
+        rc = lz_tree_keep_text(tree, given->target, given->target_size, &target_offset, detail);
     if (rc == 0)
         rc = reach(tree, path, size, &number, &made, detail);
     if (rc != 0)
@@ -283,9 +288,9 @@ int lz_tree_add(struct lz_tree *tree, const char *path, size_t size, const struc
     struct node *node = &tree->nodes[number];
     bool directory = given->kind == LZ_KIND_DIRECTORY;
     bool was_directory = !made && node->entry.kind == LZ_KIND_DIRECTORY;
-    bool opaque = directory && (node->hides_lower || (was_directory && (node->entry.flags & LZ_FLAG_OPAQUE) != 0));
+    bool opaque = directory && node->hides_lower;
     if (was_directory && !directory)
-        drop_children(tree, number);
+        lz_tree_drop_children(tree, number);
     node->entry = (struct lz_entry){
         .kind = (uint8_t)given->kind,
         .mode = (uint16_t)(formats[given->kind] | (given->mode & 07777)),
@@ -321,7 +326,7 @@ int lz_tree_link(struct lz_tree *tree, const char *path, size_t size, const char
     for (size_t at = 0; from != NO_NODE && at <= target_size;) {
         const char *slash = memchr(target + at, '/', target_size - at);
         size_t length = slash != NULL ? (size_t)(slash - target) - at : target_size - at;
-        from = find_child(tree, from, target + at, length);
+        from = lz_tree_find_child(tree, from, target + at, length);
         at += length + 1;
     }
     if (from == NO_NODE || tree->nodes[from].entry.kind == LZ_KIND_WHITEOUT)
@@ -338,7 +343,7 @@ int lz_tree_link(struct lz_tree *tree, const char *path, size_t size, const char
         return rc;
     struct node *node = &tree->nodes[number], *first = &tree->nodes[from];
     if (!made && node->entry.kind == LZ_KIND_DIRECTORY)
-        drop_children(tree, number);
+        lz_tree_drop_children(tree, number);
     if (first->group == 0)
         first->group = ++tree->groups;
     uint16_t name_size = node->entry.name_size;
@@ -378,9 +383,11 @@ int lz_tree_opaque(struct lz_tree *tree, const char *path, size_t size, struct l
     if (made)
         make_implicit_directory(&tree->nodes[number]);
     rc = enter(tree, &number, path, size, detail);
-    if (rc == 0)
-        tree->nodes[number].entry.flags |= LZ_FLAG_OPAQUE;
-    return rc;
+    if (rc != 0)
+        return rc;
+    tree->nodes[number].entry.flags |= LZ_FLAG_OPAQUE;
+    tree->nodes[number].hides_lower = true; /* also when a file takes the name and a directory takes it back */
+    return 0;
 }
 
 int lz_tree_add_object(struct lz_tree *tree, const uint8_t digest[32], uint64_t size)
@@ -394,94 +401,4 @@ int lz_tree_add_object(struct lz_tree *tree, const uint8_t digest[32], uint64_t 
     memcpy(object->digest, digest, sizeof object->digest);
     object->size = size;
     return 0;
-}
-
-/* Copies an entry of a layer into a node: attributes, xattrs, symlink target. */
-static int take_entry(struct lz_tree *tree, const struct lz_index *layer, uint32_t from, uint32_t number,
-                      uint32_t layer_number, struct lz_detail *detail)
-{
-    const struct lz_entry *entry = &layer->entries[from];
-    size_t xattrs_from = tree->xattrs.size;
-    uint32_t target_offset = 0;
-    int rc = entry->xattr_size == 0
-                 ? 0
-                 : lz_buf_append(&tree->xattrs, layer->xattrs + entry->xattr_offset, entry->xattr_size);
-    if (rc == 0 && tree->xattrs.size > UINT32_MAX)
-        rc = lz_fail(detail, LZ_E_LIMIT, "xattrs of more than 4 GiB");
-    if (rc == 0 && entry->kind == LZ_KIND_SYMLINK)
-        rc = keep_text(tree, lz_index_target(layer, from), entry->size, &target_offset, detail);
-    if (rc != 0)
-        return rc;
-    struct node *node = &tree->nodes[number];
-    uint16_t name_size = node->entry.name_size;
-    node->entry = *entry;
-    node->entry.name_size = name_size;
-    node->entry.flags = entry->flags & (LZ_FLAG_INLINE | LZ_FLAG_OBJECT);
-    node->entry.layer = layer_number;
-    node->entry.xattr_offset = (uint32_t)xattrs_from;
-    node->target_offset = target_offset;
-    return 0;
-}
-
-/* Lays one entry (not the root) over directory `parent`; *out is its node, or NO_NODE for a whiteout. */
-static int apply_entry(struct lz_tree *tree, const struct lz_index *layer, uint32_t from, uint32_t parent,
-                       uint32_t layer_number, uint32_t *out, struct lz_detail *detail)
-{
-    const struct lz_entry *entry = &layer->entries[from];
-    const char *name = lz_index_name(layer, from);
-    uint32_t number = find_child(tree, parent, name, entry->name_size);
-    bool merges =
-        number != NO_NODE && entry->kind == LZ_KIND_DIRECTORY && tree->nodes[number].entry.kind == LZ_KIND_DIRECTORY;
-    if (number != NO_NODE && !merges)
-        drop(tree, number);
-    if (entry->kind == LZ_KIND_WHITEOUT) {
-        *out = NO_NODE;
-        return 0;
-    }
-    if (!merges) {
-        int rc = new_child(tree, parent, name, entry->name_size, &number, detail);
-        if (rc != 0)
-            return rc;
-    } else if ((entry->flags & LZ_FLAG_OPAQUE) != 0) {
-        drop_children(tree, number);
-    }
-    *out = number;
-    if (merges && (entry->flags & LZ_FLAG_IMPLICIT) != 0)
-        return 0;
-    return take_entry(tree, layer, from, number, layer_number, detail);
-}
-
-int lz_tree_apply(struct lz_tree *tree, const struct lz_index *layer, const uint8_t diff_id[32],
-                  struct lz_detail *detail)
-{
-    void *layers = tree->layers;
-    int rc = lz_grow(&layers, &tree->layer_capacity, tree->layer_count + 1, sizeof *tree->layers);
-    tree->layers = layers;
-    uint32_t *nodes = lz_alloc_array(layer->entry_count, sizeof *nodes);
-    uint32_t *groups = lz_zalloc_array(layer->entry_count, sizeof *groups);
-    if (rc != 0 || nodes == NULL || groups == NULL) {
-        free(nodes);
-        free(groups);
-        return -ENOMEM;
-    }
-    uint32_t layer_number = (uint32_t)tree->layer_count;
-    memcpy(tree->layers[tree->layer_count++], diff_id, 32);
-    tree->merged = true;
-    nodes[0] = 0;
-    if ((layer->entries[0].flags & LZ_FLAG_OPAQUE) != 0)
-        drop_children(tree, 0);
-    if ((layer->entries[0].flags & LZ_FLAG_IMPLICIT) == 0)
-        rc = take_entry(tree, layer, 0, 0, layer_number, detail);
-    for (uint32_t i = 1; rc == 0 && i < layer->entry_count; i++) {
-        const struct lz_entry *entry = &layer->entries[i];
-        rc = apply_entry(tree, layer, i, nodes[entry->parent], layer_number, &nodes[i], detail);
-        if (rc != 0 || nodes[i] == NO_NODE || entry->kind == LZ_KIND_DIRECTORY)
-            continue;
-        if (entry->link_count > 1 && groups[entry->link] == 0)
-            groups[entry->link] = ++tree->groups;
-        tree->nodes[nodes[i]].group = groups[entry->link];
-    }
-    free(nodes);
-    free(groups);
-    return rc;
 }

@@ -76,6 +76,9 @@ int lz_tree_opaque(struct lz_tree *tree, const char *directory, size_t size, str
  * needs them). */
 int lz_tree_add_object(struct lz_tree *tree, const uint8_t digest[32], uint64_t size);
 
+/* Says that the tree is a stack, also when no layer follows (an empty image); apply() says it too. */
+void lz_tree_begin_stack(struct lz_tree *tree);
+
 /* Lays a layer index on top. `diff_id` becomes a row of the merged index's layer table. The tree must have been filled
  * by apply() only. */
 int lz_tree_apply(struct lz_tree *tree, const struct lz_index *layer, const uint8_t diff_id[32],

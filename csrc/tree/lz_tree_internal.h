@@ -1,4 +1,5 @@
-/* lz_tree_internal.h - the tree's insides, shared by lz_tree.c (rules) and lz_tree_write.c (the file). */
+/* lz_tree_internal.h - the tree's insides, shared by lz_tree.c (one layer's rules), lz_tree_apply.c (rules between
+ * layers) and lz_tree_write.c (the file). */
 #ifndef LZ_TREE_INTERNAL_H
 #define LZ_TREE_INTERNAL_H
 
@@ -15,7 +16,7 @@ struct node {
     uint32_t first_child, next_sibling, previous_sibling;
     uint32_t group;         /* hard links: 0 when alone */
     uint32_t target_offset; /* symlinks: in names */
-    bool hides_lower;       /* a whiteout of this name was seen in this layer */
+    bool hides_lower;       /* a whiteout of this name, or an opaque mark in it, was seen in this layer */
 };
 
 struct lz_tree {
@@ -33,5 +34,16 @@ struct lz_tree {
     uint32_t groups;
     bool merged; /* filled by apply() */
 };
+
+/* A child of node `parent` by name, or NO_NODE. */
+uint32_t lz_tree_find_child(const struct lz_tree *tree, uint32_t parent, const char *name, size_t size);
+/* A new child of no kind yet, for a name that is free. 0, LZ_E_LIMIT or -ENOMEM. Node pointers move. */
+int lz_tree_new_child(struct lz_tree *tree, uint32_t parent, const char *name, size_t size, uint32_t *out,
+                      struct lz_detail *detail);
+/* Takes a node out of its directory; what is below it is unreachable then. */
+void lz_tree_drop(struct lz_tree *tree, uint32_t number);
+void lz_tree_drop_children(struct lz_tree *tree, uint32_t number);
+/* Puts a symlink's target among the names. 0, LZ_E_LIMIT or -ENOMEM. */
+int lz_tree_keep_text(struct lz_tree *tree, const char *text, size_t size, uint32_t *offset, struct lz_detail *detail);
 
 #endif

@@ -90,7 +90,10 @@ static int write_strings(struct table *table)
         const struct node *node = &tree->nodes[table->order[i]];
         struct lz_entry *entry = &table->entries[i];
         const struct lz_entry *parent = &table->entries[entry->parent];
-        if (i > 0) {
+        if (i == 0) {
+            entry->path_offset = 0;
+            entry->path_size = 0;
+        } else {
             size_t size = (size_t)parent->path_size + (parent->path_size > 0) + entry->name_size;
             if (size > LZ_PATH_MAX)
                 return LZ_E_LIMIT;

@@ -7,7 +7,6 @@ plain copy of the lower, packs the upper, and applies that layer to another copy
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -152,10 +151,20 @@ def expected_diff(before: Tree, now: Tree) -> tuple[set[bytes], set[bytes], set[
     return {b"/" + p for p in added}, {b"/" + p for p in changed}, {b"/" + p for p in deleted}
 
 
-def clear(place: Path) -> None:
-    """Empties the place for another scenario."""
-    for entry in place.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+def check_diff(outcome: Outcome) -> None:
+    """Every difference between what was and what is there is reported as what it is; and nothing that is not there."""
+    added, changed, deleted = expected_diff(outcome.before, outcome.merged)
+    found = {kind: {change.path for change in outcome.diff if change.change == kind} for kind in "ACD"}
+    sockets = {change.path for change in outcome.diff if change.kind == "socket"}
+    assert found["A"] - sockets == added
+    assert found["D"] == deleted - sockets
+    assert found["C"] >= changed
+    assert found["C"] - sockets <= {b"/" + path for path in outcome.before.keys() & outcome.merged.keys()}
+    assert len(outcome.diff) == sum(map(len, found.values()))
+    for change in outcome.diff:
+        if change.change != "D" and change.kind != "socket":
+            node = outcome.merged[change.path[1:]]
+            assert change.kind == node.kind
+            was = outcome.before.get(change.path[1:])
+            if change.change == "C" and was is not None and node.kind == "file" and not change.content:
+                assert was.content == node.content

@@ -7,8 +7,8 @@ import os
 import stat
 from typing import NamedTuple
 
-# Not part of a tree: labels of the host, and overlay's own.
-_NOT_COMPARED = ("security.selinux", "trusted.overlay.", "user.overlay.")
+# Not part of a tree: labels of the host. (An overlay mount hides its own xattrs by itself.)
+_NOT_COMPARED = ("security.selinux",)
 
 
 class Node(NamedTuple):

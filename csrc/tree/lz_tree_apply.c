@@ -1,0 +1,101 @@
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lz_tree_internal.h"
+
+/* Copies an entry of a layer into a node: attributes, xattrs, symlink target. */
+static int take_entry(struct lz_tree *tree, const struct lz_index *layer, uint32_t from, uint32_t number,
+                      uint32_t layer_number, struct lz_detail *detail)
+{
+    const struct lz_entry *entry = &layer->entries[from];
+    size_t xattrs_from = tree->xattrs.size;
+    uint32_t target_offset = 0;
+    int rc = entry->xattr_size == 0
+                 ? 0
+                 : lz_buf_append(&tree->xattrs, layer->xattrs + entry->xattr_offset, entry->xattr_size);
+    if (rc == 0 && tree->xattrs.size > UINT32_MAX)
+        rc = lz_fail(detail, LZ_E_LIMIT, "xattrs of more than 4 GiB");
+    if (rc == 0 && entry->kind == LZ_KIND_SYMLINK)
+        rc = lz_tree_keep_text(tree, lz_index_target(layer, from), entry->size, &target_offset, detail);
+    if (rc != 0)
+        return rc;
+    struct node *node = &tree->nodes[number];
+    uint16_t name_size = node->entry.name_size;
+    node->entry = *entry;
+    node->entry.name_size = name_size;
+    node->entry.flags = entry->flags & (LZ_FLAG_INLINE | LZ_FLAG_OBJECT);
+    node->entry.layer = layer_number;
+    node->entry.xattr_offset = (uint32_t)xattrs_from;
+    node->target_offset = target_offset;
+    return 0;
+}
+
+/* Lays one entry (not the root) over directory `parent`; *out is its node, or NO_NODE for a whiteout. */
+static int apply_entry(struct lz_tree *tree, const struct lz_index *layer, uint32_t from, uint32_t parent,
+                       uint32_t layer_number, uint32_t *out, struct lz_detail *detail)
+{
+    const struct lz_entry *entry = &layer->entries[from];
+    const char *name = lz_index_name(layer, from);
+    uint32_t number = lz_tree_find_child(tree, parent, name, entry->name_size);
+    bool merges =
+        number != NO_NODE && entry->kind == LZ_KIND_DIRECTORY && tree->nodes[number].entry.kind == LZ_KIND_DIRECTORY;
+    if (number != NO_NODE && !merges)
+        lz_tree_drop(tree, number);
+    if (entry->kind == LZ_KIND_WHITEOUT) {
+        *out = NO_NODE;
+        return 0;
+    }
+    if (!merges) {
+        int rc = lz_tree_new_child(tree, parent, name, entry->name_size, &number, detail);
+        if (rc != 0)
+            return rc;
+    } else if ((entry->flags & LZ_FLAG_OPAQUE) != 0) {
+        lz_tree_drop_children(tree, number);
+    }
+    *out = number;
+    if (merges && (entry->flags & LZ_FLAG_IMPLICIT) != 0)
+        return 0;
+    return take_entry(tree, layer, from, number, layer_number, detail);
+}
+
+void lz_tree_begin_stack(struct lz_tree *tree)
+{
+    tree->merged = true;
+    tree->nodes[0].entry.flags = 0;
+}
+
+int lz_tree_apply(struct lz_tree *tree, const struct lz_index *layer, const uint8_t diff_id[32],
+                  struct lz_detail *detail)
+{
+    void *layers = tree->layers;
+    int rc = lz_grow(&layers, &tree->layer_capacity, tree->layer_count + 1, sizeof *tree->layers);
+    tree->layers = layers;
+    uint32_t *nodes = lz_alloc_array(layer->entry_count, sizeof *nodes);
+    uint32_t *groups = lz_zalloc_array(layer->entry_count, sizeof *groups);
+    if (rc != 0 || nodes == NULL || groups == NULL) {
+        free(nodes);
+        free(groups);
+        return -ENOMEM;
+    }
+    uint32_t layer_number = (uint32_t)tree->layer_count;
+    memcpy(tree->layers[tree->layer_count++], diff_id, 32);
+    lz_tree_begin_stack(tree);
+    nodes[0] = 0;
+    if ((layer->entries[0].flags & LZ_FLAG_OPAQUE) != 0)
+        lz_tree_drop_children(tree, 0);
+    if ((layer->entries[0].flags & LZ_FLAG_IMPLICIT) == 0)
+        rc = take_entry(tree, layer, 0, 0, layer_number, detail);
+    for (uint32_t i = 1; rc == 0 && i < layer->entry_count; i++) {
+        const struct lz_entry *entry = &layer->entries[i];
+        rc = apply_entry(tree, layer, i, nodes[entry->parent], layer_number, &nodes[i], detail);
+        if (rc != 0 || nodes[i] == NO_NODE || entry->kind == LZ_KIND_DIRECTORY)
+            continue;
+        if (entry->link_count > 1 && groups[entry->link] == 0)
+            groups[entry->link] = ++tree->groups;
+        tree->nodes[nodes[i]].group = groups[entry->link];
+    }
+    free(nodes);
+    free(groups);
+    return rc;
+}

@@ -1,0 +1,80 @@
+"""References: `name[:tag][@digest]`, in the grammar of distribution's reference package.
+
+No registry is put before a name: `debian:app` stays `debian:app`. Only looking one up tries the long forms, too.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from lazarus.errors import FormatError
+from lazarus.terms import Digest
+
+DEFAULT_TAG = "latest"
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_DOMAIN_PART = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_DOMAIN = rf"(?:{_DOMAIN_PART}(?:\.{_DOMAIN_PART})*|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?"
+_NAME = re.compile(rf"(?:{_DOMAIN}/)?{_COMPONENT}(?:/{_COMPONENT})*\Z")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
+_HEX = re.compile(r"[0-9a-f]{64}\Z")
+MAX_NAME = 255
+
+
+class Reference(NamedTuple):
+    """`tag` is "" when only a digest was given."""
+
+    name: str
+    tag: str = DEFAULT_TAG
+    digest: Digest | None = None
+
+    def __str__(self) -> str:
+        return self.name + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
+
+    @property
+    def tagged(self) -> str:
+        """`name:tag`, as the catalogue keeps it."""
+        return f"{self.name}:{self.tag}"
+
+
+def parse_reference(text: str) -> Reference:
+    """Raises `FormatError`. Without tag and digest the tag is `latest`."""
+    rest, at, digest = text.partition("@")
+    name, colon, tag = rest.rpartition(":")
+    if not colon or "/" in tag:  # the colon of a port
+        name, colon, tag = rest, "", ""
+    if len(name) > MAX_NAME or _NAME.match(name) is None:
+        raise FormatError(f"not a reference: {text!r:.200} (expected name[:tag][@digest], the name in lower case)")
+    if _HEX.match(name):
+        raise FormatError(f"not a reference: {text!r:.200} (64 hex digits are an ID, not a name)")
+    if colon and _TAG.match(tag) is None:
+        raise FormatError(f"not a reference: {text!r:.200} (the tag is not one)")
+    if not colon and not at:
+        tag = DEFAULT_TAG
+    return Reference(name, tag, Digest(digest) if at else None)
+
+
+def parse_tag(text: str) -> Reference:
+    """A reference that can be given to an image: without a digest."""
+    reference = parse_reference(text)
+    if reference.digest is not None:
+        raise FormatError(f"not a name for an image: {text!r:.200} (a name has no digest)")
+    return reference
+
+
+def spellings(reference: Reference) -> tuple[str, ...]:
+    """The names (`name:tag`) under which an image that is asked for by `reference` may be kept, best first: as written,
+    then with what Docker and Podman put before it, or without."""
+    name, tag = reference.name, reference.tag
+    found = [name]
+    for prefix in ("docker.io/library/", "docker.io/", "localhost/"):
+        if name.startswith(prefix):
+            found.append(name.removeprefix(prefix))
+            break
+    else:
+        first = name.partition("/")[0]
+        if "/" not in name:
+            found += [f"docker.io/library/{name}", f"localhost/{name}"]
+        elif "." not in first and ":" not in first:
+            found += [f"docker.io/{name}", f"localhost/{name}"]
+    return tuple(f"{item}:{tag}" for item in found)
