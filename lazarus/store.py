@@ -115,8 +115,8 @@ class Store:
     def prune(self, *, all_images: bool = False, containers: bool = False, dry_run: bool = False) -> Collected:
         """Removes images without a name that no container uses, then everything that nothing needs any more.
 
-        `all_images` also removes images that have names but no container; `containers` first removes every container that
-        is not running. A dry run counts only what nothing needs already.
+        `all_images` also removes images that have names but no container; `containers` first removes every container
+        that is not running. A dry run counts only what nothing needs already.
         """
         if not dry_run:
             if containers:
@@ -151,7 +151,7 @@ class Store:
 
 
 def _prepare_root(path: str, create: bool) -> bool:
-    """Makes the directory if need be. True when it is new or empty; `StoreError` or `OSError` when it cannot be a store."""
+    """Makes the directory if need be. True when it is new or empty; raises when it cannot be a store."""
     try:
         if create:
             os.makedirs(path, 0o700, exist_ok=True)

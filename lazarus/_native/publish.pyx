@@ -1,4 +1,4 @@
-"""The objects directory of a store, many objects a call, and the removal of trees (csrc/tree/lz_publish.h, lz_remove.h)."""
+"""The objects directory of a store, many objects a call, and trees removed (csrc/tree/lz_publish.h, lz_remove.h)."""
 
 import os
 
@@ -87,8 +87,9 @@ def withdraw_objects(objects, target, const uint8_t[::1] digests):
 
 
 def sweep_objects(objects, trash, const uint8_t[::1] marks):
-    """Moves every object that is not in `marks` (records of an index's object table) to the flat directory `trash`; None
-    counts only. Returns (count, bytes, bytes on disk) of what has no mark."""
+    """Moves every object that is not in `marks` (records of an index's object table) to the flat directory `trash`.
+
+    None counts only. Returns (count, bytes, bytes on disk) of what has no mark."""
     cdef _Directory source = _Directory(objects), to = None if trash is None else _Directory(trash)
     cdef lz_detail detail
     cdef lz_sweep result
@@ -97,7 +98,8 @@ def sweep_objects(objects, trash, const uint8_t[::1] marks):
     cdef int rc, trash_fd = -1 if to is None else to.fd
     detail.text[0] = 0
     with nogil:
-        rc = lz_sweep_objects(lz_sys_linux(), source.fd, trash_fd, <const lz_object_ref *> first, count, &result, &detail)
+        rc = lz_sweep_objects(
+            lz_sys_linux(), source.fd, trash_fd, <const lz_object_ref *> first, count, &result, &detail)
     check(rc, &detail)
     return result.count, result.bytes, result.allocated
 
@@ -119,7 +121,7 @@ def missing_objects(objects, const uint8_t[::1] refs):
 
 
 def verify_objects(objects, directory):
-    """Hashes every object of one of the 256 directories ("ab"); returns the digests of those that are not their name."""
+    """Hashes every object of one of the 256 directories ("ab"); returns the names of those whose digest is another."""
     cdef _Directory source = _Directory(objects)
     cdef lz_detail detail
     cdef lz_buf wrong = lz_buf(NULL, 0)

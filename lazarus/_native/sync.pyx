@@ -1,6 +1,6 @@
 """What Python's os module does not have: syncfs(2)."""
 
-from lazarus._native.check cimport check, lz_detail, lz_sys
+from lazarus._native.check cimport check
 
 cdef extern from "base/lz_sys.h":
     struct lz_sys_table "lz_sys":

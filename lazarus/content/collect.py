@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from lazarus.content.lease import Lease
 
 
+HOUSEKEEPING = ("collect", "recover", "stack")  # leases of these purposes do not look for layers and blobs to reuse
+
+
 class Collected(NamedTuple):
     """How many of each were removed, and the bytes on disk that this gave back."""
 
@@ -57,12 +60,18 @@ def plan(connection: sqlite3.Connection) -> Plan:
     lists = {json.dumps(diff_ids) for diff_ids in images.values()}
     kept = {chain_id for chain_id, diff_ids in stacks.items() if chain_id in in_use or diff_ids in lists}
     dead_stacks = stacks.keys() - kept
-    if connection.execute("SELECT 1 FROM leases WHERE purpose='ingest'").fetchone() is not None:
+    housekeeping = ",".join(f"'{purpose}'" for purpose in HOUSEKEEPING)
+    if connection.execute(f"SELECT 1 FROM leases WHERE purpose NOT IN ({housekeeping})").fetchone() is not None:
         return Plan(set(), set(), dead_stacks)
     live_layers = {diff_id for diff_ids in images.values() for diff_id in diff_ids}
     live_layers.update(diff_id for chain_id in kept for diff_id in json.loads(stacks[chain_id]))
+    # A container that was never started has no stack yet.
+    live_layers.update(
+        row[0] for row in connection.execute("SELECT value FROM containers, json_each(config, '$.diff_ids')")
+    )
     live_blobs = {row[0] for row in connection.execute("SELECT manifest_digest FROM images")}
     live_blobs.update(row[0] for row in connection.execute("SELECT config_digest FROM images"))
+    live_blobs.update(row[0] for row in connection.execute("SELECT blob_digest FROM image_layers"))
     live_blobs.update(
         row["digest"]
         for row in connection.execute("SELECT digest, diff_id FROM layer_blobs WHERE kept = 1")
@@ -130,7 +139,8 @@ def marks(content: ContentStore, connection: sqlite3.Connection) -> bytes:
 
     tables = []
     for row in connection.execute("SELECT diff_id FROM layers WHERE damaged = 0").fetchall():
-        tables.append(Index(f"{content.paths.layer(DiffID(row[0]))}/index").objects_bytes())
+        with Index(f"{content.paths.layer(DiffID(row[0]))}/index") as index:
+            tables.append(index.objects_bytes())
     return b"".join(tables)
 
 

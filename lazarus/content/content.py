@@ -36,7 +36,7 @@ class ContentStore:
         self.catalogue = catalogue
 
     def lease(self, purpose: str = "ingest") -> Lease:
-        """A lease, to be used in a `with`. It costs a row and two directories (about 0.1 ms), no fsync."""
+        """A lease, to be used in a `with`; `purpose` is one word. A row and two directories (0.1 ms), no fsync."""
         return Lease(self.paths, self.catalogue, purpose)
 
     # -- blobs --
@@ -56,7 +56,7 @@ class ContentStore:
         raise NotFoundError(f"blob {digest}: not in this store")
 
     def read_blob(self, digest: Digest, limit: int = 4 << 20) -> bytes:
-        """All bytes of a small blob. `NotFoundError`, `LimitError` over `limit` bytes, `CorruptError` for a wrong one."""
+        """All bytes of a small blob. `NotFoundError`, `LimitError` over `limit` bytes, `CorruptError`."""
         fd = self.open_blob(digest)
         try:
             size = os.fstat(fd).st_size
@@ -90,8 +90,8 @@ class ContentStore:
         layers: Iterable[StagedLayer] = (),
         rows: Callable[[sqlite3.Connection], None] | None = None,
     ) -> None:
-        """Makes blobs, layers (with all objects of the lease) and what `rows(connection)` inserts visible and durable at
-        once. On any exception the store is as it was; the staged files are then only good for the lease's exit.
+        """Makes blobs, layers (with all objects of the lease) and what `rows(connection)` inserts visible and durable,
+        at once. On any exception the store is as it was; the staged files are then only good for the lease's exit.
 
         Content that is there already stays as it is, so a retry is always safe. Two write-backs of the file system and
         one commit: a few milliseconds when the data has reached the disk already.

@@ -70,13 +70,11 @@ def identity() -> Identity:
 
 def is_dead(row: sqlite3.Row, me: Identity, now: float) -> bool:
     """Has the owner of this row of `leases` ended, or its time run out?"""
-    if row["expires"] < now:
-        return True
-    if row["boot_id"] != me.boot_id:
+    if row["expires"] < now or row["boot_id"] != me.boot_id:
         return True
     if row["pid_namespace"] != me.pid_namespace or not me.start_time or not row["start_time"]:
         return False  # its pid means nothing here: wait for the expiry
-    return _start_time(row["pid"]) != row["start_time"]
+    return bool(_start_time(row["pid"]) != row["start_time"])
 
 
 class Lease:

@@ -40,7 +40,8 @@ TABLES = (
     "CREATE INDEX images_by_config ON images(config_digest)",
     # Deferred, so that an image's rows may be inserted in any order within a transaction.
     """CREATE TABLE image_layers (
-        manifest_digest TEXT NOT NULL REFERENCES images(manifest_digest) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
+        manifest_digest TEXT NOT NULL
+            REFERENCES images(manifest_digest) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
         position INTEGER NOT NULL,
         diff_id TEXT NOT NULL REFERENCES layers(diff_id) DEFERRABLE INITIALLY DEFERRED,
         blob_digest TEXT,
@@ -49,17 +50,19 @@ TABLES = (
     "CREATE INDEX image_layers_of ON image_layers(diff_id)",
     """CREATE TABLE names (
         reference TEXT PRIMARY KEY,
-        manifest_digest TEXT NOT NULL REFERENCES images(manifest_digest) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
+        manifest_digest TEXT NOT NULL
+            REFERENCES images(manifest_digest) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
         created REAL NOT NULL
     ) WITHOUT ROWID""",
     "CREATE INDEX names_of ON names(manifest_digest)",
+    # config is JSON; layers in its "diff_ids" are kept for the container.
     """CREATE TABLE containers (
         id TEXT PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
         manifest_digest TEXT NOT NULL,
         chain_id TEXT NOT NULL,
         created REAL NOT NULL,
-        config TEXT NOT NULL
+        config TEXT NOT NULL CHECK (json_valid(config))
     ) WITHOUT ROWID""",
     # A row says: this stack was whole when written, under that boot. After another boot it is checked once.
     """CREATE TABLE stacks (

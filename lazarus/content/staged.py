@@ -47,8 +47,8 @@ class StagedLayer:
     """A directory in staging with a layer's `index`, `recipe` and perhaps `blob`; its new objects are in the lease's.
 
     `source_digest` and `source_size` are of the bytes it was read from, `compression` what they were ("none", "gzip",
-    "zstd"). `blob` and `blob_size` are of the stored form that is kept (None and 0 without one), `blob_compression` what
-    that is. `result` is what ingest returned.
+    "zstd"). `blob` and `blob_size` are of the stored form that is kept (None and 0 without one), `blob_compression`
+    what that is. `result` is what ingest returned.
     """
 
     __slots__ = (

@@ -91,7 +91,8 @@ def _layer_problem(content: ContentStore, diff_id: DiffID, null: int) -> str | N
 
     directory = content.paths.layer(diff_id)
     try:
-        missing = _split(missing_objects(content.paths.objects, Index(f"{directory}/index").objects_bytes()))
+        with Index(f"{directory}/index") as index:
+            missing = _split(missing_objects(content.paths.objects, index.objects_bytes()))
         if missing:
             return f"layer {diff_id}: {len(missing)} objects missing or of the wrong size, the first {missing[0]}"
         replay(f"{directory}/recipe", f"{directory}/index", content.paths.objects, null)
@@ -107,7 +108,7 @@ def _stacks(content: ContentStore, repair: bool) -> Iterator[Problem]:
     for row in content.catalogue.read().execute("SELECT * FROM stacks ORDER BY chain_id").fetchall():
         directory = f"{content.paths.stacks}/{row['chain_id'][7:]}"
         try:
-            Index(f"{directory}/index")
+            Index(f"{directory}/index").close()
             fd = os.open(f"{directory}/metadata.erofs", os.O_RDONLY | os.O_CLOEXEC)
             try:
                 found = Digest.from_bytes(sha256_file(fd))

@@ -48,8 +48,8 @@ class Layer:
     def write_tar(self, out_fd: int) -> int:
         """Writes the layer's tar, byte for byte as it came, to a file, pipe or socket; returns its size.
 
-        The bytes are hashed on the way: `CorruptError` names what is not as it was, `OSError` (ENOENT) an object that is
-        missing. The output is worthless then.
+        The bytes are hashed on the way: `CorruptError` names what is not as it was, `OSError` (ENOENT) an object that
+        is missing. The output is worthless then.
         """
         from lazarus._native.recipe import replay
 

@@ -46,8 +46,10 @@ class LayerStore:
         return rows.fetchone() is not None
 
     def find_by_blob(self, digest: Digest) -> DiffID | None:
-        """The layer that the stored form `digest` (compressed or not) inflates to, if it was read here before. The bytes of
-        that form may be gone: `content.has_blob(digest)` tells."""
+        """The layer that the stored form `digest` (compressed or not) inflates to, if it was read here before.
+
+        The bytes of that form may be gone: `content.has_blob(digest)` tells.
+        """
         row = (
             self.content.catalogue.read()
             .execute(
@@ -76,11 +78,11 @@ class LayerStore:
         """Reads one layer from `source_fd` into the lease's staging, in one pass; publish it with the lease.
 
         `offset` None reads a pipe, or a file from where it stands; `size` bytes are expected (None: to the end).
-        `compression` None looks at the magic. `blob`: "none", "keep" (the source's bytes), "gzip" or "zstd". `name` goes
-        into progress events and errors (default: the expected digest). Several threads may read layers into one lease.
+        `compression` None looks at the magic. `blob`: "none", "keep" (the source's bytes), "gzip" or "zstd". `name`
+        goes into progress events and errors (default: the expected digest). Several threads may share one lease.
 
-        Raises `CorruptError` when blob digest or diff ID are not the expected ones, what the native pass raises with the
-        layer's name before it, and `OSError`.
+        Raises `CorruptError` when blob digest or diff ID are not the expected ones, what the native pass raises with
+        the layer's name before it, and `OSError`.
         """
         from lazarus._native.ingest import ingest
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 def chain_id(diff_ids: Sequence[DiffID]) -> ChainID:
-    """The chain ID of a stack, lowest layer first (OCI image-spec, config.md, "Layer ChainID"). The specification has none
-    for no layers at all; here it is the digest of nothing."""
+    """The chain ID of a stack, lowest layer first (OCI image-spec, config.md, "Layer ChainID"). The specification has
+    none for no layers at all; here it is the digest of nothing."""
     import hashlib
 
     if not diff_ids:
@@ -34,8 +34,8 @@ def chain_id(diff_ids: Sequence[DiffID]) -> ChainID:
 
 
 class Stack:
-    """A merged index and the EROFS image of it, ready to be mounted. `layer_index_paths` are the indexes of `diff_ids`, in
-    that order: inline contents lie there."""
+    """A merged index and the EROFS image of it, ready to be mounted. `layer_index_paths` are the indexes of `diff_ids`,
+    in that order: inline contents lie there."""
 
     __slots__ = ("chain_id", "diff_ids", "directory", "image_path", "index_path", "layer_index_paths")
 
@@ -60,7 +60,7 @@ class Stack:
 
 
 class StackStore:
-    """Stacks by their layers. A stack's files are a cache: removed, torn by a power cut or corrupt, they are built again."""
+    """Stacks by their layers. A stack's files are a cache: removed or torn by a power cut, they are built again."""
 
     def __init__(self, content: ContentStore, layers: LayerStore) -> None:
         self.content = content
@@ -69,8 +69,8 @@ class StackStore:
     def open(self, diff_ids: Sequence[DiffID]) -> Stack:
         """The stack of these layers, lowest first; builds it when it is not there (milliseconds per 10,000 entries).
 
-        One that exists costs a row and two stats (about 100 us). No layers at all are an empty root. Raises `NotFoundError`
-        for a layer that is not in the store.
+        One that exists costs a row and two stats (about 100 us). No layers at all are an empty root. Raises
+        `NotFoundError` for a layer that is not in the store.
         """
         name = chain_id(diff_ids)
         paths = self.content.paths
@@ -90,7 +90,7 @@ class StackStore:
             boot = boot_id()
             if row["boot_id"] == boot:
                 return True
-            stack.index()
+            stack.index().close()
             if _digest(stack.image_path) != row["image_digest"]:
                 return False
         except (OSError, LazarusError):
@@ -108,7 +108,7 @@ class StackStore:
 
         for diff_id in stack.diff_ids:
             self.layers.get(diff_id)
-        with self.content.lease() as lease:
+        with self.content.lease("stack") as lease:
             directory = lease.new_directory("stack")
             merged, image = f"{directory}/index", f"{directory}/metadata.erofs"
             index.merge(list(stack.layer_index_paths), [diff_id.raw for diff_id in stack.diff_ids], merged)
