@@ -18,7 +18,7 @@ static struct image merged(const char *const *scripts)
 {
     struct lz_tree *tree = NULL;
     CHECK_EQ(lz_tree_new(NULL, &tree), 0);
-    for (uint8_t i = 0; scripts[i] != NULL; i++) {
+    for (size_t i = 0; scripts[i] != NULL; i++) {
         struct image image = layer(scripts[i]);
         uint8_t diff_id[32] = {[0] = (uint8_t)(i + 1)};
         CHECK_EQ(lz_tree_apply(tree, &image.index, diff_id, NULL), 0);
