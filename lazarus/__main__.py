@@ -1,0 +1,5 @@
+"""`python -m lazarus`: the command line."""
+
+from lazarus.cli import main
+
+main()

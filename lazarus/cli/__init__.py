@@ -1,0 +1,121 @@
+"""The command line: each verb is a call of the Python API and nothing more.
+
+    options.py      what verbs take: one table, read by a fast scanner and by argparse
+    run.py          create run start           (on the path that has to be fast: imports nothing that it can do without)
+    containers.py   ps exec stop kill wait rm logs rename inspect
+    files.py        diff commit cp export mount umount union
+    images.py       load save import images history tag rmi
+    system.py       system df|prune|info|check, version, completion
+    output.py       tables, sizes, ages, JSON          progress.py   bars, where there is a terminal
+
+Exit codes: 0; 1 an error, said in one line on stderr; 2 a wrong command line; for `run`, `exec` and `start -a` the
+container's own, or 125 (the engine failed), 126 (the command cannot be invoked), 127 (it was not found).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+# verb -> its module; summaries are with the verbs
+VERBS = {
+    **dict.fromkeys(("create", "run", "start"), "run"),
+    **dict.fromkeys(("ps", "exec", "stop", "kill", "wait", "rm", "logs", "rename", "inspect"), "containers"),
+    **dict.fromkeys(("diff", "commit", "cp", "export", "mount", "umount", "union"), "files"),
+    **dict.fromkeys(("load", "save", "import", "images", "history", "tag", "rmi"), "images"),
+    **dict.fromkeys(("system df", "system prune", "system info", "system check", "version", "completion"), "system"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. With `argv` (without the program's name) returns its exit code; without, the process ends so.
+
+    A process that ends here is not torn down piece by piece: that would take as long as mounting a container.
+    """
+    if argv is not None:
+        return command(argv)
+    try:
+        code = command(sys.argv[1:])
+    except SystemExit as ending:  # argparse: help, or a wrong command line
+        code = ending.code if isinstance(ending.code, int) else 1
+    return _leave(code)
+
+
+def command(argv: Sequence[str]) -> int:
+    """Finds the verb, opens the store, calls the verb's action; turns errors into one line and an exit code."""
+    root, words = _global_options(list(argv))
+    if words is None:
+        return _overview(argv)
+    name = f"{words[0]} {words[1]}" if words[0] == "system" and len(words) > 1 else words[0]
+    module = VERBS.get(name)
+    if module is None:
+        return _overview(argv)
+    from importlib import import_module
+
+    from lazarus.cli.options import Mistake, parse, usage_error
+
+    verb = import_module(f"lazarus.cli.{module}").VERBS[name]
+    arguments = parse(verb, words[len(name.split()) :])
+    try:
+        if not verb.needs_store:
+            return int(verb.action(None, arguments))
+        from lazarus.store import Store
+
+        with Store(root) as store:
+            return int(verb.action(store, arguments))
+    except Mistake as mistake:
+        return usage_error(verb, str(mistake))
+    except BrokenPipeError:
+        sys.stdout = None  # whoever read it has gone: nothing to flush, nothing to say
+        return 141
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        return _explain(error, verb.engine_code)
+
+
+def _global_options(words: list[str]) -> tuple[str | None, list[str] | None]:
+    """`--root DIR` before the verb. None for the words when there is no verb, or help is asked for."""
+    root = None
+    while words and words[0].startswith("-"):
+        option, separator, value = words.pop(0).partition("=")
+        if option == "--version":
+            return root, ["version"]
+        if option != "--root" or not (separator or words):
+            return root, None
+        root = value if separator else words.pop(0)
+    return root, words or None
+
+
+def _overview(argv: Sequence[str]) -> int:
+    """Help on the whole program, or the mistake in the command line."""
+    from lazarus.cli.overview import overview
+
+    return overview(argv)
+
+
+def _explain(error: Exception, engine_code: int) -> int:
+    from lazarus.errors import ContainerRuntimeError, LazarusError
+
+    if not isinstance(error, LazarusError | OSError):
+        raise error
+    if isinstance(error, OSError):
+        names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+        text = ": ".join([*names, error.strerror or str(error)])
+    else:
+        text = str(error)
+    text = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)
+    sys.stderr.write(f"lazarus: {text}\n")
+    return error.exit_code if isinstance(error, ContainerRuntimeError) and engine_code != 1 else engine_code
+
+
+def _leave(code: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            code = code or 1
+    os._exit(code)

@@ -1,0 +1,205 @@
+"""`diff`, `commit`, `cp`, `export`, `mount`, `umount`, `union`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import SimpleNamespace
+from typing import IO, TYPE_CHECKING
+
+from lazarus.cli.containers import CONTAINER, CONTAINERS, each
+from lazarus.cli.options import Mistake, Option, Verb, Word, truth
+from lazarus.cli.output import FORMAT, print_json
+
+if TYPE_CHECKING:
+    from lazarus.store import Store
+
+
+def binary_output(path: str) -> IO[bytes]:
+    """A file for writing, or standard output for `-`, which must not be a terminal."""
+    if path != "-":
+        return open(path, "wb")
+    if sys.stdout.isatty():
+        raise Mistake("refusing to write an archive to a terminal; use -o FILE or redirect")
+    return os.fdopen(os.dup(1), "wb")
+
+
+def diff(store: Store, arguments: SimpleNamespace) -> int:
+    """Lines `A /path`, `C /path`, `D /path`."""
+    changes = store.containers.get(arguments.container).diff()
+    if arguments.format == "json":
+        print_json(
+            [
+                {
+                    "change": change.change,
+                    "path": os.fsdecode(change.path),
+                    "kind": change.kind,
+                    "content": change.content,
+                    "size": change.size,
+                }
+                for change in changes
+            ]
+        )
+        return 0
+    sys.stdout.flush()
+    sys.stdout.buffer.write(b"".join(b"%s %s\n" % (change.change.encode(), change.path) for change in changes))
+    return 0
+
+
+def commit(store: Store, arguments: SimpleNamespace) -> int:
+    """An image of what a container has changed; prints its ID."""
+    image = store.containers.get(arguments.container).commit(
+        arguments.reference,
+        changes=arguments.change,
+        message=arguments.message,
+        author=arguments.author,
+        compression=arguments.compression,
+        pause=arguments.pause,
+    )
+    print(image.id)
+    return 0
+
+
+def cp(store: Store, arguments: SimpleNamespace) -> int:
+    """Between a container and the host."""
+    source_name, source = _split(arguments.source)
+    target_name, target = _split(arguments.target)
+    if (source_name is None) == (target_name is None):
+        raise Mistake("one of SOURCE and TARGET must be CONTAINER:PATH, the other a path of the host or -")
+    if target_name is not None:
+        container = store.containers.get(target_name)
+        container.copy_in(sys.stdin.buffer if source == "-" else source, target, archive=arguments.archive)
+        return 0
+    container = store.containers.get(source_name or "")
+    if target != "-":
+        container.copy_out(source, target, archive=arguments.archive)
+        return 0
+    with binary_output("-") as out:
+        container.copy_out(source, out, archive=arguments.archive)
+    return 0
+
+
+def _split(text: str) -> tuple[str | None, str]:
+    """CONTAINER:PATH, or a path of the host (one that begins with / or . never names a container)."""
+    name, separator, path = text.partition(":")
+    if not separator or not name or text.startswith(("/", ".")):
+        return None, text
+    return name, path or "/"
+
+
+def export(store: Store, arguments: SimpleNamespace) -> int:
+    """All files of a container as one tar."""
+    container = store.containers.get(arguments.container)
+    with binary_output(arguments.output) as out:
+        container.export(out)
+    return 0
+
+
+def mount(store: Store, arguments: SimpleNamespace) -> int:
+    """Mounts containers and prints the paths; without arguments, lists what is mounted."""
+    if arguments.containers:
+        return each(store, arguments.containers, lambda container: container.mount())
+    for container in store.containers.list(all=True):
+        if os.path.ismount(container.rootfs):
+            print(f"{container.id[:12]}   {container.name}   {container.rootfs}")
+    return 0
+
+
+def umount(store: Store, arguments: SimpleNamespace) -> int:
+    """Unmounts containers."""
+    return each(store, arguments.containers, lambda container: container.unmount())
+
+
+def union(_store: None, arguments: SimpleNamespace) -> int:
+    """Directories of the host over one another."""
+    from lazarus.mounts.union import union as unite
+
+    lowers = [part for part in arguments.lowers.split(":") if part]
+    unite(lowers, arguments.target, upper=arguments.upper, work=arguments.work)
+    return 0
+
+
+_COMMIT_OPTIONS = (
+    Option(("-m", "--message"), "message", "comment in the image's history", "TEXT", default=""),
+    Option(("-a", "--author"), "author", "author of the image", "NAME", default=""),
+    Option(
+        ("-c", "--change"), "change", "a Dockerfile instruction for its config: CMD, ENV, ...", "INSTRUCTION", many=True
+    ),
+    Option(
+        ("--compression",),
+        "compression",
+        "of the layer: gzip (the default), zstd, none",
+        "KIND",
+        default="gzip",
+        choices=("gzip", "zstd", "none"),
+    ),
+    Option(
+        ("-p", "--pause"),
+        "pause",
+        "false: do not freeze a running container meanwhile",
+        "true|false",
+        default=True,
+        kind=truth,
+    ),
+    Option(("-q", "--quiet"), "quiet", "accepted for the sake of scripts: nothing but the ID is printed anyway"),
+)
+_ARCHIVE = Option(("-a", "--archive"), "archive", "keep owners (else: root in the container, the caller on the host)")
+
+VERBS = {
+    verb.name: verb
+    for verb in (
+        Verb(
+            "diff",
+            "list what a container has changed in its image's files",
+            diff,
+            (CONTAINER,),
+            (FORMAT,),
+            "A added, C changed, D deleted.",
+        ),
+        Verb(
+            "commit",
+            "make an image from what a container has changed; prints its ID",
+            commit,
+            (CONTAINER, Word("reference", "REFERENCE", "name for the image", "?")),
+            _COMMIT_OPTIONS,
+            "The same changes give the same layer. $SOURCE_DATE_EPOCH sets the time of the image\nand is the latest of any file.",
+        ),
+        Verb(
+            "cp",
+            "copy between a container and the host",
+            cp,
+            (
+                Word("source", "SOURCE", "CONTAINER:PATH or PATH; DIR/. is what is in it; - a tar from standard input"),
+                Word("target", "TARGET", "CONTAINER:PATH or PATH; - writes a tar to standard output"),
+            ),
+            (_ARCHIVE,),
+        ),
+        Verb(
+            "export",
+            "write all files of a container as a tar",
+            export,
+            (CONTAINER,),
+            (Option(("-o", "--output"), "output", "file to write (default: standard output)", "FILE", default="-"),),
+        ),
+        Verb(
+            "mount",
+            "mount root file systems of containers; prints the paths",
+            mount,
+            (CONTAINERS._replace(amount="*"),),
+            (),
+            "Without arguments: lists what is mounted.",
+        ),
+        Verb("umount", "unmount root file systems of containers", umount, (CONTAINERS,)),
+        Verb(
+            "union",
+            "mount directories of the host over one another",
+            union,
+            (Word("lowers", "A:B:C", "lower directories, topmost first"), Word("target", "TARGET", "where to mount")),
+            (
+                Option(("--upper",), "upper", "writable directory on top of all", "DIR"),
+                Option(("--work",), "work", "empty directory on the same file system as the upper", "DIR"),
+            ),
+            needs_store=False,
+        ),
+    )
+}

@@ -1,0 +1,280 @@
+"""`load`, `save`, `import`, `images`, `history`, `tag`, `rmi`."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import IO, TYPE_CHECKING, Any
+
+from lazarus.cli.options import Mistake, Option, Verb, Word
+from lazarus.cli.output import FORMAT, NO_TRUNC, QUIET, age, print_json, print_table, short, size
+from lazarus.cli.progress import progress_bars
+
+if TYPE_CHECKING:
+    from lazarus.images import Image
+    from lazarus.store import Store
+    from lazarus.terms import Limits
+
+FORMATS = ("oci-archive", "oci-dir", "docker-archive")
+_UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+def byte_count(text: str) -> int:
+    """`500`, `20k`, `3.5G`: decimal multiples of bytes. `ValueError`."""
+    number = text.lower().removesuffix("b")
+    factor = _UNITS.get(number[-1:], 1)
+    count = int(float(number[:-1] if factor > 1 else number) * factor)
+    if count < 0:
+        raise ValueError(text)
+    return count
+
+
+def _limits(arguments: SimpleNamespace) -> Limits | None:
+    from lazarus.terms import Limits
+
+    given = {
+        "max_tar_size": arguments.max_tar_size,
+        "max_file_size": arguments.max_file_size,
+        "max_entries": arguments.max_entries,
+        "max_ratio": arguments.max_ratio,
+    }
+    return Limits(**given) if any(given.values()) else None
+
+
+def _binary_input(path: str | None) -> str | IO[bytes]:
+    """A path as it is; standard input for None and `-`."""
+    if path not in (None, "-"):
+        return path or ""
+    if sys.stdin.isatty():
+        raise Mistake("nothing to read: give a file, or redirect standard input")
+    return sys.stdin.buffer
+
+
+def load(store: Store, arguments: SimpleNamespace) -> int:
+    """Brings the images of an archive into the store."""
+    with progress_bars(not arguments.quiet) as progress:
+        images = store.images.load(
+            _binary_input(arguments.input),
+            platform=arguments.platform,
+            keep_blobs=not arguments.drop_blobs,
+            limits=_limits(arguments),
+            progress=progress,
+        )
+    for image in images:
+        print(f"Loaded image: {', '.join(image.names) or image.id}")
+    return 0
+
+
+def save(store: Store, arguments: SimpleNamespace) -> int:
+    """Writes images to an archive or a directory."""
+    from lazarus.cli.files import binary_output
+
+    with progress_bars(not arguments.quiet) as progress:
+        if arguments.output == "-" and arguments.format != "oci-dir":
+            with binary_output("-") as out:
+                store.images.save(arguments.images, out, format=arguments.format, progress=progress)
+        else:
+            if arguments.output == "-":
+                raise Mistake("--format oci-dir needs -o DIRECTORY")
+            store.images.save(arguments.images, arguments.output, format=arguments.format, progress=progress)
+    return 0
+
+
+def import_(store: Store, arguments: SimpleNamespace) -> int:
+    """An image of one layer from the tar of a root file system; prints its ID."""
+    source = _binary_input(arguments.file)
+    options: dict[str, Any] = {
+        "changes": arguments.change,
+        "message": arguments.message,
+        "platform": arguments.platform,
+    }
+    if isinstance(source, str):
+        with open(source, "rb") as file:
+            image = store.images.import_(file, arguments.reference, **options)
+    else:
+        image = store.images.import_(source, arguments.reference, **options)
+    print(image.id)
+    return 0
+
+
+def _repository_and_tag(reference: str) -> tuple[str, str]:
+    """`registry:5000/name:tag` in two; "<none>" for what is missing."""
+    name, _, _digest = reference.partition("@")
+    repository, colon, tag = name.rpartition(":")
+    return (repository, tag) if colon and "/" not in tag else (name or "<none>", "<none>")
+
+
+def images(store: Store, arguments: SimpleNamespace) -> int:
+    """The images, one row for each name."""
+    found = store.images.list()
+    if arguments.reference:
+        wanted = arguments.reference
+        found = [
+            image for image in found if any(wanted in (name, _repository_and_tag(name)[0]) for name in image.names)
+        ]
+    if not arguments.all:
+        found = [image for image in found if image.names] + [image for image in found if not image.names]
+    if arguments.quiet:
+        for image in found:
+            print(short(image.id, arguments.no_trunc))
+    elif arguments.format == "json":
+        print_json([_as_json(image) for image in found])
+    else:
+        rows = [
+            (
+                *_repository_and_tag(name),
+                short(image.id, arguments.no_trunc),
+                age(image.created),
+                size(image.size),
+            )
+            for image in found
+            for name in (image.names or ("<none>",))
+        ]
+        print_table(("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"), rows)
+    return 0
+
+
+def _as_json(image: Image) -> dict[str, Any]:
+    return {
+        "Id": image.id,
+        "Names": list(image.names),
+        "Digest": str(image.digest),
+        "Created": int(image.created),
+        "Size": image.size,
+        "ChainId": str(image.chain_id),
+        "Layers": [str(diff_id) for diff_id in image.diff_ids],
+    }
+
+
+def history(store: Store, arguments: SimpleNamespace) -> int:
+    """How an image came to be, the newest step first."""
+    steps = store.images.get(arguments.image).history()
+    if arguments.format == "json":
+        print_json(steps)
+        return 0
+    rows = [
+        (
+            str(step.get("created", ""))[:19].replace("T", " "),
+            _shortened(str(step.get("created_by", "")), arguments.no_trunc),
+            size(step.get("size", 0)),
+            str(step.get("comment", "")),
+        )
+        for step in steps
+    ]
+    print_table(("CREATED", "CREATED BY", "SIZE", "COMMENT"), rows)
+    return 0
+
+
+def _shortened(text: str, no_trunc: bool) -> str:
+    return text if no_trunc or len(text) <= 60 else f"{text[:59]}…"
+
+
+def tag(store: Store, arguments: SimpleNamespace) -> int:
+    """One more name for an image."""
+    store.images.tag(store.images.get(arguments.image), arguments.reference)
+    return 0
+
+
+def rmi(store: Store, arguments: SimpleNamespace) -> int:
+    """Removes names, and images that have none left."""
+    from lazarus.errors import LazarusError, NotFoundError
+
+    failures = 0
+    for name in arguments.images:
+        try:
+            for line in store.images.remove(name, force=arguments.force):
+                print(line)
+        except NotFoundError as error:
+            if not arguments.force:
+                failures += 1
+                sys.stderr.write(f"lazarus: {error}\n")
+        except LazarusError as error:
+            failures += 1
+            sys.stderr.write(f"lazarus: {error}\n")
+    return 1 if failures else 0
+
+
+_IMAGE = Word("image", "IMAGE", "a reference, or an ID or the beginning of one")
+_IMAGES = Word("images", "IMAGE", "a reference, or an ID or the beginning of one", "+")
+_PLATFORM = Option(
+    ("--platform",), "platform", "which image of an index of platforms (default: this host's)", "OS/ARCH[/VARIANT]"
+)
+_CHANGE = Option(
+    ("-c", "--change"), "change", "a Dockerfile instruction for its config: CMD, ENV, ...", "INSTRUCTION", many=True
+)
+_NO_BARS = Option(("-q", "--quiet"), "quiet", "draw no progress bars")
+_LOAD_OPTIONS = (
+    Option(("-i", "--input"), "input", "archive or OCI layout directory (default: standard input)", "FILE"),
+    _PLATFORM,
+    _NO_BARS,
+    Option(
+        ("--drop-blobs",),
+        "drop_blobs",
+        "do not keep layers as they came: half the disk; saved ones are compressed anew",
+    ),
+    Option(
+        ("--max-tar-size",), "max_tar_size", "refuse layers that unpack to more", "BYTES", default=0, kind=byte_count
+    ),
+    Option(("--max-file-size",), "max_file_size", "refuse larger files", "BYTES", default=0, kind=byte_count),
+    Option(("--max-entries",), "max_entries", "refuse layers with more entries", "COUNT", default=0, kind=int),
+    Option(
+        ("--max-ratio",),
+        "max_ratio",
+        "refuse layers that are compressed more than this many times",
+        "COUNT",
+        default=0,
+        kind=int,
+    ),
+)
+
+VERBS = {
+    verb.name: verb
+    for verb in (
+        Verb(
+            "load",
+            "bring the images of an OCI archive, OCI layout or docker-archive into the store",
+            load,
+            (),
+            _LOAD_OPTIONS,
+        ),
+        Verb(
+            "save",
+            "write images to an archive or directory that any other tool reads",
+            save,
+            (_IMAGES,),
+            (
+                Option(
+                    ("-o", "--output"), "output", "file or directory (default: standard output)", "FILE", default="-"
+                ),
+                Option(("--format",), "format", "|".join(FORMATS), "FORMAT", default="oci-archive", choices=FORMATS),
+                _NO_BARS,
+            ),
+        ),
+        Verb(
+            "import",
+            "make an image of one layer from the tar of a root file system; prints its ID",
+            import_,
+            (
+                Word("file", "FILE", "the tar, plain, gzip or zstd; - for standard input"),
+                Word("reference", "REFERENCE", "name for the image", "?"),
+            ),
+            (_CHANGE, Option(("-m", "--message"), "message", "comment in its history", "TEXT", default=""), _PLATFORM),
+        ),
+        Verb(
+            "images",
+            "list images",
+            images,
+            (Word("reference", "REFERENCE", "only this name, with or without a tag", "?"),),
+            (Option(("-a", "--all"), "all", "in the order in which they came"), QUIET, NO_TRUNC, FORMAT),
+        ),
+        Verb("history", "show how an image came to be", history, (_IMAGE,), (NO_TRUNC, FORMAT)),
+        Verb("tag", "give an image one more name", tag, (_IMAGE, Word("reference", "REFERENCE", "the new name"))),
+        Verb(
+            "rmi",
+            "remove names of images, and images that have none left",
+            rmi,
+            (_IMAGES,),
+            (Option(("-f", "--force"), "force", "also when containers use it; a missing one is no error"),),
+        ),
+    )
+}

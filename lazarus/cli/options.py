@@ -1,0 +1,206 @@
+"""What a verb takes, as a table, and two readers of it.
+
+Importing argparse and building a parser costs 6 ms, a quarter of a whole `run`. So a small scanner reads the command
+line straight from the table; whatever it does not understand (a mistake, `--help`) goes to an argparse parser made from
+the same table, which has the last word and writes all messages. `tests/test_cli_options.py` holds the two to one
+another.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import argparse
+
+    from lazarus.store import Store
+
+PROGRAM = "lazarus"
+
+
+class Option(NamedTuple):
+    """One option. Without `metavar` it is a switch; `many` collects a list; `kind` converts (ValueError: a mistake)."""
+
+    flags: tuple[str, ...]
+    dest: str
+    help: str
+    metavar: str = ""
+    many: bool = False
+    default: Any = None
+    choices: tuple[str, ...] = ()
+    kind: Callable[[str], Any] | None = None
+
+
+class Word(NamedTuple):
+    """A positional argument. `amount` is "" (one), "?", "*", "+", or "..." (all that follows, options too)."""
+
+    dest: str
+    metavar: str
+    help: str
+    amount: str = ""
+
+
+class Verb(NamedTuple):
+    """A verb: what it takes and what it does.
+
+    `action(store, arguments)` returns the exit code; `store` is None for a verb that needs none. `engine_code` is the
+    exit code when the engine fails, not the command in the container.
+    """
+
+    name: str
+    summary: str
+    action: Callable[..., int]
+    words: tuple[Word, ...] = ()
+    options: tuple[Option, ...] = ()
+    details: str = ""
+    needs_store: bool = True
+    engine_code: int = 1
+
+
+class Mistake(Exception):
+    """The command line is wrong in a way that only the verb can see: the message, the usage, exit code 2."""
+
+
+def truth(text: str) -> bool:
+    """`true`, `false`, `1`, `0`."""
+    if text.lower() in ("true", "1"):
+        return True
+    if text.lower() in ("false", "0"):
+        return False
+    raise ValueError(text)
+
+
+def parse(verb: Verb, argv: Sequence[str]) -> SimpleNamespace:
+    """The arguments of a verb. Ends the program, as argparse does, with help or a usage error."""
+    found = scan(verb, argv)
+    return found if found is not None else parse_slowly(verb, argv)
+
+
+def parse_slowly(verb: Verb, argv: Sequence[str]) -> SimpleNamespace:
+    """parse() by argparse alone."""
+    parser = build_parser(verb)
+    found = SimpleNamespace(**vars(parser.parse_args(list(argv))))
+    for option in verb.options:
+        if option.many and getattr(found, option.dest) is None:
+            setattr(found, option.dest, [])
+    return found
+
+
+def scan(verb: Verb, argv: Sequence[str]) -> SimpleNamespace | None:
+    """parse() without argparse; None for anything out of the ordinary."""
+    values: dict[str, Any] = {
+        option.dest: [] if option.many else (option.default if option.metavar else bool(option.default))
+        for option in verb.options
+    }
+    by_flag = {flag: option for option in verb.options for flag in option.flags}
+    words: list[str] = []
+    before_rest = len(verb.words) - 1 if verb.words and verb.words[-1].amount == "..." else sys.maxsize
+    queue = list(argv)
+    while queue:
+        text = queue.pop(0)
+        if text == "--" and len(words) < before_rest:
+            words += queue
+            break
+        if not text.startswith("-") or text == "-":
+            words.append(text)
+            if len(words) >= before_rest:
+                words += queue
+                break
+        elif not _take_option(text, queue, by_flag, values):
+            return None
+    return SimpleNamespace(**values) if _take_words(verb, words, values) else None
+
+
+def _take_option(text: str, queue: list[str], by_flag: dict[str, Option], values: dict[str, Any]) -> bool:
+    if text.startswith("--"):
+        flag, separator, value = text.partition("=")
+        option = by_flag.get(flag)
+        if option is None:
+            return False
+        if not option.metavar:
+            return _set(option, value if separator else "true", values)
+        if not separator:
+            if not queue or (queue[0].startswith("-") and queue[0] != "-"):
+                return False
+            value = queue.pop(0)
+        return _set(option, value, values)
+    letters = text[1:]
+    while letters:
+        option, letters = by_flag.get(f"-{letters[0]}"), letters[1:]
+        if option is None or letters.startswith("="):
+            return False
+        if option.metavar:
+            if not letters and (not queue or (queue[0].startswith("-") and queue[0] != "-")):
+                return False
+            return _set(option, letters or queue.pop(0), values)
+        _set(option, "true", values)
+    return True
+
+
+def _set(option: Option, text: str, values: dict[str, Any]) -> bool:
+    try:
+        value = option.kind(text) if option.kind else (text if option.metavar else truth(text))
+    except ValueError:
+        return False
+    if option.choices and value not in option.choices:
+        return False
+    if option.many:
+        values[option.dest].append(value)
+    else:
+        values[option.dest] = value
+    return True
+
+
+def _take_words(verb: Verb, words: list[str], values: dict[str, Any]) -> bool:
+    needed = sum(word.amount in ("", "+") for word in verb.words)
+    spare = len(words) - needed
+    if spare < 0:
+        return False
+    for word in verb.words:
+        if word.amount == "":
+            values[word.dest] = words.pop(0)
+        elif word.amount == "?":
+            values[word.dest] = words.pop(0) if spare > 0 else None
+            spare -= spare > 0
+        else:
+            taken = spare + (word.amount == "+")
+            values[word.dest], words, spare = words[:taken], words[taken:], 0
+    return not words
+
+
+def build_parser(verb: Verb) -> argparse.ArgumentParser:
+    """The same table as an argparse parser."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} {verb.name}",
+        description=f"{verb.summary[0].upper()}{verb.summary[1:]}.",
+        epilog=verb.details or None,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for option in verb.options:
+        settings: dict[str, Any] = {"dest": option.dest, "help": option.help.replace("%", "%%")}
+        if option.metavar:
+            settings |= {"metavar": option.metavar, "default": None if option.many else option.default}
+            settings |= {"action": "append" if option.many else "store", "choices": option.choices or None}
+            settings["type"] = option.kind or str
+        else:
+            settings["action"] = "store_true"
+        parser.add_argument(*option.flags, **settings)
+    for word in verb.words:
+        count = {"": None, "...": argparse.REMAINDER}.get(word.amount, word.amount)
+        parser.add_argument(word.dest, metavar=word.metavar, help=word.help.replace("%", "%%"), nargs=count)
+    return parser
+
+
+def usage_error(verb: Verb, message: str) -> int:
+    """Writes the usage and the message; the exit code for a wrong command line."""
+    sys.stderr.write(f"{build_parser(verb).format_usage()}{PROGRAM} {verb.name}: {message}\n")
+    return 2
+
+
+Action = Callable[["Store", SimpleNamespace], int]

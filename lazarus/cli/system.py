@@ -1,0 +1,163 @@
+"""`system df`, `system prune`, `system info`, `system check`, `version`, `completion`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from lazarus.cli.options import PROGRAM, Option, Verb, Word
+from lazarus.cli.output import FORMAT, print_json, print_table, size
+
+if TYPE_CHECKING:
+    import argparse
+
+    from lazarus.store import Store
+
+_ROOMS = ("blobs", "layers", "objects", "stacks", "containers", "volumes", "staging", "trash", "total")
+
+
+def df(store: Store, arguments: SimpleNamespace) -> int:
+    """What the store holds and how much disk it uses."""
+    usage = store.system_df()
+    if arguments.format == "json":
+        print_json(usage)
+        return 0
+    rows = [
+        (name, str(usage[name]["count"]), size(usage[name]["bytes"]), size(usage[name]["allocated"]))
+        for name in _ROOMS
+        if name in usage
+    ]
+    print_table(("WHAT", "COUNT", "SIZE", "ON DISK"), rows)
+    print(f"\nreclaimable: {size(usage['reclaimable'])}")
+    return 0
+
+
+def prune(store: Store, arguments: SimpleNamespace) -> int:
+    """Removes what nothing needs."""
+    removed = store.prune(all_images=arguments.all, containers=arguments.containers, dry_run=arguments.dry_run)
+    if arguments.format == "json":
+        print_json(removed._asdict())
+        return 0
+    counts = ", ".join(f"{count} {name}" for name, count in removed._asdict().items() if name != "bytes")
+    print(f"{'would remove' if arguments.dry_run else 'removed'}: {counts}; {size(removed.bytes)}")
+    return 0
+
+
+def info(store: Store, arguments: SimpleNamespace) -> int:
+    """The store, the machine, and what containers are run with."""
+    from lazarus import __version__
+    from lazarus.errors import LazarusError
+    from lazarus.runtime.crun import Runtime, cgroup_layout
+
+    try:
+        runtime = Runtime()
+        program, cgroups = runtime.path, "yes" if runtime.manages_cgroups else "no"
+    except LazarusError as error:
+        program, cgroups = str(error), "no"
+    system = os.uname()
+    facts: dict[str, Any] = {
+        "Version": __version__,
+        "Root": store.paths.root,
+        "Images": len(store.images.list()),
+        "Containers": len(store.containers.list(all=True)),
+        "Running": len(store.containers.list()),
+        "Kernel": f"{system.sysname} {system.release}",
+        "Architecture": system.machine,
+        "Runtime": program,
+        "CgroupLayout": cgroup_layout(),
+        "CgroupsForContainers": cgroups,
+    }
+    if arguments.format == "json":
+        print_json(facts)
+    else:
+        for name, value in facts.items():
+            print(f"{name}: {value}")
+    return 0
+
+
+def check(store: Store, arguments: SimpleNamespace) -> int:
+    """Reads everything and compares it with its digests; exit code 1 when something is wrong."""
+    problems = 0
+    for problem in store.check(repair=arguments.repair):
+        problems += 1
+        print(f"{problem.text}{' (taken out of the way)' if problem.repaired else ''}")
+    print(f"{problems} problem{'' if problems == 1 else 's'}")
+    return 1 if problems else 0
+
+
+def version(_store: None, arguments: SimpleNamespace) -> int:
+    """The version."""
+    from lazarus import __version__
+
+    if arguments.format == "json":
+        print_json({"Version": __version__, "Python": sys.version.split()[0]})
+    else:
+        print(f"{PROGRAM} {__version__}")
+    return 0
+
+
+def completion(_store: None, arguments: SimpleNamespace) -> int:
+    """A completion script for a shell, by shtab."""
+    try:
+        import shtab  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    except ImportError:
+        sys.stderr.write(f"{PROGRAM}: completion needs shtab, which is not installed (pip install shtab)\n")
+        return 1
+    print(shtab.complete(whole_parser(), shell=arguments.shell))
+    return 0
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """All verbs as one argparse parser; only completion needs it."""
+    import argparse
+
+    from lazarus.cli.options import build_parser
+    from lazarus.cli.overview import all_verbs
+
+    parser = argparse.ArgumentParser(prog=PROGRAM)
+    parser.add_argument("--root", metavar="DIR", help="the store")
+    verbs = parser.add_subparsers(metavar="VERB")
+    system = verbs.add_parser("system", help="the store").add_subparsers(metavar="WORD")
+    for name, verb in all_verbs().items():
+        group, _, word = name.rpartition(" ")
+        (system if group else verbs).add_parser(word, help=verb.summary, parents=[build_parser(verb)], add_help=False)
+    return parser
+
+
+VERBS = {
+    verb.name: verb
+    for verb in (
+        Verb("system df", "show what the store holds and how much disk it uses", df, (), (FORMAT,)),
+        Verb(
+            "system prune",
+            "remove images without a name, and everything that nothing needs",
+            prune,
+            (),
+            (
+                Option(("-a", "--all"), "all", "also images that have a name but no container"),
+                Option(("--containers",), "containers", "first remove every container that is not running"),
+                Option(("-n", "--dry-run"), "dry_run", "only say what nothing needs"),
+                Option(("-f", "--force"), "force", "accepted for the sake of scripts: nothing is asked anyway"),
+                FORMAT,
+            ),
+        ),
+        Verb("system info", "show the store, the machine, and what containers are run with", info, (), (FORMAT,)),
+        Verb(
+            "system check",
+            "read everything in the store and compare it with its digests",
+            check,
+            (),
+            (Option(("--repair",), "repair", "take what is broken out of the way; loading the image again heals it"),),
+        ),
+        Verb("version", "print the version", version, (), (FORMAT,), needs_store=False),
+        Verb(
+            "completion",
+            "print a completion script for a shell",
+            completion,
+            (Word("shell", "SHELL", "bash, zsh or tcsh"),),
+            needs_store=False,
+        ),
+    )
+}
