@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from types import SimpleNamespace
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from lazarus.cli.containers import CONTAINER, CONTAINERS, each
 from lazarus.cli.options import Mistake, Option, Verb, Word, truth
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lazarus.store import Store
 
 
-def binary_output(path: str) -> IO[bytes]:
+def binary_output(path: str) -> BinaryIO:
     """A file for writing, or standard output for `-`, which must not be a terminal."""
     if path != "-":
         return open(path, "wb")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from types import SimpleNamespace
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lazarus.cli.options import Mistake, Option, Verb, Word
 from lazarus.cli.output import FORMAT, NO_TRUNC, QUIET, age, print_json, print_table, short, size
@@ -41,7 +41,7 @@ def _limits(arguments: SimpleNamespace) -> Limits | None:
     return Limits(**given) if any(given.values()) else None
 
 
-def _binary_input(path: str | None) -> str | IO[bytes]:
+def _binary_input(path: str | None) -> str | BinaryIO:
     """A path as it is; standard input for None and `-`."""
     if path not in (None, "-"):
         return path or ""
@@ -82,17 +82,16 @@ def save(store: Store, arguments: SimpleNamespace) -> int:
 
 def import_(store: Store, arguments: SimpleNamespace) -> int:
     """An image of one layer from the tar of a root file system; prints its ID."""
-    source = _binary_input(arguments.file)
-    options: dict[str, Any] = {
-        "changes": arguments.change,
-        "message": arguments.message,
-        "platform": arguments.platform,
-    }
-    if isinstance(source, str):
-        with open(source, "rb") as file:
-            image = store.images.import_(file, arguments.reference, **options)
-    else:
-        image = store.images.import_(source, arguments.reference, **options)
+    with progress_bars(not arguments.quiet) as progress:
+        image = store.images.import_(
+            _binary_input(arguments.file),
+            arguments.reference,
+            changes=arguments.change,
+            message=arguments.message,
+            platform=arguments.platform,
+            limits=_limits(arguments),
+            progress=progress,
+        )
     print(image.id)
     return 0
 
@@ -150,14 +149,14 @@ def history(store: Store, arguments: SimpleNamespace) -> int:
     """How an image came to be, the newest step first."""
     steps = store.images.get(arguments.image).history()
     if arguments.format == "json":
-        print_json(steps)
+        print_json([step._asdict() for step in steps])
         return 0
     rows = [
         (
-            str(step.get("created", ""))[:19].replace("T", " "),
-            _shortened(str(step.get("created_by", "")), arguments.no_trunc),
-            size(step.get("size", 0)),
-            str(step.get("comment", "")),
+            step.created[:19].replace("T", " "),
+            _shortened(step.created_by, arguments.no_trunc),
+            size(step.size),
+            step.comment,
         )
         for step in steps
     ]
@@ -171,7 +170,7 @@ def _shortened(text: str, no_trunc: bool) -> str:
 
 def tag(store: Store, arguments: SimpleNamespace) -> int:
     """One more name for an image."""
-    store.images.tag(store.images.get(arguments.image), arguments.reference)
+    store.images.tag(arguments.image, arguments.reference)
     return 0
 
 
@@ -182,8 +181,11 @@ def rmi(store: Store, arguments: SimpleNamespace) -> int:
     failures = 0
     for name in arguments.images:
         try:
-            for line in store.images.remove(name, force=arguments.force):
-                print(line)
+            removed = store.images.remove(name, force=arguments.force)
+            for untagged in removed.untagged:
+                print(f"Untagged: {untagged}")
+            for deleted in removed.deleted:
+                print(f"Deleted: {deleted}")
         except NotFoundError as error:
             if not arguments.force:
                 failures += 1
@@ -203,28 +205,22 @@ _CHANGE = Option(
     ("-c", "--change"), "change", "a Dockerfile instruction for its config: CMD, ENV, ...", "INSTRUCTION", many=True
 )
 _NO_BARS = Option(("-q", "--quiet"), "quiet", "draw no progress bars")
-_LOAD_OPTIONS = (
-    Option(("-i", "--input"), "input", "archive or OCI layout directory (default: standard input)", "FILE"),
-    _PLATFORM,
-    _NO_BARS,
-    Option(
-        ("--drop-blobs",),
-        "drop_blobs",
-        "do not keep layers as they came: half the disk; saved ones are compressed anew",
-    ),
+_LIMITS = (
     Option(
         ("--max-tar-size",), "max_tar_size", "refuse layers that unpack to more", "BYTES", default=0, kind=byte_count
     ),
     Option(("--max-file-size",), "max_file_size", "refuse larger files", "BYTES", default=0, kind=byte_count),
     Option(("--max-entries",), "max_entries", "refuse layers with more entries", "COUNT", default=0, kind=int),
+    Option(("--max-ratio",), "max_ratio", "refuse layers that grow more than this", "TIMES", default=0, kind=int),
+)
+_LOAD_OPTIONS = (
+    Option(("-i", "--input"), "input", "archive or OCI layout directory (default: standard input)", "FILE"),
+    _PLATFORM,
+    _NO_BARS,
     Option(
-        ("--max-ratio",),
-        "max_ratio",
-        "refuse layers that are compressed more than this many times",
-        "COUNT",
-        default=0,
-        kind=int,
+        ("--drop-blobs",), "drop_blobs", "do not keep compressed layers as they came: less disk, another digest on save"
     ),
+    *_LIMITS,
 )
 
 VERBS = {
@@ -258,7 +254,13 @@ VERBS = {
                 Word("file", "FILE", "the tar, plain, gzip or zstd; - for standard input"),
                 Word("reference", "REFERENCE", "name for the image", "?"),
             ),
-            (_CHANGE, Option(("-m", "--message"), "message", "comment in its history", "TEXT", default=""), _PLATFORM),
+            (
+                _CHANGE,
+                Option(("-m", "--message"), "message", "comment in its history", "TEXT", default=""),
+                _PLATFORM,
+                _NO_BARS,
+                *_LIMITS,
+            ),
         ),
         Verb(
             "images",

@@ -64,7 +64,7 @@ class Containers:
         Raises `NotFoundError` (image), `ConflictError` (name), `FormatError`, `ContainerRuntimeError` (no command).
         """
         found = self.store.images.get(image) if isinstance(image, str) else image
-        config = found.config.raw.get("config") or {}
+        config = found.config.config
         if network not in NETWORKS:
             raise FormatError(f"network {network!r:.40}: not one of {', '.join(NETWORKS)}")
         args = command_line(config, command, entrypoint)

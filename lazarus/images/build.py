@@ -1,0 +1,150 @@
+"""New images: a base's documents with one more layer, or none with a first one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lazarus.images import changes as instructions
+from lazarus.oci import media, platforms
+from lazarus.oci.documents import write_manifest
+from lazarus.oci.references import parse_tag
+from lazarus.oci.strict_json import dumps
+from lazarus.terms import Descriptor, DiffID, Digest, Platform
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from lazarus.content.content import StagedBlob
+    from lazarus.content.lease import Lease
+    from lazarus.content.staged import StagedLayer
+    from lazarus.images.image import Image
+    from lazarus.store import Store
+
+
+class NewImage:
+    """An image on its way into the catalogue: its documents and layers, and the names that it gets."""
+
+    def __init__(
+        self,
+        manifest: StagedBlob,
+        config_digest: Digest,
+        media_type: str,
+        layers: Sequence[tuple[DiffID, Digest]],
+        *,
+        created: float,
+        size: int,
+        names: Sequence[str],
+    ) -> None:
+        self.manifest = manifest
+        self.config_digest = config_digest
+        self.media_type = media_type
+        self.layers = layers
+        self.created = created
+        self.size = size
+        self.names = names
+
+    def insert(self, connection: sqlite3.Connection) -> None:
+        """The rows; those that exist stay, names move here."""
+        digest = self.manifest.digest
+        connection.execute(
+            "INSERT OR IGNORE INTO images(manifest_digest, config_digest, media_type, created, size)"
+            " VALUES (?, ?, ?, ?, ?)",
+            (digest, self.config_digest, self.media_type, self.created, self.size),
+        )
+        connection.executemany(
+            "INSERT OR IGNORE INTO image_layers(manifest_digest, position, diff_id, blob_digest) VALUES (?, ?, ?, ?)",
+            [(digest, position, *layer) for position, layer in enumerate(self.layers)],
+        )
+        connection.executemany(
+            "INSERT INTO names(reference, manifest_digest, created) VALUES (?, ?, ?)"
+            " ON CONFLICT (reference) DO UPDATE SET manifest_digest=excluded.manifest_digest, created=excluded.created",
+            [(name, digest, time.time()) for name in self.names],
+        )
+
+
+def add_layer(
+    store: Store,
+    base: Image | None,
+    staged: StagedLayer,
+    lease: Lease,
+    *,
+    changes: tuple[str, ...],
+    author: str,
+    message: str,
+    created: float,
+    created_by: str,
+    reference: str | None,
+    platform: Platform | None,
+) -> Digest:
+    """Writes config and manifest of `base` plus `staged` and publishes the lease; the manifest's digest.
+
+    Same inputs, same bytes. Docker's media types of a base become OCI's; the layers' digests stay.
+    """
+    names = [] if reference is None else [parse_tag(reference).tagged]
+    document = _config(base, staged, changes, author, message, created, created_by, platform)
+    config = store.content.stage_blob(lease, dumps(document))
+    layers = [] if base is None else [_as_oci(layer) for layer in base.manifest.layers]
+    digest = staged.blob or Digest(staged.diff_id)
+    size = staged.blob_size if staged.blob is not None else staged.tar_size
+    compression = staged.blob_compression if staged.blob is not None else "none"
+    layers.append(Descriptor(media.layer_media_type(compression), digest, size))
+    manifest = store.content.stage_blob(
+        lease, write_manifest(Descriptor(media.OCI_CONFIG, config.digest, config.size), layers)
+    )
+    diff_ids = [*(() if base is None else base.diff_ids), staged.diff_id]
+    image = NewImage(
+        manifest,
+        config.digest,
+        media.OCI_MANIFEST,
+        list(zip(diff_ids, (layer.digest for layer in layers), strict=True)),
+        created=created,
+        size=(0 if base is None else base.size) + staged.tar_size,
+        names=names,
+    )
+    store.content.publish(lease, blobs=[config, manifest], layers=[staged], rows=image.insert)
+    return manifest.digest
+
+
+def _config(
+    base: Image | None,
+    staged: StagedLayer,
+    changes: tuple[str, ...],
+    author: str,
+    message: str,
+    created: float,
+    created_by: str,
+    platform: Platform | None,
+) -> dict[str, Any]:
+    document: dict[str, Any] = {} if base is None else dict(base.config.raw)
+    if base is None:
+        chosen = platforms.normal(platform or platforms.host())
+        document |= {"architecture": chosen.architecture, "os": chosen.os}
+        if chosen.variant:
+            document["variant"] = chosen.variant
+    for key in ("container", "container_config", "docker_version", "id", "parent"):  # of Docker's own making
+        document.pop(key, None)
+    when = rfc3339(created)
+    line = {"created": when, "created_by": created_by, "author": author, "comment": message}
+    document["created"] = when
+    if author:
+        document["author"] = author
+    document["config"] = instructions.apply(document.get("config") or {}, changes)
+    document["history"] = [*(document.get("history") or []), {key: value for key, value in line.items() if value}]
+    diff_ids = [*(() if base is None else base.diff_ids), staged.diff_id]
+    document["rootfs"] = {"type": "layers", "diff_ids": list(diff_ids)}
+    return document
+
+
+def _as_oci(layer: Descriptor) -> Descriptor:
+    compression = media.layer_compression(layer.media_type, f"layer {layer.digest}")
+    return layer._replace(media_type=media.layer_media_type(compression))
+
+
+def rfc3339(seconds: float) -> str:
+    """Seconds since 1970 as UTC, with microseconds where there are any."""
+    whole = int(seconds)
+    fraction = round((seconds - whole) * 1_000_000)
+    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
+    return f"{text}.{fraction:06}Z" if 0 < fraction < 1_000_000 else f"{text}Z"

@@ -1,0 +1,122 @@
+"""One image of a store: a manifest, the config it names, and the layers that both agree on."""
+
+from __future__ import annotations
+
+import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from lazarus.layers.stack import chain_id
+from lazarus.oci.documents import ImageConfig, Manifest, parse_config, parse_manifest
+from lazarus.terms import ChainID, DiffID, Digest
+
+if TYPE_CHECKING:
+    from lazarus.layers.layer import Layer
+    from lazarus.store import Store
+
+
+class Image:
+    """An image by its manifest digest. Documents are read, and checked against their digests, when they are asked
+    for."""
+
+    def __init__(self, store: Store, digest: Digest, config_digest: Digest, created: float, size: int) -> None:
+        self.store = store
+        self.digest = digest
+        self.id = config_digest
+        self.created = created
+        self.size = size
+
+    def __repr__(self) -> str:
+        return f"<Image {self.id[7:19]} {' '.join(self.names)}>"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every `name:tag` that points here now, sorted."""
+        rows = self.store.catalogue.read().execute(
+            "SELECT reference FROM names WHERE manifest_digest=? ORDER BY reference", (self.digest,)
+        )
+        return tuple(row[0] for row in rows)
+
+    @cached_property
+    def diff_ids(self) -> tuple[DiffID, ...]:
+        """The layers, lowest first."""
+        rows = self.store.catalogue.read().execute(
+            "SELECT diff_id FROM image_layers WHERE manifest_digest=? ORDER BY position", (self.digest,)
+        )
+        return tuple(DiffID(row[0]) for row in rows)
+
+    @property
+    def chain_id(self) -> ChainID:
+        """The name of its stack of layers."""
+        return chain_id(self.diff_ids)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers, lowest first. `NotFoundError` when one is damaged."""
+        return [self.store.layers.get(diff_id) for diff_id in self.diff_ids]
+
+    @cached_property
+    def config_bytes(self) -> bytes:
+        """The config as it was loaded."""
+        return self.store.content.read_blob(self.id)
+
+    @cached_property
+    def manifest_bytes(self) -> bytes:
+        """The manifest as it was loaded."""
+        return self.store.content.read_blob(self.digest)
+
+    @cached_property
+    def config(self) -> ImageConfig:
+        """The parsed config."""
+        return parse_config(self.config_bytes, f"config {self.id}")
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The parsed manifest."""
+        return parse_manifest(self.manifest_bytes, None, f"manifest {self.digest}")
+
+    def history(self) -> list[dict[str, Any]]:
+        """How it was made, newest first, as far as its config tells: dictionaries of created, created_by, author,
+        comment
+        and size (bytes of the step's tar, 0 for a step without a layer)."""
+        sizes = iter([layer.tar_size for layer in self.layers])
+        lines = [
+            {
+                "created": entry.created,
+                "created_by": entry.created_by,
+                "author": entry.author,
+                "comment": entry.comment,
+                "size": 0 if entry.empty_layer else next(sizes, 0),
+            }
+            for entry in self.config.history
+        ]
+        return lines[::-1]
+
+    def inspect(self) -> dict[str, Any]:
+        """What `docker image inspect` shows, and the manifest's digest and media type."""
+        raw = self.config.raw
+        names = self.names
+        return {
+            "Id": self.id,
+            "Digest": self.digest,
+            "MediaType": self.manifest.media_type,
+            "RepoTags": list(names),
+            "RepoDigests": [f"{name.rpartition(':')[0]}@{self.digest}" for name in names],
+            "Comment": raw.get("comment", ""),
+            "Author": raw.get("author", ""),
+            "Created": self.config.created,
+            "Architecture": self.config.platform.architecture,
+            "Variant": self.config.platform.variant,
+            "Os": self.config.platform.os,
+            "Size": self.size,
+            "Config": self.config.config,
+            "RootFS": {"Type": "layers", "Layers": list(self.diff_ids)},
+        }
+
+
+def timestamp(text: str) -> float:
+    """RFC 3339 as seconds since 1970; 0.0 for a time that cannot be read."""
+    try:
+        return datetime.datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0

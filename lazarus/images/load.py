@@ -1,0 +1,150 @@
+"""load: from an OCI archive, an OCI layout or a docker-archive into the store."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from lazarus.content.content import StagedBlob
+from lazarus.errors import CorruptError
+from lazarus.images.build import NewImage
+from lazarus.images.image import timestamp
+from lazarus.images.plan import PlannedImage, PlannedLayer, distinct, plan
+from lazarus.images.source import Source, open_source
+from lazarus.oci import media
+from lazarus.oci.documents import write_manifest
+from lazarus.terms import Descriptor, DiffID, Digest, Limits, Platform, Progress, ProgressEvent
+
+if TYPE_CHECKING:
+    from lazarus.content.lease import Lease
+    from lazarus.content.staged import StagedLayer
+    from lazarus.store import Store
+
+# Two layers at once keep two cores busy while one of them waits for the disk: 3.8 s against 4.0 s one after the other
+# for 400 MB of layers on two cores, and each more costs 11 MB.
+LAYERS_AT_ONCE = 2
+
+
+def load(
+    store: Store,
+    source: Source,
+    *,
+    platform: Platform | None,
+    keep_blobs: bool,
+    limits: Limits | None,
+    progress: Progress | None,
+) -> list[Digest]:
+    """See `Images.load`; the manifest digests, in the order of the archive."""
+    with store.content.lease("load") as lease, ExitStack() as closing:
+        images = plan(open_source(source, lease, closing), platform)
+        wanted = [layer for layer in distinct(images) if not _is_here(store, layer, keep_blobs)]
+        staged = _ingest(store, lease, wanted, keep_blobs, limits, _one_at_a_time(progress))
+        sizes = {layer.diff_id: layer.tar_size for layer in staged}
+        blobs: list[StagedBlob] = []
+        rows = [_new_image(store, lease, image, sizes, blobs) for image in images]
+        if progress is not None:
+            progress(ProgressEvent("publish", "", 0, 0))
+
+        def insert(connection: object) -> None:
+            for row in rows:
+                row.insert(connection)  # type: ignore[arg-type]
+
+        store.content.publish(lease, blobs=blobs, layers=staged, rows=insert)
+        return [row.manifest.digest for row in rows]
+
+
+def _is_here(store: Store, layer: PlannedLayer, keep_blobs: bool) -> bool:
+    """Is all of it in the store? Bytes with a known digest are not read again; that the config speaks of the right
+    diff ID
+    is checked all the same."""
+    if layer.digest is None:
+        return store.layers.has(layer.diff_id)
+    known = store.layers.find_by_blob(layer.digest)
+    if known is None:
+        return False
+    if known != layer.diff_id:
+        raise CorruptError(f"layer {layer.digest}: tar has diff ID {known}, config says {layer.diff_id}")
+    return not keep_blobs or layer.compression == "none" or store.content.has_blob(layer.digest)
+
+
+def _ingest(
+    store: Store,
+    lease: Lease,
+    layers: list[PlannedLayer],
+    keep_blobs: bool,
+    limits: Limits | None,
+    progress: Progress | None,
+) -> list[StagedLayer]:
+    def one(layer: PlannedLayer) -> StagedLayer:
+        # an uncompressed layer needs no blob: its recipe gives the same bytes back
+        keep = keep_blobs and layer.digest is not None and layer.compression != "none"
+        with layer.open() as source:
+            return store.layers.ingest(
+                lease,
+                source.fd,
+                offset=source.offset,
+                size=source.size,
+                compression=layer.compression,
+                blob="keep" if keep else "none",
+                limits=limits,
+                name=layer.name,
+                progress=progress,
+                expected_blob=layer.digest,
+                expected_diff_id=layer.diff_id,
+            )
+
+    if len(layers) < 2:
+        return [one(layer) for layer in layers]
+    with ThreadPoolExecutor(LAYERS_AT_ONCE) as pool:
+        futures = [pool.submit(one, layer) for layer in layers]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _one_at_a_time(progress: Progress | None) -> Progress | None:
+    """Calls come from several threads; the caller's function sees them one after the other."""
+    if progress is None:
+        return None
+    lock = threading.Lock()
+
+    def locked(event: ProgressEvent) -> None:
+        with lock:
+            progress(event)
+
+    return locked
+
+
+def _new_image(
+    store: Store, lease: Lease, image: PlannedImage, sizes: dict[DiffID, int], blobs: list[StagedBlob]
+) -> NewImage:
+    """Stages the documents. A docker-archive has no manifest: it gets one of uncompressed layers, always the same."""
+    for layer in image.layers:
+        if layer.diff_id not in sizes:
+            sizes[layer.diff_id] = store.layers.get(layer.diff_id).tar_size
+    config = store.content.stage_blob(lease, image.config)
+    digests = [layer.digest or Digest(layer.diff_id) for layer in image.layers]
+    data = image.manifest
+    if data is None:
+        data = write_manifest(
+            Descriptor(media.OCI_CONFIG, config.digest, config.size),
+            [
+                Descriptor(media.OCI_LAYER, digest, sizes[layer.diff_id])
+                for digest, layer in zip(digests, image.layers, strict=True)
+            ],
+        )
+    manifest = store.content.stage_blob(lease, data)
+    blobs += [config, manifest]
+    return NewImage(
+        manifest,
+        config.digest,
+        image.media_type,
+        [(layer.diff_id, digest) for layer, digest in zip(image.layers, digests, strict=True)],
+        created=timestamp(image.parsed.created),
+        size=sum(sizes[layer.diff_id] for layer in image.layers),
+        names=image.names,
+    )

@@ -1,0 +1,216 @@
+"""save: to an OCI archive, an OCI layout directory or a docker-archive."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+from lazarus.errors import ConflictError, CorruptError, FormatError
+from lazarus.oci import media
+from lazarus.oci.documents import write_index, write_manifest
+from lazarus.oci.strict_json import dumps
+from lazarus.oci.writers import ArchiveWriter, DirectoryWriter, Writer, put
+from lazarus.terms import Descriptor, DiffID, Digest, Progress, ProgressEvent
+
+if TYPE_CHECKING:
+    from lazarus.images.image import Image
+    from lazarus.store import Store
+
+FORMATS = ("oci-archive", "oci-dir", "docker-archive")
+Target = str | os.PathLike[str] | IO[bytes]
+log = logging.getLogger(__name__)
+
+
+class Named(NamedTuple):
+    """An image and the names that it is saved under."""
+
+    image: Image
+    names: tuple[str, ...]
+
+
+def save(store: Store, images: Sequence[Named], target: Target, form: str, progress: Progress | None) -> None:
+    """See `Images.save`."""
+    if form not in FORMATS:
+        raise FormatError(f"format {form!r:.40}: not one of {', '.join(FORMATS)}")
+    if not isinstance(target, str | os.PathLike):
+        if form == "oci-dir":
+            raise FormatError("format oci-dir needs a directory, not a stream")
+        target.flush()
+        _write(store, images, ArchiveWriter(target.fileno()), form, progress)
+        return
+    path = os.fspath(target)
+    temporary = f"{path}.{os.getpid()}.partial"
+    if form == "oci-dir":
+        _to_directory(store, images, path, temporary, progress)
+    else:
+        _to_file(store, images, path, temporary, form, progress)
+
+
+def _to_file(
+    store: Store, images: Sequence[Named], path: str, temporary: str, form: str, progress: Progress | None
+) -> None:
+    """Beside the target and renamed, so that a half archive never has its name."""
+    if os.path.exists(path) and not os.path.isfile(path):  # /dev/stdout, a FIFO
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            _write(store, images, ArchiveWriter(fd), form, progress)
+        finally:
+            os.close(fd)
+        return
+    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            _write(store, images, ArchiveWriter(fd), form, progress)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _to_directory(store: Store, images: Sequence[Named], path: str, temporary: str, progress: Progress | None) -> None:
+    from lazarus._native.publish import remove_tree
+
+    if os.path.lexists(path) and (not os.path.isdir(path) or os.listdir(path)):
+        raise ConflictError(f"{path}: exists and is not an empty directory")
+    os.mkdir(temporary)
+    try:
+        _write(store, images, DirectoryWriter(temporary), "oci-dir", progress)
+        os.rename(temporary, path)
+    except BaseException:
+        remove_tree(temporary)
+        raise
+
+
+def _write(store: Store, images: Sequence[Named], writer: Writer, form: str, progress: Progress | None) -> None:
+    saver = _Saver(store, writer, progress)
+    if form == "docker-archive":
+        saver.docker(images)
+    else:
+        saver.oci(images)
+    writer.finish()
+
+
+class _Saver:
+    def __init__(self, store: Store, writer: Writer, progress: Progress | None) -> None:
+        self.store = store
+        self.writer = writer
+        self.progress = progress
+        self.written: set[str] = set()
+
+    def oci(self, images: Sequence[Named]) -> None:
+        """oci-layout, the blobs, and index.json last."""
+        put(self.writer, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+        self.writer.directory("blobs")
+        self.writer.directory("blobs/sha256")
+        entries: list[Descriptor] = []
+        for image, names in images:
+            manifest, media_type = self._manifest(image)
+            digest = _sha256(manifest)
+            self._document(digest, manifest)
+            self._document(image.id, image.config_bytes)
+            base = Descriptor(media_type, digest, len(manifest), image.config.platform)
+            named = [base._replace(annotations={"org.opencontainers.image.ref.name": name}) for name in names]
+            entries += named or [base]
+        put(self.writer, "index.json", write_index(entries))
+
+    def docker(self, images: Sequence[Named]) -> None:
+        """Layers as plain tars, configs, manifest.json and repositories, as podman writes them."""
+        entries = []
+        repositories: dict[str, dict[str, str]] = {}
+        for image, names in images:
+            for diff_id in image.diff_ids:
+                self._tar(diff_id, f"{diff_id.hex}.tar")
+            config = f"{image.id.hex}.json"
+            if config not in self.written:
+                self.written.add(config)
+                put(self.writer, config, image.config_bytes)
+            layers = [f"{diff_id.hex}.tar" for diff_id in image.diff_ids]
+            entries.append({"Config": config, "RepoTags": list(names), "Layers": layers})
+            for name in names:
+                repository, _, tag = name.rpartition(":")
+                repositories.setdefault(repository, {})[tag] = image.diff_ids[-1].hex if image.diff_ids else ""
+        put(self.writer, "manifest.json", dumps(entries))
+        put(self.writer, "repositories", dumps(repositories))
+
+    def _manifest(self, image: Image) -> tuple[bytes, str]:
+        """Writes the layers. The manifest as it came in; or, where a compressed blob was not kept, one of our own
+        that has
+        those layers uncompressed."""
+        layers = list(zip(image.manifest.layers, image.diff_ids, strict=True))
+        lost = [
+            layer
+            for layer, diff_id in layers
+            if layer.digest != diff_id and not self.store.content.has_blob(layer.digest)
+        ]
+        if not lost:
+            for layer, diff_id in layers:
+                self._layer(layer, diff_id)
+            return image.manifest_bytes, image.manifest.media_type
+        log.warning(
+            "image %s: %d compressed blobs were not kept; saved uncompressed, under a new manifest", image.id, len(lost)
+        )
+        descriptors = []
+        for layer, diff_id in layers:
+            if layer in lost:
+                size = self._tar(diff_id, f"blobs/sha256/{diff_id.hex}")
+                descriptors.append(Descriptor(media.OCI_LAYER, Digest(diff_id), size))
+            else:
+                self._layer(layer, diff_id)
+                compression = media.layer_compression(layer.media_type, f"layer {layer.digest}")
+                descriptors.append(layer._replace(media_type=media.layer_media_type(compression)))
+        config = Descriptor(media.OCI_CONFIG, image.id, len(image.config_bytes))
+        return write_manifest(config, descriptors), media.OCI_MANIFEST
+
+    def _layer(self, layer: Descriptor, diff_id: DiffID) -> None:
+        name = f"blobs/sha256/{layer.digest.hex}"
+        if layer.digest == diff_id:
+            self._tar(diff_id, name)
+        elif name not in self.written:
+            self.written.add(name)
+            self._say("blob", layer.digest, layer.size)
+            self.writer.file(name, layer.size, lambda fd: self._copy(layer.digest, layer.size, fd))
+
+    def _tar(self, diff_id: DiffID, name: str) -> int:
+        layer = self.store.layers.get(diff_id)
+        if name not in self.written:
+            self.written.add(name)
+            self._say("tar", diff_id, layer.tar_size)
+            self.writer.file(name, layer.tar_size, layer.write_tar)
+        return layer.tar_size
+
+    def _document(self, digest: Digest, data: bytes) -> None:
+        name = f"blobs/sha256/{digest.hex}"
+        if name not in self.written:
+            self.written.add(name)
+            put(self.writer, name, data)
+
+    def _copy(self, digest: Digest, size: int, out_fd: int) -> int:
+        """A blob, hashed while it is copied."""
+        import hashlib
+
+        hasher = hashlib.sha256()
+        fd = self.store.content.open_blob(digest)
+        with open(fd, "rb", buffering=0) as source, open(out_fd, "wb", buffering=0, closefd=False) as out:
+            while piece := source.read(1 << 20):
+                hasher.update(piece)
+                view = memoryview(piece)
+                while view:
+                    view = view[out.write(view) or 0 :]
+        if hasher.hexdigest() != digest.hex:
+            raise CorruptError(f"blob {digest}: its bytes have digest sha256:{hasher.hexdigest()}")
+        return size
+
+    def _say(self, action: str, name: str, size: int) -> None:
+        if self.progress is not None:
+            self.progress(ProgressEvent(action, name, 0, size))
+
+
+def _sha256(data: bytes) -> Digest:
+    import hashlib
+
+    return Digest("sha256:" + hashlib.sha256(data).hexdigest())

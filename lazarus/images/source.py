@@ -1,0 +1,77 @@
+"""Where an image is loaded from: a directory, an archive, a compressed archive, or a stream, made seekable."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import sys
+from contextlib import ExitStack
+from typing import IO, TYPE_CHECKING
+
+from lazarus.errors import LazarusError
+from lazarus.oci.docker_archive import check_is_readable
+from lazarus.oci.layout import MARKER, ArchiveFiles, Layout, open_layout
+from lazarus.oci.outer_tar import OuterTar
+
+if TYPE_CHECKING:
+    from lazarus.content.lease import Lease
+
+Source = str | bytes | os.PathLike[str] | os.PathLike[bytes] | IO[bytes]
+_MAGICS = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
+
+
+def open_source(source: Source, lease: Lease, closing: ExitStack) -> Layout | OuterTar:
+    """An OCI layout, or the table of a docker-archive. What it opens is closed by `closing`; streams and compressed
+    archives are spooled into the lease's staging first."""
+    if not hasattr(source, "read") and source != "-" and os.path.isdir(source):
+        return closing.enter_context(open_layout(os.fsdecode(source)))
+    fd, what = open_file(source, closing)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        fd = _spool(fd, lease, closing)
+    if os.pread(fd, 4, 0).startswith(_MAGICS):
+        fd = _decompress(fd, what, lease, closing)
+    tar = OuterTar(fd, what)
+    if MARKER in tar:
+        return closing.enter_context(Layout(ArchiveFiles(tar)))
+    check_is_readable(tar)
+    return tar
+
+
+def open_file(source: Source, closing: ExitStack) -> tuple[int, str]:
+    """A descriptor for reading and the name it has in errors; "-" is standard input, files stay the caller's."""
+    if source == "-":
+        return sys.stdin.fileno(), "standard input"
+    if not isinstance(source, str | bytes | os.PathLike):
+        name = getattr(source, "name", "stream")
+        return source.fileno(), name if isinstance(name, str) else "stream"
+    fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    closing.callback(os.close, fd)
+    return fd, os.fsdecode(source)
+
+
+def _temporary(lease: Lease, closing: ExitStack) -> int:
+    path = lease.new_path("spool")
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    closing.callback(os.close, fd)
+    os.unlink(path)
+    return fd
+
+
+def _spool(stream: int, lease: Lease, closing: ExitStack) -> int:
+    fd = _temporary(lease, closing)
+    with open(stream, "rb", closefd=False) as reader, open(fd, "wb", closefd=False) as writer:
+        shutil.copyfileobj(reader, writer, 1 << 20)
+    return fd
+
+
+def _decompress(packed: int, what: str, lease: Lease, closing: ExitStack) -> int:
+    from lazarus._native.stream import decompress
+
+    fd = _temporary(lease, closing)
+    os.lseek(packed, 0, os.SEEK_SET)
+    try:
+        decompress(packed, fd)
+    except LazarusError as error:
+        raise type(error)(f"{what}: {error}") from error
+    return fd
