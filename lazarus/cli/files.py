@@ -162,7 +162,7 @@ VERBS = {
             commit,
             (CONTAINER, Word("reference", "REFERENCE", "name for the image", "?")),
             _COMMIT_OPTIONS,
-            "The same changes give the same layer. $SOURCE_DATE_EPOCH sets the time of the image\nand is the latest of any file.",
+            "Same changes, same layer. $SOURCE_DATE_EPOCH sets the time of the image and bounds those of files.",
         ),
         Verb(
             "cp",

@@ -149,14 +149,14 @@ def history(store: Store, arguments: SimpleNamespace) -> int:
     """How an image came to be, the newest step first."""
     steps = store.images.get(arguments.image).history()
     if arguments.format == "json":
-        print_json([step._asdict() for step in steps])
+        print_json(steps)
         return 0
     rows = [
         (
-            step.created[:19].replace("T", " "),
-            _shortened(step.created_by, arguments.no_trunc),
-            size(step.size),
-            step.comment,
+            step["created"][:19].replace("T", " "),
+            _shortened(step["created_by"], arguments.no_trunc),
+            size(step["size"]),
+            step["comment"],
         )
         for step in steps
     ]
@@ -181,11 +181,8 @@ def rmi(store: Store, arguments: SimpleNamespace) -> int:
     failures = 0
     for name in arguments.images:
         try:
-            removed = store.images.remove(name, force=arguments.force)
-            for untagged in removed.untagged:
-                print(f"Untagged: {untagged}")
-            for deleted in removed.deleted:
-                print(f"Deleted: {deleted}")
+            for line in store.images.remove(name, force=arguments.force):
+                print(line)
         except NotFoundError as error:
             if not arguments.force:
                 failures += 1
