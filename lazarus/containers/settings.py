@@ -46,8 +46,9 @@ class Settings(NamedTuple):
         """What to_json() made."""
         fields: dict[str, Any] = json.loads(text)
         fields["binds"] = tuple(Bind(*bind) for bind in fields["binds"])
-        for name in ("args", "image_env", "env", "diff_ids"):
+        for name in ("args", "image_env", "env"):
             fields[name] = tuple(fields[name])
+        fields["diff_ids"] = tuple(DiffID(text) for text in fields["diff_ids"])
         return cls(**fields)
 
 
