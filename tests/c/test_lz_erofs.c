@@ -20,10 +20,12 @@ static bool have_fsck(void)
     return access("/usr/bin/fsck.erofs", X_OK) == 0 || access("/usr/sbin/fsck.erofs", X_OK) == 0;
 }
 
-static void check_fsck(void)
+/* fsck.erofs walks directories recursively, so that the deepest path wants a stack of its own. */
+static void check_fsck(const char *how)
 {
     char command[160];
-    (void)snprintf(command, sizeof command, "PATH=$PATH:/usr/sbin fsck.erofs -d0 --extract %s >/dev/null", image);
+    (void)snprintf(command, sizeof command, "ulimit -s unlimited; PATH=$PATH:/usr/sbin fsck.erofs -d1 %s %s >/dev/null",
+                   how, image);
     if (have_fsck())
         CHECK_EQ(system(command), 0);
 }
@@ -141,7 +143,7 @@ static uint64_t count_names(int mount, const char *path)
 static void check_stack(const struct stack *stack)
 {
     (void)stack_image(stack, image);
-    check_fsck();
+    check_fsck("");
     if (geteuid() != 0)
         return;
     struct lz_detail detail = {{0}};
@@ -179,13 +181,17 @@ static void add_files(struct layer *layer)
         (void)snprintf(path, sizeof path, "sizes/%zu", sizes[i]);
         layer_file(layer, path, plain(LZ_KIND_FILE), pattern + i, sizes[i] - (sizes[i] > 100 ? i : 0));
     }
-    static const uint64_t objects[] = {0, 1, 4096, 4097, 5000000000, 1ull << 43, (1ull << 43) + 1, INT64_MAX};
-    for (size_t i = 0; i < sizeof objects / sizeof *objects; i++) {
+}
+
+static void add_objects(struct layer *layer)
+{
+    static const uint64_t sizes[] = {0, 1, 4096, 4097, 5000000000, 1ull << 43, (1ull << 43) + 1, 1ull << 46};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         struct lz_tree_node node = plain(LZ_KIND_FILE);
         char path[32];
         (void)snprintf(path, sizeof path, "objects/%zu", i);
         node.flags = LZ_FLAG_OBJECT;
-        node.size = i + 1 < sizeof objects / sizeof *objects ? objects[i] : 1ull << 46;
+        node.size = sizes[i];
         memset(node.digest, (int)(0xa0 + i), sizeof node.digest);
         layer_add(layer, path, node);
     }
@@ -300,11 +306,13 @@ static void add_names(struct layer *layer)
     layer_add(layer, path, plain(LZ_KIND_DIRECTORY));
 }
 
-static void build_everything(struct stack *stack)
+static void build_everything(struct stack *stack, bool objects)
 {
     struct layer layer;
     layer_begin(&layer);
     add_files(&layer);
+    if (objects)
+        add_objects(&layer);
     add_kinds(&layer);
     add_times(&layer);
     stack_push(stack, &layer);
@@ -322,8 +330,18 @@ static void build_everything(struct stack *stack)
 static void everything_reads_back(void)
 {
     struct stack stack = {0};
-    build_everything(&stack);
+    build_everything(&stack, true);
     check_stack(&stack);
+    stack_free(&stack);
+}
+
+/* --extract reads every byte, which holes of terabytes do not allow. */
+static void fsck_reads_everything(void)
+{
+    struct stack stack = {0};
+    build_everything(&stack, false);
+    (void)stack_image(&stack, image);
+    check_fsck("--extract");
     stack_free(&stack);
 }
 
@@ -342,7 +360,7 @@ static void empty_root(void)
 static void same_in_same_out(void)
 {
     struct stack stack = {0};
-    build_everything(&stack);
+    build_everything(&stack, true);
     uint64_t size = stack_image(&stack, image);
     uint8_t *first = malloc(size), *second = malloc(size);
     int fd = open(image, O_RDONLY | O_CLOEXEC);
@@ -378,7 +396,7 @@ static void large_directory(void)
         CHECK_EQ(count_names(mount, "many"), 100002);
         ino_t *inodes = calloc(stack.merged.entry_count, sizeof *inodes);
         for (uint32_t i = 0; i < stack.merged.entry_count; i += i < 2 ? 1 : 97)
-            check_entry(&stack, i, mount, inodes + 0 * i);
+            check_entry(&stack, i, mount, inodes);
         free(inodes);
         CHECK_EQ(faccessat(mount, "many/000000-entrx", F_OK, 0), -1);
         CHECK_EQ(close(mount), 0);
@@ -442,7 +460,7 @@ static void bad_entries(void)
     refuses(offsetof(struct lz_entry, size), 1ull << 40, 8, 2, LZ_E_FORMAT);
     refuses(offsetof(struct lz_entry, data_offset), UINT64_MAX, 8, 2, LZ_E_FORMAT);
     refuses(offsetof(struct lz_entry, parent), 0, 4, 3, LZ_E_FORMAT);
-    refuses(offsetof(struct lz_entry, child_count), 1ull << 63 | 3, 4, 1, LZ_E_FORMAT);
+    refuses(offsetof(struct lz_entry, child_count), 2, 4, 0, LZ_E_FORMAT);
 }
 
 static void limits_of_xattrs_and_devices(void)
@@ -472,7 +490,7 @@ static void limits_of_xattrs_and_devices(void)
 static void every_failing_call(void)
 {
     struct stack stack = {0};
-    build_everything(&stack);
+    build_everything(&stack, true);
     long n = 1;
     for (;; n++) {
         struct fault fault;
@@ -504,6 +522,7 @@ int main(void)
         fprintf(stderr, "  not root: images are not mounted\n");
     RUN(empty_root);
     RUN(everything_reads_back);
+    RUN(fsck_reads_everything);
     RUN(same_in_same_out);
     RUN(large_directory);
     RUN(wrong_content_is_named);
