@@ -81,13 +81,13 @@ def test_a_thread_sees_only_what_is_committed(catalogue: Catalogue) -> None:
 
 
 def test_writers_wait_for_one_another(catalogue: Catalogue) -> None:
-    def add(first: int) -> None:
-        for number in range(first, first + 50):
+    def add() -> None:
+        for _ in range(50):
             with catalogue.write(durable=False) as connection:
                 count = connection.execute("SELECT count(*) FROM blobs").fetchone()[0]
                 connection.execute(ROW, (f"{count:04}",))  # unique only when nobody else is between the two
 
-    threads = [threading.Thread(target=add, args=(n * 50,)) for n in range(4)]
+    threads = [threading.Thread(target=add) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

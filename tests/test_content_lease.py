@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from store_helpers import ingest, layer_tar
 
 from lazarus.content import lease as leases
 from lazarus.errors import StoreError
 from lazarus.store import Store
-from store_helpers import ingest, layer_tar
 
 
 @pytest.fixture

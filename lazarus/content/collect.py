@@ -122,7 +122,8 @@ def sweep(content: ContentStore, lease: Lease, *, objects: bool) -> Collected:
                 object_count = sweep_objects(paths.objects, trash, marks(content, connection))[0]
     finally:
         # Outside the lock. Killed before or in it, the next open does the rest.
-        freed = remove_tree(trash)
+        own = os.stat(trash).st_blocks * 512
+        freed = remove_tree(trash) - own
     blobs, layers, stacks = counts
     return Collected(blobs, layers, object_count, stacks, freed)
 
@@ -162,7 +163,7 @@ def _count(content: ContentStore) -> Collected:
             unnamed = _unnamed(connection, directory, query)
             freed += sum(disk_usage(f"{directory}/{name}").allocated for name in unnamed)
             counts.append(len(unnamed))
-        object_count, object_bytes, _ = sweep_objects(paths.objects, None, marks(content, connection))
+        object_count, _, object_bytes = sweep_objects(paths.objects, None, marks(content, connection))
     blobs, layers, stacks = counts
     return Collected(blobs, layers, object_count, stacks, freed + object_bytes)
 

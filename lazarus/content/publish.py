@@ -60,9 +60,7 @@ class Publication:
                     self._take_back()
                     raise
         except sqlite3.IntegrityError as error:
-            raise StoreError(
-                f"{self._paths.db}: refused: {error} (content it refers to is gone, or is there)"
-            ) from error
+            raise StoreError(f"{self._paths.db}: the catalogue refuses the new rows: {error}") from error
 
     def _place(
         self, connection: sqlite3.Connection, blobs: Sequence[StagedBlob], layers: Sequence[StagedLayer]

@@ -60,7 +60,7 @@ def usage(content: ContentStore) -> dict[str, Any]:
     from lazarus.content.collect import collect
 
     paths = content.paths
-    count, allocated, logical = sweep_objects(paths.objects, None, b"")
+    count, logical, allocated = sweep_objects(paths.objects, None, b"")
     rooms = {"objects": {"count": count, "bytes": logical, "allocated": allocated}}
     for name in ("blobs", "layers", "stacks", "containers", "volumes", "staging", "trash"):
         directory = getattr(paths, name)
