@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lazarus.errors import LazarusError
 from lazarus.terms import DiffID
 
 if TYPE_CHECKING:
@@ -53,4 +54,7 @@ class Layer:
         """
         from lazarus._native.recipe import replay
 
-        return replay(self.recipe_path, self.index_path, self._objects, out_fd)
+        try:
+            return replay(self.recipe_path, self.index_path, self._objects, out_fd)
+        except LazarusError as error:
+            raise type(error)(f"layer {self.diff_id}: {error}") from error
