@@ -37,7 +37,7 @@ pytestmark = pytest.mark.root
 LARGE = bytes(range(256)) * 400  # over the inline limit: an object
 # What getxattr gives for `setfacl -m u:7:r`, mode rw-r--r--: version 2, then (tag, permissions, id) of 8 bytes each
 ACL = bytes.fromhex("02000000 01000600ffffffff 02000400070000 00 04000400ffffffff 10000400ffffffff 20000400ffffffff")
-CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")  # v2: cap_net_bind_service=ep... as setcap writes
+CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")  # version 2: cap_net_bind_service=ep
 
 
 def build_lower(root: Path) -> None:
@@ -174,7 +174,11 @@ SCENARIOS: dict[str, list[Change]] = {
         rename("/conf/hosts", "/conf/h"),
         rename("/usr/lib/huge", "/conf/huge"),
     ],
-    "attributes, then data": [chmod("/usr/lib/large", 0o700), patch("/usr/lib/large", 10, b"now"), truncate("/etc/hosts", 3)],
+    "attributes, then data": [
+        chmod("/usr/lib/large", 0o700),
+        patch("/usr/lib/large", 10, b"now"),
+        truncate("/etc/hosts", 3),
+    ],
     "hard links": [
         write("/one", LARGE),
         link("/one", "/two"),
@@ -203,9 +207,12 @@ SCENARIOS: dict[str, list[Change]] = {
     "xattrs": [
         write("/bin", b"\x7fELF"),
         setxattr("/bin", "security.capability", CAPABILITY),
+        # overlayfs refuses an ACL on a file that only a lower without ACL support (EROFS) has: copied up first
+        chmod("/etc/hosts", 0o640),
         setxattr("/etc/hosts", "system.posix_acl_access", ACL),
         setxattr("/srv", "user.long", b"v" * 3000),
         setxattr("/srv", "trusted.mine", b"\x00\x01"),
+        chmod("/etc", 0o750),
         setxattr("/etc", "system.posix_acl_default", ACL),
     ],
     "escaped xattrs": [
@@ -263,6 +270,18 @@ def test_without_metacopy(name: str, tmp_path: Path) -> None:
     outcome = scenario.run(tmp_path, build_lower, SCENARIOS[name], options=options)
     assert differences(scenario.seen_as(outcome), outcome.applied) == []
     scenario.check_diff(outcome)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_on_a_stack_of_a_store(name: str, tmp_path: Path) -> None:
+    """The lower is what a container really has; a second container then starts from the first one's layer."""
+    again: list[Change] = [write("/etc/second", b"2"), chmod("/tmp/owned", 0o600), rename("/tmp", "/var")]
+    outcomes = scenario.run_chain(tmp_path, build_lower, [SCENARIOS[name], again])
+    for outcome in outcomes:
+        assert [overlay for overlay, _ in outcome.errnos] == [plain for _, plain in outcome.errnos]
+        assert differences(scenario.seen_as(outcome), outcome.applied) == []
+        assert differences(_comparable(outcome.plain), _comparable(outcome.merged)) == []
+        scenario.check_diff(outcome)
 
 
 def _comparable(tree: Tree) -> Tree:

@@ -148,9 +148,10 @@ static int make_link(struct lz_unpacker *self, const struct lz_tar_entry *entry,
     if (target.size == 0)
         return lz_fail(self->detail, LZ_E_FORMAT, "%s: hard link to the root", place->path);
     int dir = self->dir_fd;
-    target.path[target.parent_size] = 0;
-    if (target.parent_size > 0)
+    if (target.parent_size > 0) {
+        target.path[target.parent_size] = 0; /* the slash before the name */
         dir = open_beneath(self, self->dir_fd, target.path);
+    }
     rc = dir < 0 ? dir : link_to(self, dir, &target, place);
     if (dir >= 0 && dir != self->dir_fd)
         (void)self->sys->close(self->sys->ctx, dir);

@@ -1,4 +1,4 @@
-"""Changes to a tree as values: a suite, a property test, a benchmark or a fault loop gives the same ones to different trees.
+"""Changes to a tree as values: a suite, a property test, a benchmark and a fault loop play the same ones.
 
     for change in [write("/etc/hosts", b"..."), rename("/usr/share/doc", "/usr/share/doc2")]:
         change.apply(root)

@@ -6,6 +6,7 @@ plain copy of the lower, packs the upper, and applies that layer to another copy
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 from collections.abc import Callable, Sequence
@@ -13,12 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lazarus import terms
-from lazarus._native import ingest, pack
+from lazarus._native import erofs, index, ingest, mount, pack
 
 from . import overlay
 from .changes import Change, errno_of
 from .oci_apply import apply_layer
-from .trees import Tree, read_tree
+from .trees import Tree, differences, read_tree
 
 LONG_AGO = 1_000_000_000_123_456_789  # when everything in a lower was last changed, in nanoseconds
 
@@ -58,20 +59,27 @@ def age(root: Path) -> None:
 
 def store(lower: Path, place: Path) -> Stored:
     """Brings a directory into index and objects, as an image's only layer."""
-    staged, objects, layer = place / "staged", place / "objects", place / "layer"
-    for directory in (place, staged, objects, layer):
-        directory.mkdir(exist_ok=True)
+    place.mkdir()
     tar = place / "lower.tar"
     source = os.open(lower, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with open(tar, "w+b") as file:
+        with open(tar, "wb") as file:
             pack.pack_tree(source, file.fileno())
-            ingest.ingest(file.fileno(), offset=0, staging=layer, staged_objects=staged, objects=objects)
     finally:
         os.close(source)
-    for name in os.listdir(staged):
-        (objects / name[:2]).mkdir(exist_ok=True)
-        os.rename(staged / name, objects / name[:2] / name[2:])
+    return store_layer(tar, place, "base")
+
+
+def store_layer(tar: Path, place: Path, name: str) -> Stored:
+    """Ingests a layer's tar; its objects join those of the place."""
+    staged, objects, layer = place / "staged", place / "objects", place / name
+    for directory in (staged, objects, layer):
+        directory.mkdir(exist_ok=True)
+    with open(tar, "rb") as file:
+        ingest.ingest(file.fileno(), offset=0, staging=layer, staged_objects=staged, objects=objects)
+    for entry in os.listdir(staged):
+        (objects / entry[:2]).mkdir(exist_ok=True)
+        os.replace(staged / entry, objects / entry[:2] / entry[2:])
     tar.unlink()
     return Stored(str(layer / "index"), str(objects))
 
@@ -114,6 +122,49 @@ def run(
     return Outcome(
         before, merged, plain_tree, read_tree(applied), pack.diff(place / "upper", stored.index), names, errnos
     )
+
+
+def run_chain(place: Path, build: Callable[[Path], None], generations: Sequence[Sequence[Change]]) -> list[Outcome]:
+    """The same over what a store really mounts (EROFS metadata over objects), and each generation on top of the layers
+    of those before it. Also checks that a stack shows, before anything is changed, what its layers applied give."""
+    lower, plain, applied = place / "lower", place / "plain", place / "applied"
+    lower.mkdir()
+    build(lower)
+    age(lower)
+    copy_tree(lower, plain, links=False)
+    copy_tree(lower, applied)
+    stored = store(lower, place / "store")
+    indexes, outcomes = [stored.index], []
+    for number, changes in enumerate(generations):
+        ground = place / str(number)
+        for name in ("upper", "work", "merged"):
+            (ground / name).mkdir(parents=True)
+        _same_root(applied, ground / "upper")
+        stack, image, layer = ground / "stack", ground / "image", ground / "layer.tar"
+        index.merge(indexes, [bytes([i + 1]) * 32 for i in range(len(indexes))], stack)
+        erofs.write_erofs(stack, indexes, image)
+        shown, merged, plain_tree, errnos = overlay.in_mount_namespace(
+            functools.partial(_play_on_image, ground, stored.objects, plain, changes)
+        )
+        before = read_tree(applied)
+        assert differences(before, shown) == []
+        with open(layer, "wb") as out:
+            pack.pack_upper(ground / "upper", stack, indexes, stored.objects, out.fileno())
+        names = apply_layer(str(applied), str(layer))
+        found = pack.diff(ground / "upper", stack)
+        outcomes.append(Outcome(before, merged, plain_tree, read_tree(applied), found, names, errnos))
+        indexes.append(store_layer(layer, place / "store", f"layer{number}").index)
+    return outcomes
+
+
+def _play_on_image(
+    ground: Path, objects: str, plain: Path, changes: Sequence[Change]
+) -> tuple[Tree, Tree, Tree, list[tuple[int, int]]]:
+    merged = str(ground / "merged")
+    mount.mount_stack(ground / "image", [], [objects], ground / "upper", ground / "work", merged)
+    shown = read_tree(merged)
+    errnos = [(errno_of(change, merged), errno_of(change, plain)) for change in changes]
+    return shown, read_tree(merged), read_tree(plain), errnos
 
 
 def _same_root(lower: Path, upper: Path) -> None:

@@ -12,7 +12,7 @@ _NOT_COMPARED = ("security.selinux",)
 
 
 class Node(NamedTuple):
-    """One name. `content` is a digest, a link target or a device; `links` are all names of the same file in the tree."""
+    """One name. `content` is a digest, a link target or a device; `links` are all names of the same file."""
 
     kind: str
     mode: int
