@@ -23,6 +23,7 @@ $(VENV)/python: pyproject.toml | $(VENV)/system-build
 
 $(VENV)/built: $(VENV)/python $(NATIVE)
 	@$(BIN)/pip install --quiet --no-build-isolation --editable '.[test,lint]'
+	@$(BIN)/python -m compileall -q lazarus
 	@touch $@
 
 demo: $(VENV)/built $(VENV)/system-demo ## the main job on a real Debian image

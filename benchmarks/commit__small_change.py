@@ -19,9 +19,7 @@ def test_commit_of_4_kib(benchmark: Any, image: Path, scratch: Path) -> None:
         subprocess.run(command, check=command[0] == peers.LAZARUS, capture_output=True)
     run = ["run", "--name", "changed", "--network", "none"]
     subprocess.run([*lazarus, *run, "debian:app", "sh", "-c", CHANGE], check=True, capture_output=True)
-    subprocess.run(
-        [*podman, *run, "--cgroups=disabled", "debian:app", "sh", "-c", CHANGE], check=False, capture_output=True
-    )
+    subprocess.run([*podman, *run, *peers.LIMITS, "debian:app", "sh", "-c", CHANGE], check=False, capture_output=True)
     race(
         benchmark,
         Contender("lazarus commit", [*lazarus, "commit", "-q", "changed", "bench:commit"]),

@@ -12,6 +12,8 @@ import tarfile
 import time
 from pathlib import Path
 
+# Podman's defaults ask for more open files and processes than a container's host may allow.
+LIMITS = ("--cgroups=disabled", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")
 LAZARUS = str(Path(sys.executable).with_name("lazarus"))
 _started: dict[Path, subprocess.Popen[bytes]] = {}
 
@@ -79,6 +81,10 @@ def clean_up(root: Path) -> None:
     if process is not None:
         process.terminate()
         process.wait()
+    for podman_root in root.glob("podman*"):
+        subprocess.run(
+            ["umount", f"{podman_root}/podman/overlay", f"{podman_root}/overlay"], capture_output=True, check=False
+        )
     targets = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     for target in sorted((t for t in targets if t.startswith(f"{root}/")), reverse=True):
         subprocess.run(["umount", "-l", target], check=False)
@@ -99,10 +105,20 @@ def layer_blobs(layout: Path) -> list[Path]:
     return [_blob(layout, layer["digest"]) for layer in manifest["layers"]]
 
 
-def reference_of(layout: Path) -> str:
-    """The reference that the layout's only image is annotated with."""
-    index = json.loads((layout / "index.json").read_text())
-    return str(index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"])
+def rename(layout: Path, tag: str) -> str:
+    """Gives the only image of a layout another reference, and returns it."""
+    path = layout / "index.json"
+    index = json.loads(path.read_text())
+    index["manifests"][0]["annotations"] = {"org.opencontainers.image.ref.name": tag}
+    path.write_text(json.dumps(index))
+    return tag
+
+
+def forget_all_images(ctr: list[str]) -> None:
+    """Empties a containerd: images, and with them (at the collection that --sync waits for) content and snapshots."""
+    listed = subprocess.run([*ctr, "images", "ls", "-q"], capture_output=True, text=True, check=False).stdout.split()
+    for name in listed:
+        subprocess.run([*ctr, "images", "rm", "--sync", name], capture_output=True, check=False)
 
 
 def drop_caches() -> None:

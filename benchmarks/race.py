@@ -28,20 +28,24 @@ class Cost(NamedTuple):
 
 @dataclass
 class Contender:
-    """A command line, what to do before each run (not timed), and the costs so far."""
+    """A command line (or what makes one from the number of the run), what to do before and after each run (not timed),
+    and the costs so far."""
 
     name: str
-    command: Sequence[str]
+    command: Sequence[str] | Callable[[int], Sequence[str]]
     before: Callable[[], None] = lambda: None
     after: Callable[[], None] = lambda: None
     environment: dict[str, str] | None = None
     costs: list[Cost] = field(default_factory=list)
+    runs: int = 0
 
     def run(self) -> Cost:
         """One timed run; raises with the command's error output when it fails."""
         self.before()
+        self.runs += 1
+        command = self.command(self.runs) if callable(self.command) else self.command
         try:
-            cost = measure(self.command, self.environment)
+            cost = measure(command, self.environment)
         finally:
             self.after()
         self.costs.append(cost)

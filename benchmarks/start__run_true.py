@@ -20,7 +20,7 @@ def test_run_true(benchmark: Any, image: Path, scratch: Path) -> None:
         benchmark,
         Contender("lazarus run", [*lazarus, *run, "debian:app", "true"]),
         [
-            Contender("podman run", [*podman, *run, "--cgroups=disabled", "debian:app", "true"]),
+            Contender("podman run", [*podman, *run, *peers.LIMITS, "debian:app", "true"]),
             Contender("python -c pass", [str(Path(peers.LAZARUS).with_name("python")), "-c", "pass"]),
         ],
         rounds=20,
