@@ -47,6 +47,17 @@ def _disk_is_full(path: str) -> bool:
     return status.f_bavail * status.f_frsize < 256 * 1024
 
 
+def _check_room(path: str) -> None:
+    """SQLite maps its shared memory file (32 KiB) after writing a byte to each page of it. Where blocks are smaller
+    than pages that leaves holes, and on a full disk the first touch of a hole kills the process with SIGBUS."""
+    try:
+        status = os.statvfs(os.path.dirname(path))
+    except OSError:
+        return  # what follows says it better
+    if status.f_bsize < 4096 and status.f_bavail * status.f_frsize < 128 * 1024:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+
 class _Connection(sqlite3.Connection):
     """Errors of SQLite as ours, but for IntegrityError: that one is an answer, which the caller interprets."""
 
@@ -156,6 +167,7 @@ class Catalogue:
             self._connections.popitem()[1].close()
 
     def _connect(self) -> _Connection:
+        _check_room(self.path)
         try:
             connection = sqlite3.connect(
                 self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, factory=_Connection
