@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 # Podman's defaults ask for more open files and processes than a container's host may allow.
-LIMITS = ("--cgroups=disabled", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")
+LIMITS = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")
 LAZARUS = str(Path(sys.executable).with_name("lazarus"))
 _started: dict[Path, subprocess.Popen[bytes]] = {}
 
@@ -38,21 +38,14 @@ def versions() -> dict[str, str]:
 
 
 def podman(root: Path) -> list[str]:
-    """The podman command line with a private store."""
-    if subprocess.run(["findmnt", "-no", "FSTYPE", "/sys/fs/cgroup"], capture_output=True).stdout.strip() != b"cgroup2":
-        cgroups = ["--cgroup-manager=cgroupfs"]
-    else:
-        cgroups = []
-    return [
-        "podman",
-        "--root",
-        f"{root}/podman",
-        "--runroot",
-        f"{root}/podman-run",
-        "--tmpdir",
-        f"{root}/podman-tmp",
-        *cgroups,
-    ]
+    """The podman command line with a private store; with runc where crun refuses the host's hybrid cgroups."""
+    kind = subprocess.run(
+        ["findmnt", "-no", "FSTYPE", "/sys/fs/cgroup"], capture_output=True, check=False
+    ).stdout.strip()
+    runtime = shutil.which("runc") if kind != b"cgroup2" else None
+    options = ["--cgroup-manager=cgroupfs", "--runtime", runtime] if runtime else []
+    home = f"{root}/podman"
+    return ["podman", "--root", home, "--runroot", f"{home}-run", "--tmpdir", f"{home}-tmp", *options]
 
 
 def containerd(root: Path) -> list[str]:
