@@ -46,7 +46,7 @@ lint: $(VENV)/built $(VENV)/system-lint ## ruff, mypy --strict, clang-format, cy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy --strict lazarus
-	@$(BIN)/cython-lint lazarus/_native
+	@PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint lazarus/_native # it calls pycodestyle by name
 	@clang-format --dry-run --Werror $$(git ls-files 'csrc/*.[ch]' 'tests/*.[ch]')
 	@for source in csrc/*/*.c; do \
 		$(CC) -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Wconversion -Wshadow -Werror -Icsrc -fsyntax-only $$source || exit 1; done

@@ -1,7 +1,7 @@
 """Every exception that Lazarus raises on purpose, and the one place that turns a native code into one.
 
-`OSError` with its errno stays `OSError`: a full disk is a full disk. Everything else derives from `LazarusError`; its message
-is one line that names the object, what was found and what was expected, and the command line prints it as it is.
+`OSError` with its errno stays `OSError`: a full disk is a full disk. Everything else derives from `LazarusError`; its
+message is one line that names the object, what was found and what was expected; the command line prints it as it is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The words of the field as types; see the design's "Words". Nothing here does I/O, and nothing here imports another room.
+"""The words of the field as types. Nothing here does I/O, and nothing here imports another room.
 
 Named tuples and not dataclasses: importing `dataclasses` alone costs as much as starting a container (10 ms).
 """
@@ -78,8 +78,8 @@ class Descriptor(NamedTuple):
 class Mount(NamedTuple):
     """What a driver wants mounted. Drivers return it; `lazarus.mounts.attach` is the only place that acts on it.
 
-    `image` is an EROFS metadata image that becomes the topmost lower; `lowers` are host directories, topmost first; `data` are
-    data-only lowers. `upper` and `work` are both set (writable) or both None (read-only).
+    `image` is an EROFS metadata image that becomes the topmost lower; `lowers` are host directories, topmost first;
+    `data` are data-only lowers. `upper` and `work` are both set (writable) or both None (read-only).
     """
 
     image: str | None = None
@@ -94,8 +94,11 @@ class Mount(NamedTuple):
 
 
 class Change(NamedTuple):
-    """One line of a diff. `change` is "A", "C" or "D"; `path` is bytes with a leading slash; `kind` is "directory", "file",
-    "symlink", "char", "block", "fifo" or "socket"; `content` is False when only attributes changed; `size` is in bytes."""
+    """One line of a diff. `change` is "A", "C" or "D"; `path` is bytes with a leading slash.
+
+    `kind` is "directory", "file", "symlink", "char", "block", "fifo" or "socket"; `content` is False when only
+    attributes changed; `size` is in bytes.
+    """
 
     change: str
     path: bytes
@@ -115,7 +118,7 @@ class Limits(NamedTuple):
 
 
 class ProgressEvent(NamedTuple):
-    """One step of a long operation: what is being done to which object, and how far it is (bytes; total 0 when unknown)."""
+    """One step of a long operation: what is done to which object, and how far it is (bytes; total 0 when unknown)."""
 
     action: str
     name: str

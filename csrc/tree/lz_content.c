@@ -181,7 +181,7 @@ static int stream(struct lz_content *self, struct pieces *pieces, const struct l
                   const struct extents *extents, struct lz_tree_node *node, struct lz_detail *detail)
 {
     uint64_t at = 0;
-    int rc = lz_object_begin(&self->objects, detail);
+    int rc = lz_object_begin(&self->objects, is_sparse(entry), detail);
     for (size_t i = 0; i < extents->count && rc == 0; i++) {
         uint64_t left = extents->list[i].size;
         rc = write_hole(self, extents->list[i].offset - at, detail);

@@ -76,10 +76,16 @@ int lz_direct_finish(struct lz_direct *direct)
     return rc != 0 ? rc : closed;
 }
 
-void lz_direct_free(struct lz_direct *direct)
+void lz_direct_close(struct lz_direct *direct)
 {
     if (direct->fd >= 0)
         (void)direct->sys->close(direct->sys->ctx, direct->fd);
+    direct->fd = -1;
+}
+
+void lz_direct_free(struct lz_direct *direct)
+{
+    lz_direct_close(direct);
     free(direct->buffer);
     *direct = (struct lz_direct){.fd = -1};
 }

@@ -32,6 +32,9 @@ int lz_direct_write(struct lz_direct *direct, const uint8_t *bytes, size_t size)
 /* Writes what is left, cuts the file to its size, closes it. 0 or -errno; closed either way. */
 int lz_direct_finish(struct lz_direct *direct);
 
+/* Closes without finishing; the buffer stays for the next file. Harmless when nothing is open. */
+void lz_direct_close(struct lz_direct *direct);
+
 /* Closes without finishing and gives the buffer back. */
 void lz_direct_free(struct lz_direct *direct);
 

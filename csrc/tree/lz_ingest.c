@@ -7,10 +7,11 @@
 #include "../base/lz_mem.h"
 #include "lz_stage.h"
 
-/* Chunks of 256 KiB stay in the second-level cache on their way from inflate to the two hashes. */
-#define CHUNK_SIZE (256u * 1024)
-#define SOURCE_CHUNKS 8u
-#define TAR_CHUNKS 24u
+/* Chunks of 128 KiB stay in the second-level cache on their way from inflate to the two hashes; of the sizes from
+ * 64 KiB to 1 MiB they were the fastest by a few per cent. 8 MiB in all, whatever the layer. */
+#define CHUNK_SIZE (128u * 1024)
+#define SOURCE_CHUNKS 16u
+#define TAR_CHUNKS 48u
 
 static const struct lz_ingest_limits default_limits = {
     .max_tar_size = (uint64_t)1 << 40,

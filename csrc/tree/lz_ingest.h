@@ -3,7 +3,7 @@
  *     source fd ──read + SHA-256──▶ inflate ──┬──▶ SHA-256 (diff ID) [+ compress ──▶ SHA-256 + blob, when asked]
  *          └──▶ blob file (when kept)          └──▶ tar ──▶ SHA-256 per file ──▶ objects / inline data, tree, recipe
  *
- * Each arrow is a bounded queue of reference-counted 1 MiB buffers between threads, so memory is bounded whatever the
+ * Each arrow is a bounded queue of reference-counted 128 KiB buffers between threads, so memory is bounded whatever the
  * layer. The calling thread runs the tar stage. Nothing outside `staging_fd` is written. Staging afterwards: index
  * layer index            (lz_index.h) recipe       the tar, byte for byte (lz_recipe.h) blob         when blob_mode is
  * not NONE and in `staged_objects_fd`, a flat directory: one file per new object, named by 64 hex digits, mode 0444 An

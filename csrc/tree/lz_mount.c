@@ -178,3 +178,16 @@ int lz_unmount(const struct lz_sys *sys, const char *target, bool lazy, struct l
     return lz_fail(detail, rc, "%s: cannot be unmounted: %s", target,
                    rc == -EINVAL ? "not a mount point" : lz_error_text(rc));
 }
+
+int lz_mount_supports(const struct lz_sys *sys, const char *type, const char *key, struct lz_detail *detail)
+{
+    struct lz_detail said = {{0}};
+    int fs = lz_fs_open(sys, type, detail);
+    if (fs < 0)
+        return fs == -ENODEV ? 0 : fs;
+    int rc = key != NULL ? lz_fs_set(sys, fs, key, "/") : 0;
+    if (rc < 0) /* a value that it does not like is a key that it knows */
+        (void)lz_fs_fail(sys, fs, type, key, rc, &said);
+    (void)sys->close(sys->ctx, fs);
+    return strstr(said.text, "Unknown parameter") == NULL;
+}

@@ -61,6 +61,10 @@ int lz_mount_view(const struct lz_sys *sys, int directory_fd, struct lz_detail *
  * followed in the last component; `.` and `..` there are -EINVAL. Does not wake a file system that hangs. */
 int lz_is_mount(const struct lz_sys *sys, const char *path);
 
+/* 1 if the kernel has the file system `type` (its module is loaded if need be) and, with `key` not NULL, a mount option
+ * of that name that takes text; else 0. Mounts nothing. -EPERM without CAP_SYS_ADMIN. */
+int lz_mount_supports(const struct lz_sys *sys, const char *type, const char *key, struct lz_detail *detail);
+
 /* Unmounts `target`; `lazy` is MNT_DETACH. 0; -EINVAL when it is not a mount point. Never follows a symlink. */
 int lz_unmount(const struct lz_sys *sys, const char *target, bool lazy, struct lz_detail *detail);
 

@@ -7,13 +7,14 @@
 #include <string.h>
 #include <unistd.h>
 
-#define WRITE_BACK_SIZE (8u * 1024 * 1024) /* start write-back after this much of a large object */
+#define WRITE_BACK_SIZE (8u * 1024 * 1024) /* start write-back after this much of a sparse object */
 
 static const uint8_t zeros[64 * 1024];
 
 int lz_object_open(struct lz_object_writer *self, const struct lz_sys *sys, int objects_fd, int staged_fd)
 {
-    *self = (struct lz_object_writer){.sys = sys, .objects_fd = objects_fd, .staged_fd = staged_fd, .fd = -1};
+    *self = (struct lz_object_writer){
+        .sys = sys, .objects_fd = objects_fd, .staged_fd = staged_fd, .fd = -1, .direct = {.fd = -1}};
     return lz_sha256_new(&self->sha256);
 }
 
@@ -23,6 +24,7 @@ static int discard(struct lz_object_writer *self)
     if (self->fd >= 0)
         (void)self->sys->close(self->sys->ctx, self->fd); /* what it held is not wanted */
     self->fd = -1;
+    lz_direct_close(&self->direct);
     int rc = self->temporary[0] != 0 ? self->sys->unlinkat(self->sys->ctx, self->staged_fd, self->temporary, 0) : 0;
     if (rc == 0)
         self->temporary[0] = 0;
@@ -32,6 +34,7 @@ static int discard(struct lz_object_writer *self)
 void lz_object_close(struct lz_object_writer *self)
 {
     (void)discard(self); /* after a failure, which is the one to report */
+    lz_direct_free(&self->direct);
     lz_sha256_free(self->sha256);
     self->sha256 = NULL;
 }
@@ -41,27 +44,26 @@ static int fail(struct lz_detail *detail, int code, const char *what)
     return lz_fail(detail, code, "%s: %s", what, lz_error_text(code));
 }
 
-/* Creates the temporary file. Names differ by process, writer and serial number; a left-over of a process that had the
- * same three is stepped over. */
-static int create(struct lz_object_writer *self, struct lz_detail *detail)
+/* Creates the temporary file, for writing past the page cache or through it. Names differ by process, writer and serial
+ * number; a left-over of a process that had the same three is stepped over. */
+static int create(struct lz_object_writer *self, bool direct, struct lz_detail *detail)
 {
     int rc = discard(self);
     if (rc != 0)
         return fail(detail, rc, "removing a temporary file in staging");
-    for (;;) {
-        char name[sizeof self->temporary];
-        (void)snprintf(name, sizeof name, "tmp-%d-%llx-%x", (int)getpid(), (unsigned long long)(uintptr_t)self,
-                       self->serial++);
-        int fd = self->sys->openat(self->sys->ctx, self->staged_fd, name,
-                                   O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0444);
-        if (fd == -EEXIST)
-            continue;
-        if (fd < 0)
-            return fail(detail, fd, "creating an object in staging");
-        self->fd = fd;
-        memcpy(self->temporary, name, sizeof name);
+    do {
+        (void)snprintf(self->temporary, sizeof self->temporary, "tmp-%d-%llx-%x", (int)getpid(),
+                       (unsigned long long)(uintptr_t)self, self->serial++);
+        if (direct)
+            rc = lz_direct_create(&self->direct, self->sys, self->staged_fd, self->temporary, 0444);
+        else
+            rc = self->fd = self->sys->openat(self->sys->ctx, self->staged_fd, self->temporary,
+                                              O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0444);
+    } while (rc == -EEXIST);
+    if (rc >= 0)
         return 0;
-    }
+    self->temporary[0] = 0;
+    return fail(detail, rc, "creating an object in staging");
 }
 
 /* Is it staged, or can it be linked from the store? 1 or 0. */
@@ -106,7 +108,7 @@ static int drop(struct lz_object_writer *self, struct lz_detail *detail)
 /* The temporary file becomes the object `hex`, unless another writer was faster. */
 static int settle(struct lz_object_writer *self, const char *hex, uint64_t size, struct lz_detail *detail)
 {
-    int rc = self->sys->close(self->sys->ctx, self->fd);
+    int rc = self->fd < 0 ? lz_direct_finish(&self->direct) : self->sys->close(self->sys->ctx, self->fd);
     self->fd = -1;
     if (rc == 0)
         rc = fix_mode(self);
@@ -135,7 +137,7 @@ int lz_object_put(struct lz_object_writer *self, const uint8_t *bytes, size_t si
     lz_hex(name, hex);
     rc = find(self, hex, detail);
     if (rc == 0) {
-        rc = create(self, detail);
+        rc = create(self, false, detail);
         if (rc == 0) {
             rc = lz_write_all(self->sys, self->fd, bytes, size);
             if (rc != 0)
@@ -150,12 +152,12 @@ int lz_object_put(struct lz_object_writer *self, const uint8_t *bytes, size_t si
     return 0;
 }
 
-int lz_object_begin(struct lz_object_writer *self, struct lz_detail *detail)
+int lz_object_begin(struct lz_object_writer *self, bool sparse, struct lz_detail *detail)
 {
     uint8_t ignored[LZ_SHA256_SIZE];
     self->offset = self->synced = 0;
     int rc = lz_sha256_digest(self->sha256, zeros, 0, ignored); /* forgets what an object that failed had hashed */
-    return rc != 0 ? fail(detail, rc, "hashing an object") : create(self, detail);
+    return rc != 0 ? fail(detail, rc, "hashing an object") : create(self, !sparse, detail);
 }
 
 int lz_object_write(struct lz_object_writer *self, const uint8_t *bytes, size_t size, struct lz_detail *detail)
@@ -163,12 +165,13 @@ int lz_object_write(struct lz_object_writer *self, const uint8_t *bytes, size_t 
     int rc = lz_sha256_update(self->sha256, bytes, size);
     if (rc != 0)
         return fail(detail, rc, "hashing an object");
-    rc = lz_pwrite_all(self->sys, self->fd, bytes, size, (off_t)self->offset);
+    rc = self->fd < 0 ? lz_direct_write(&self->direct, bytes, size)
+                      : lz_pwrite_all(self->sys, self->fd, bytes, size, (off_t)self->offset);
     if (rc != 0)
         return fail(detail, rc, "writing an object to staging");
     self->offset += size;
     /* Write-back while the rest is still being inflated: the sync at publish then finds little to do. A hint only. */
-    if (self->offset - self->synced >= WRITE_BACK_SIZE) {
+    if (self->fd >= 0 && self->offset - self->synced >= WRITE_BACK_SIZE) {
         (void)self->sys->sync_file_range(self->sys->ctx, self->fd, (off_t)self->synced,
                                          (off_t)(self->offset - self->synced), SYNC_FILE_RANGE_WRITE);
         self->synced = self->offset;
@@ -196,7 +199,8 @@ int lz_object_finish(struct lz_object_writer *self, uint8_t digest[LZ_SHA256_SIZ
     int rc = lz_sha256_final(self->sha256, name);
     if (rc != 0)
         return fail(detail, rc, "hashing an object");
-    rc = self->sys->ftruncate(self->sys->ctx, self->fd, (off_t)self->offset); /* for a hole at the end */
+    if (self->fd >= 0)
+        rc = self->sys->ftruncate(self->sys->ctx, self->fd, (off_t)self->offset); /* for a hole at the end */
     if (rc != 0)
         return fail(detail, rc, "writing an object to staging");
     lz_hex(name, hex);

@@ -14,6 +14,7 @@
 #include "../base/lz_err.h"
 #include "../base/lz_sys.h"
 #include "../bytes/lz_digest.h"
+#include "lz_direct.h"
 
 struct lz_object_writer {
     const struct lz_sys *sys;
@@ -22,7 +23,8 @@ struct lz_object_writer {
     bool mode_known;               /* the first object was looked at: does 0444 survive umask and default ACLs? */
     bool needs_chmod;              /* it does not */
     unsigned serial;               /* for temporary names */
-    int fd;                        /* of the object that is being streamed, else -1 */
+    int fd;                        /* of the object that is being written through the page cache, else -1 */
+    struct lz_direct direct;       /* of the one that is written past it */
     char temporary[64];            /* its name */
     uint64_t offset;               /* how far it is */
     uint64_t synced;               /* up to here write-back was started */
@@ -37,9 +39,10 @@ void lz_object_close(struct lz_object_writer *self);
 int lz_object_put(struct lz_object_writer *self, const uint8_t *bytes, size_t size, uint8_t digest[LZ_SHA256_SIZE],
                   struct lz_detail *detail);
 
-/* In pieces: begin, any number of write and hole, then finish. Data is hashed and written as it comes; a hole of
- * `size` bytes is hashed as zeros (2 GB/s) and stays a hole. After a failure only close() or begin() may follow. */
-int lz_object_begin(struct lz_object_writer *self, struct lz_detail *detail);
+/* In pieces: begin, any number of write and (only when `sparse`) hole, then finish. Data is hashed and written as it
+ * comes, past the page cache unless the object is sparse; a hole of `size` bytes is hashed as zeros (2 GB/s) and stays
+ * a hole. After a failure only close() or begin() may follow. */
+int lz_object_begin(struct lz_object_writer *self, bool sparse, struct lz_detail *detail);
 int lz_object_write(struct lz_object_writer *self, const uint8_t *bytes, size_t size, struct lz_detail *detail);
 int lz_object_hole(struct lz_object_writer *self, uint64_t size, struct lz_detail *detail);
 int lz_object_finish(struct lz_object_writer *self, uint8_t digest[LZ_SHA256_SIZE], struct lz_detail *detail);

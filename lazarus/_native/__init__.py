@@ -1,1 +1,1 @@
-"""The only room that cimports: thin doors to csrc/. Each function releases the GIL around one C call and maps its code."""
+"""The only room that cimports: thin doors to csrc/. Each releases the GIL around one C call and maps its code."""

@@ -1,31 +1,10 @@
 from collections.abc import Iterator, Sequence
 from os import PathLike
-from typing import NamedTuple, Self
+from typing import Self
+
+from lazarus._native.entry import Entry as Entry
 
 Path = str | bytes | PathLike[str] | PathLike[bytes]
-
-ENTRY_FIELDS: tuple[tuple[str, str] | tuple[str, str, tuple[int]], ...]
-
-class Entry(NamedTuple):
-    number: int
-    path: bytes
-    kind: str
-    mode: int
-    uid: int
-    gid: int
-    size: int
-    mtime_ns: int
-    digest: bytes
-    target: bytes | None
-    xattrs: dict[bytes, bytes]
-    major: int
-    minor: int
-    link: int
-    link_count: int
-    layer: int
-    flags: int
-    data_offset: int
-    parent: int
 
 class Index:
     def __init__(self, path: Path | int) -> None: ...

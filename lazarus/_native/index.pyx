@@ -2,46 +2,13 @@
 
 import mmap
 import os
-from typing import NamedTuple
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 
 from lazarus._native.check cimport check, lz_detail, lz_sys_linux
+from lazarus._native.entry import Entry
 
 _KINDS = (None, "directory", "file", "symlink", "char", "block", "fifo", "socket", "whiteout")  # enum lz_kind
-
-#: struct lz_entry for `numpy.dtype(list(ENTRY_FIELDS))`.
-ENTRY_FIELDS = (
-    ("path_hash", "<u8"), ("size", "<u8"), ("mtime", "<i8"), ("data_offset", "<u8"), ("digest", "u1", (32,)),
-    *((name, "<u4") for name in (
-        "mtime_nsec", "uid", "gid", "parent", "first_child", "child_count", "link", "link_count", "path_offset",
-        "xattr_offset", "xattr_size", "major", "minor", "layer")),
-    ("path_size", "<u2"), ("name_size", "<u2"), ("mode", "<u2"), ("kind", "u1"), ("flags", "u1"),
-)
-
-
-class Entry(NamedTuple):
-    """One entry, decoded: the fields of struct lz_entry; `mode` with its type bits, `flags` those of enum lz_flag."""
-
-    number: int
-    path: bytes
-    kind: str
-    mode: int
-    uid: int
-    gid: int
-    size: int
-    mtime_ns: int
-    digest: bytes
-    target: bytes | None
-    xattrs: dict[bytes, bytes]
-    major: int
-    minor: int
-    link: int
-    link_count: int
-    layer: int
-    flags: int
-    data_offset: int
-    parent: int
 
 
 cdef class Index:
@@ -78,8 +45,7 @@ cdef class Index:
         """Gives the mapping back; a second call is harmless."""
         self.index.entries = NULL
         self.mapping = None
-        if self.buffer.obj is not None:
-            PyBuffer_Release(&self.buffer)
+        PyBuffer_Release(&self.buffer)
 
     def __dealloc__(self):
         PyBuffer_Release(&self.buffer)
@@ -156,7 +122,7 @@ cdef class Index:
 
     @property
     def entries_buffer(self):
-        """The raw entries, 128 bytes each, read-only and without a copy; see ENTRY_FIELDS."""
+        """The raw entries, 128 bytes each, read-only and without a copy; see entry.ENTRY_FIELDS."""
         start = <const uint8_t *> self.open().entries - <const uint8_t *> self.buffer.buf
         return memoryview(self.mapping)[start:start + self.index.entry_count * sizeof(lz_entry)]
 
@@ -175,7 +141,7 @@ def merge(layer_indexes, diff_ids, out):
     cdef lz_tree *tree = NULL
     cdef lz_detail detail
     cdef uint32_t count = 0
-    cdef int rc, fd
+    cdef int rc = 0, fd
     cdef Index layer
     cdef bytes diff_id
     cdef const uint8_t *raw

@@ -1,4 +1,4 @@
-"""A layer made by hand, without a tar (csrc/tree/lz_tree.h): for tests, and for whatever else writes a layer's index."""
+"""A layer made by hand, without a tar (csrc/tree/lz_tree.h): for tests, and for what else writes a layer's index."""
 
 import os
 
@@ -10,7 +10,6 @@ from lazarus._native.index cimport (
     LZ_FLAG_OBJECT,
     LZ_KIND_FILE,
     LZ_PATH_MAX,
-    int64_t,
     lz_kind,
     lz_path_clean,
     lz_tree,

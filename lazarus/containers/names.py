@@ -7,14 +7,18 @@ import re
 
 from lazarus.errors import FormatError
 
-_FIRST = """amber brave bright calm clear clever cool deep early fair fine firm fresh gentle golden good grand
-    green keen kind light lively lucky mild neat new noble open plain proud quick quiet rapid ready rich rising safe
-    sharp silent simple slow small smooth soft solid steady still strong sunny sure swift tall tidy true vivid warm
-    wide wise"""
-_SECOND = """anchor ash aspen basin bay beacon birch bridge brook canyon cedar cliff cloud comet coral cove crane
-    dune elm falcon fern field fjord forest garden glade harbor hazel heron hill island ivy lake lark linden maple meadow mesa
-    moon moss oak orchard otter pebble pine plain poplar quarry rain reef ridge river robin rowan sparrow spring stone
-    summit swan tern tide valley willow wren"""
+_FIRST = """
+    amber brave bright calm clear clever cool deep early fair fine firm fresh gentle golden good grand green keen
+    kind light lively lucky mild neat new noble open plain proud quick quiet rapid ready rich rising safe sharp
+    silent simple slow small smooth soft solid steady still strong sunny sure swift tall tidy true vivid warm wide
+    wise
+"""
+_SECOND = """
+    anchor ash aspen basin bay beacon birch bridge brook canyon cedar cliff cloud comet coral cove crane dune elm
+    falcon fern field fjord forest garden glade harbor hazel heron hill island ivy lake lark linden maple meadow
+    mesa moon moss oak orchard otter pebble pine plain poplar quarry rain reef ridge river robin rowan sparrow
+    spring stone summit swan tern tide valley willow wren
+"""
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}\Z")
 
 

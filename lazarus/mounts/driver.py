@@ -1,9 +1,9 @@
 """What a mount driver is. Who has read this page can write one.
 
 Words. A *stack* is a merged index and its EROFS metadata image. Its *objects* are the contents of its larger files. An
-*upper* is a directory that takes what is written, in overlayfs' own format, and *work* a directory beside it on the
-same
-file system. A *driver* turns these into a `Mount` value: which layers lie under which, with which options.
+*upper* is a directory that takes what is written, in overlayfs' own format; *work* is a directory beside it, on the
+same file system, that belongs to the mount. A *driver* turns these into a `Mount` value: which layers lie under which,
+with which options.
 
 Life cycle of a root file system:
 
@@ -11,20 +11,19 @@ Life cycle of a root file system:
     describe()   pure: a `Mount` value; nothing is opened, nothing changes
     attach()     `lazarus.mounts.attach`: the only function that mounts
     ...          the container runs; writes go to the upper
-    detach()     the upper keeps what was written; describe() and attach() again show it again
+    detach()     the upper keeps what was written; describe() and attach() show it again
 
 Because describing is pure, a driver is tested without root, and whoever wants to see what would be mounted prints the
-value:
+value. One use, from the choice to the end:
 
-    driver = choose("auto")
+    driver = choose("auto").driver
     mount = driver.describe(stack.image_path, objects, upper=upper, work=work)
     attach(mount, "/run/rootfs")
     ...
     detach("/run/rootfs")
 
-Whatever the driver, the upper has the same format, so a container may be started with one today and another tomorrow.
-Where
-drivers differ, they say so in `traits`, and the suites assert what is said instead of skipping.
+Whatever the driver, the upper has the same format, so a container may be started with one today and with another
+tomorrow. Where drivers differ they say so in `traits`, and the suites assert what is said instead of skipping.
 """
 
 from __future__ import annotations
@@ -38,11 +37,12 @@ if TYPE_CHECKING:
 
 
 class Traits(NamedTuple):
-    """How a driver differs from a local file system. `needs_root`: mounting takes CAP_SYS_ADMIN. `breaks_hard_links`:
-    a name
-    that is copied up leaves its group (overlayfs without `index`). `copies_up_whole_files`: the first write to a file
-    copies
-    all of it, unless the file system reflinks."""
+    """How a driver differs from a local file system.
+
+    `needs_root`: mounting takes CAP_SYS_ADMIN. `breaks_hard_links`: a name that is copied up leaves its group
+    (overlayfs without `index`). `copies_up_whole_files`: the first write to a file copies all of it, unless the file
+    system reflinks; a change of attributes alone copies none of it.
+    """
 
     needs_root: bool
     breaks_hard_links: bool
@@ -59,26 +59,46 @@ class Driver(Protocol):
         """Returns when the driver can run here; raises `UnsupportedError` naming the probe that failed."""
 
     def describe(
-        self, image: str, objects: str, *, upper: str | None = None, work: str | None = None, volatile: bool = False
+        self,
+        image: str,
+        objects: str,
+        *,
+        upper: str | None = None,
+        work: str | None = None,
+        lowers: tuple[str, ...] = (),
+        volatile: bool = False,
     ) -> Mount:
-        """The mount as a value: with `upper` and `work` writable, without them read-only."""
+        """The mount as a value: writable with `upper` and `work`, read-only without them.
+
+        `lowers` are host directories below the image, topmost first."""
 
 
-def choose(name: str = "auto") -> Driver:
-    """The driver of that name, probed; "auto" is the first that can run. `UnsupportedError` when it, or none, can."""
+class Choice(NamedTuple):
+    """The driver that was taken, and why, in words for a person."""
+
+    driver: Driver
+    why: str
+
+
+def choose(name: str = "auto") -> Choice:
+    """The driver of that name, probed; "auto" is the first that can run.
+
+    Raises `UnsupportedError` with the failed probe when the one that was asked for cannot run, or none can.
+    """
     from lazarus.mounts.kernel import KernelDriver
 
-    drivers: list[Driver] = [KernelDriver()]
-    if name != "auto":
-        drivers = [driver for driver in drivers if driver.name == name]
-        if not drivers:
-            raise UnsupportedError(f"mount driver {name!r}: unknown (known: kernel)")
-    reasons = []
+    known: list[Driver] = [KernelDriver()]
+    drivers = [driver for driver in known if name in ("auto", driver.name)]
+    if not drivers:
+        names = ", ".join(driver.name for driver in known)
+        raise UnsupportedError(f"mount driver {name!r}: unknown (known: {names})")
+    failed = []
     for driver in drivers:
         try:
             driver.probe()
         except UnsupportedError as error:
-            reasons.append(f"{driver.name}: {error}")
-        else:
-            return driver
-    raise UnsupportedError("no mount driver can run here: " + "; ".join(reasons))
+            failed.append(f"mount driver {driver.name}: {error}")
+            continue
+        reason = "asked for by name" if name != "auto" else "the first driver whose probes pass"
+        return Choice(driver, "; ".join([*failed, f"mount driver {driver.name}: {reason}"]))
+    raise UnsupportedError("; ".join(failed))

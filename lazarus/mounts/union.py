@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import pairwise
 
 from lazarus.errors import ConflictError, LimitError, NotFoundError
 from lazarus.mounts.attach import attach
 from lazarus.terms import Mount
 
-MAX_LOWERS = 500  # OVL_MAX_STACK, fs/overlayfs/super.c
+MAX_LOWERS = 500  # OVL_MAX_STACK, fs/overlayfs/params.h
 
 Path = str | os.PathLike[str]
 
 
 def union(lowers: Sequence[Path], target: Path, *, upper: Path | None = None, work: Path | None = None) -> Mount:
-    """Mounts directories over one another at `target` through overlayfs, the first of `lowers` topmost, and returns
-    what
-    was mounted; `detach` undoes it.
+    """Mounts directories over one another at `target`, the first of `lowers` topmost, and returns what was mounted.
 
-    With `upper` (changes go there) a `work` directory on the same file system is needed; without, the union is
-    read-only.
-    Names may hold colons and commas. Raises `NotFoundError` for what is no directory, `ConflictError` for an upper
-    and work
+    With `upper`, which gets the changes, an empty `work` directory on the same file system is needed; without, the
+    union is read-only. `detach` undoes it and leaves the upper as it is: whole files, readable by any tool.
+    Names may hold colons and commas. Raises `NotFoundError` for what is no directory, `ConflictError` for directories
     that cannot go together, `LimitError` beyond 500 lowers.
     """
     mount = describe([os.fspath(path) for path in lowers], _text(upper), _text(work))
-    where = _directory(os.fspath(target), "target")
-    attach(mount, where)
+    attach(mount, _directory(os.fspath(target), "target"))
     return mount
 
 
@@ -38,30 +35,38 @@ def describe(lowers: Sequence[str], upper: str | None, work: str | None) -> Moun
     if len(lowers) > MAX_LOWERS:
         raise LimitError(f"union: {len(lowers)} lower directories, the kernel takes {MAX_LOWERS}")
     found = tuple(_directory(path, "lower") for path in lowers)
+    if upper is None and work is None:
+        _check_apart([(path, "lower") for path in found])
+        return Mount(lowers=found, metacopy=False, redirect_dir=False, read_only=True)
     if upper is None or work is None:
-        if upper != work:
-            missing, given = ("--work", "--upper") if work is None else ("--upper", "--work")
-            raise ConflictError(f"union: {given} needs {missing}")
-        return Mount(lowers=found, metacopy=False, read_only=True)
+        given, missing = ("upper", "work") if work is None else ("work", "upper")
+        raise ConflictError(f"union: {given} needs {missing}: they are given together")
     upper, work = _directory(upper, "upper"), _directory(work, "work")
+    _check_apart([*((path, "lower") for path in found), (upper, "upper"), (work, "work")])
     if os.stat(upper).st_dev != os.stat(work).st_dev:
         raise ConflictError(f"union: upper {upper} and work {work} are on different file systems")
-    if _is_below(upper, work) or _is_below(work, upper):
-        raise ConflictError(f"union: upper {upper} and work {work} lie in one another")
+    # what overlayfs itself left there is no obstacle: it clears it
     if any(name not in ("work", "index") for name in os.listdir(work)):
         raise ConflictError(f"union: work directory {work} is not empty")
-    return Mount(lowers=found, upper=upper, work=work)
+    return Mount(lowers=found, upper=upper, work=work, metacopy=False)
+
+
+def _check_apart(directories: list[tuple[str, str]]) -> None:
+    """No directory is another one or lies in it. In byte order, what lies in a directory follows it at once."""
+    ordered = sorted((path.rstrip("/") + "/", role) for path, role in directories)
+    for (outer, outer_role), (inner, inner_role) in pairwise(ordered):
+        if inner.startswith(outer):
+            relation = "are the same directory" if inner == outer else "overlap"
+            shown = (outer.rstrip("/") or "/", inner.rstrip("/") or "/")
+            raise ConflictError(f"union: {outer_role} {shown[0]} and {inner_role} {shown[1]} {relation}")
 
 
 def _text(path: Path | None) -> str | None:
     return None if path is None else os.fspath(path)
 
 
-def _directory(path: str, what: str) -> str:
+def _directory(path: str, role: str) -> str:
     if not os.path.isdir(path):
-        raise NotFoundError(f"union: {what} {path}: not a directory")
+        problem = "not a directory" if os.path.lexists(path) else "does not exist"
+        raise NotFoundError(f"union: {role} {path}: {problem}")
     return os.path.realpath(path)
-
-
-def _is_below(path: str, other: str) -> bool:
-    return os.path.commonpath([path, other]) == other

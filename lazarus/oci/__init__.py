@@ -10,6 +10,6 @@
     docker_archive.py  what `docker save` and `podman save` write
     writers.py         deterministic archives and directories
 
-Whatever comes from outside is checked here, once, and is a value of a type afterwards. Names inside archives are keys of a
-dictionary, never paths of the host.
+Whatever comes from outside is checked here, once, and is a value of a type afterwards. Names inside archives are keys
+of a dictionary, never paths of the host.
 """

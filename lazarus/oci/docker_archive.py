@@ -1,6 +1,7 @@
 """docker-archive: what `docker save` and `podman save` write. A manifest.json names configs, layers and tags.
 
-Layer members may be symlinks to one another (`<id>/layer.tar -> ../<diff ID>.tar`); they are resolved inside the archive.
+Layer members may be symlinks to one another (`<id>/layer.tar -> ../<diff ID>.tar`); they are resolved inside the
+archive.
 """
 
 from __future__ import annotations

@@ -140,6 +140,7 @@ def parse_config(data: bytes, what: str) -> ImageConfig:
     if not isinstance(config, dict):
         raise FormatError(f"{what}: config is {kind(config)} where an object is expected")
     history = _list(document.get("history") or [], f"{what}, history")
+    _check_run_config(config, f"{what}, config")
     return ImageConfig(
         document,
         tuple(DiffID(parse_digest(value, f"{what}, diff ID {number}")) for number, value in enumerate(diff_ids, 1)),
@@ -148,6 +149,20 @@ def parse_config(data: bytes, what: str) -> ImageConfig:
         _platform(document, what) or Platform("linux", ""),
         _text(document, "created", what),
     )
+
+
+def _check_run_config(config: Json, what: str) -> None:
+    """Types of what containers are started with; other members are nobody's business."""
+    for key in ("User", "WorkingDir", "StopSignal"):
+        _text(config, key, what)
+    for key in ("Env", "Cmd", "Entrypoint", "OnBuild"):
+        value = config.get(key)
+        if value is not None and not (isinstance(value, list) and all(isinstance(text, str) for text in value)):
+            raise FormatError(f"{what}: {key} is not an array of strings")
+    for key in ("Labels", "ExposedPorts", "Volumes"):
+        value = config.get(key)
+        if value is not None and not isinstance(value, dict):
+            raise FormatError(f"{what}: {key} is {kind(value)} where an object is expected")
 
 
 def _agree(document: Json, stated: str | None, allowed: frozenset[str], foreign: str, what: str) -> str:

@@ -121,7 +121,7 @@ class Layout:
             return source.read(f"{self.what}: {INDEX}")
 
     def blob(self, descriptor: Descriptor, what: str) -> BlobSource:
-        """Where the blob lies; its size is checked, its bytes are not. `what` names it in errors ("layer sha256:...")."""
+        """Where the blob lies; its size is checked, its bytes are not. `what` names it in errors ("layer sha256:.")."""
         try:
             source = self._files.open(f"blobs/sha256/{descriptor.digest.hex}")
         except NotFoundError as error:

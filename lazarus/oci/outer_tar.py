@@ -1,6 +1,6 @@
 """Where the members of an archive lie. For the archive around an image; layers are read by the native codec.
 
-Only headers are read, with pread; nothing is unpacked. A member's name is a key of the result and never a path of the host.
+Only headers are read, with pread; nothing is unpacked. A member's name is a key of the result, never a host path.
 Formats: ustar, pax (path, linkpath, size), GNU long names and base-256 numbers.
 """
 
@@ -58,8 +58,8 @@ class OuterTar:
         return name in self._members
 
     def file(self, name: str) -> Member:
-        """The regular file that `name` leads to, through links inside the archive. `NotFoundError`, `FormatError` for a name
-        that is there twice or is no file, `UnsafeError` for a link that leaves the archive."""
+        """The regular file that `name` leads to, through links inside the archive. `NotFoundError`, `FormatError` for a
+        name that is there twice or is no file, `UnsafeError` for a link that leaves the archive."""
         target = self._normal(name)
         for _ in range(MAX_LINKS):
             member = self._members.get(target)

@@ -61,8 +61,8 @@ def matches(wanted: Platform, offered: Platform) -> bool:
 
 
 def select(wanted: Platform, candidates: Sequence[Descriptor], what: str) -> Descriptor:
-    """The first candidate with exactly this platform, else the first that matches. Without a platform a candidate fits only
-    when it is alone. `NotFoundError` lists what is there."""
+    """The first candidate with exactly this platform, else the first that matches. Without a platform a candidate fits
+    only when it is alone. `NotFoundError` lists what is there."""
     exact = [c for c in candidates if c.platform is not None and normal(c.platform) == normal(wanted)]
     close = [c for c in candidates if c.platform is not None and matches(wanted, c.platform)]
     close.sort(key=lambda c: c.platform.variant if c.platform else "", reverse=True)

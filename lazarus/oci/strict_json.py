@@ -1,7 +1,7 @@
 """JSON that means one thing only: UTF-8, no duplicate keys, no NaN, bounded size and depth.
 
-Two programs that read a document with a duplicate key see two images under one digest; so does a program that takes NaN, or
-UTF-16, for JSON.
+Two programs that read a document with a duplicate key see two images under one digest; so does a program that takes
+NaN, or UTF-16, for JSON.
 """
 
 from __future__ import annotations

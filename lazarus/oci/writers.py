@@ -1,4 +1,4 @@
-"""Where a saved image goes: an archive (file or pipe) or a directory. The same members give the same bytes: no time, no owner.
+"""Where a saved image goes: an archive (file or pipe) or a directory. The same members give the same bytes: no times.
 
 A writer is given members one after the other; what is not `finish`ed is worth nothing.
 """
@@ -68,6 +68,7 @@ class DirectoryWriter:
         fd = os.open(f"{self._root}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
             _check_size(name, produce(fd), size)
+            os.fsync(fd)
         finally:
             os.close(fd)
 

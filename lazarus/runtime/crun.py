@@ -165,11 +165,13 @@ class Runtime:
 def adoption() -> Iterator[None]:
     """While it lasts, orphaned grandchildren become children of this process; one thread at a time."""
     with _adopting:
+        before = _children()
         set_subreaper(True)
         try:
             yield
         finally:
             set_subreaper(False)
+            _reap_helpers(before)
 
 
 def last_error(log: str) -> str | None:
@@ -212,12 +214,41 @@ def _adopt(pid_file: str) -> int:
     """
     with open(pid_file, "rb") as file:
         pid = int(file.read())
-    while (parent := parent_of(pid)) != os.getpid():
+    while (parent := _status(pid).parent) != os.getpid():
         os.waitpid(parent, 0)
     return pid
 
 
-def parent_of(pid: int) -> int:
-    """The parent's pid, from /proc/<pid>/stat. Raises `OSError` when there is no such process."""
+def _reap_helpers(before: set[int]) -> None:
+    """Waits for the helpers of crun that nobody waited for; `before` are the children until now.
+
+    A helper ends right after crun did; unlike a container's first process, it leads no session.
+    """
+    for child in _children() - before:
+        with suppress(OSError):
+            status = _status(child)
+            if status.command == "crun" and status.session != child:
+                os.waitpid(child, 0)
+
+
+class _Status(NamedTuple):
+    command: str
+    parent: int
+    session: int
+
+
+def _status(pid: int) -> _Status:
+    """What /proc/<pid>/stat says. Raises `OSError` when there is no such process."""
     with open(f"/proc/{pid}/stat", "rb") as file:
-        return int(file.read().rpartition(b")")[2].split()[1])
+        before, _, after = file.read().rpartition(b")")
+    _state, parent, _group, session = after.split(maxsplit=4)[:4]
+    return _Status(os.fsdecode(before.partition(b"(")[2]), int(parent), int(session))
+
+
+def _children() -> set[int]:
+    """Children of this process's main thread, to which the kernel gives orphans. Empty where it does not tell."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
+            return {int(pid) for pid in file.read().split()}
+    except OSError:
+        return set()

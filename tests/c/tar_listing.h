@@ -85,8 +85,9 @@ static void say_entry(struct lz_buf *out, const struct lz_tar_entry *entry)
 {
     char text[160];
     CHECK_EQ(strlen(entry->path), entry->path_size);
-    (void)snprintf(text, sizeof text, "%c %o %u:%u %llu %lld.%09u ", "fhlcbdp"[entry->type], entry->mode, entry->uid,
-                   entry->gid, (unsigned long long)entry->size, (long long)entry->mtime, entry->mtime_nsec);
+    (void)snprintf(text, sizeof text, "%c %o %u:%u %llu %lld.%09u ", "fhlcbdp"[entry->type], entry -> mode,
+                   entry -> uid, entry -> gid, (unsigned long long)entry -> size, (long long)entry -> mtime,
+                   entry -> mtime_nsec);
     say(out, text);
     say_bytes(out, entry->path, entry->path_size);
     if (entry->link != NULL) {

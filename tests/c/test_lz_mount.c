@@ -363,6 +363,14 @@ static void bind_mounts_and_is_mount(void)
     CHECK_EQ(mounts(), 0);
 }
 
+static void what_the_kernel_supports(void)
+{
+    CHECK_EQ(lz_mount_supports(linux_sys, "overlay", NULL, NULL), 1);
+    CHECK_EQ(lz_mount_supports(linux_sys, "overlay", "datadir+", NULL), 1);
+    CHECK_EQ(lz_mount_supports(linux_sys, "overlay", "nonsense", NULL), 0);
+    CHECK_EQ(lz_mount_supports(linux_sys, "nonsense", NULL, NULL), 0);
+}
+
 /* The detached loop device goes away with its last user. */
 static void loop_devices_clear_themselves(void)
 {
@@ -459,6 +467,7 @@ int main(void)
     RUN(failures_are_named);
     RUN(volatile_is_refused_the_second_time);
     RUN(bind_mounts_and_is_mount);
+    RUN(what_the_kernel_supports);
     RUN(loop_devices_clear_themselves);
     RUN(every_failing_call);
     RUN(every_failing_call_of_bind);
