@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import stat
+import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -47,6 +50,28 @@ def test_a_stack_is_the_merge_of_its_layers(store: Store) -> None:
         image.seek(1024)
         assert image.read(4) == bytes.fromhex("e2e1f5e0")  # EROFS_SUPER_MAGIC_V1
     assert os.listdir(store.paths.staging) == []
+
+
+@pytest.mark.root
+def test_the_attributes_of_the_root(store: Store, tmp_path: Path) -> None:
+    """They are known from the row, after a build and after none, and a directory can be given them."""
+    headers = {"SCHILY.xattr.user.note": "text", "SCHILY.xattr.trusted.overlay.opaque": "y", "mtime": "7.000000009"}
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        entry = tarfile.TarInfo(".")
+        entry.type, entry.mode, entry.uid, entry.gid, entry.pax_headers = tarfile.DIRTYPE, 0o1711, 3, 4, headers
+        tar.addfile(entry)
+    diff_ids = add_image(store, out.getvalue())
+    xattrs = {"user.note": b"text".hex(), "trusted.overlay.overlay.opaque": b"y".hex()}
+    for _ in range(2):
+        assert store.stacks.open(diff_ids).root == (0o1711, 3, 4, 7_000_000_009, xattrs)
+    upper = tmp_path / "upper"
+    upper.mkdir()
+    store.stacks.open(diff_ids).root.apply(str(upper))
+    status = upper.stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o1711, 3, 4)
+    assert status.st_mtime_ns == 7_000_000_009
+    assert {name: os.getxattr(upper, name).hex() for name in os.listxattr(upper)} == xattrs
 
 
 def test_no_layers_are_an_empty_root(store: Store) -> None:

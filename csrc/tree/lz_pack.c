@@ -188,14 +188,14 @@ static int write_node(struct packer *packer, const struct lz_walk_node *node)
     return rc;
 }
 
-/* Whether the root has other attributes than the lower's. Its time does not count: a new container's upper has one of
- * its own, and a layer must not differ by that. */
+/* Whether the root has other attributes than the lower's, with which a new container's upper begins. */
 static bool root_changed(const struct lz_diff_source *source, const struct lz_walk_node *node)
 {
     if (source->lower == NULL)
         return true;
     const struct lz_entry *root = &source->lower->entries[0];
-    if (node->mode != (root->mode & 07777u) || node->uid != root->uid || node->gid != root->gid)
+    if (node->mode != (root->mode & 07777u) || node->uid != root->uid || node->gid != root->gid ||
+        node->mtime != root->mtime || node->mtime_nsec != root->mtime_nsec)
         return true;
     struct lz_xattr xattr;
     uint32_t cursor = 0;

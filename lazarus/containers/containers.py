@@ -56,7 +56,8 @@ class Containers:
         ephemeral: bool = False,
         auto_remove: bool = False,
     ) -> Container:
-        """A container that has not been started. Nothing is mounted, nothing synced: about 0.5 ms.
+        """A container that has not been started. Nothing is mounted, nothing synced: about 0.5 ms, and the first time
+        for a list of layers some milliseconds per 10,000 files.
 
         What is not given comes from the image's config. `network` is "none" (only `lo`) or "host"; `volumes` are
         `HOST:CONTAINER[:ro]`; `interactive` keeps stdin open in the background. `ephemeral` mounts without any sync:
@@ -106,6 +107,7 @@ class Containers:
     def _insert(self, image: Image, settings: Settings, name: str | None) -> Container:
         """Row, then directories: a directory without a row would be rubbish, a row without one can be removed."""
         container_id = os.urandom(32).hex()
+        root = self.store.stacks.open(settings.diff_ids).root
         chosen = check_name(name) if name is not None else random_name()
         now = time.time()
         row = (container_id, chosen, image.digest, image.chain_id, now, settings.to_json())
@@ -126,6 +128,7 @@ class Containers:
             os.mkdir(container.directory, 0o700)
             for directory in _DIRECTORIES:
                 os.mkdir(f"{container.directory}/{directory}", 0o755)
+            root.apply(f"{container.directory}/upper")
         except OSError:
             container.remove()
             raise

@@ -64,14 +64,16 @@ TABLES = (
         created REAL NOT NULL,
         config TEXT NOT NULL CHECK (json_valid(config))
     ) WITHOUT ROWID""",
-    # A row says: this stack was whole when written, under that boot. After another boot it is checked once.
+    # A row says: this stack was whole when written, under that boot. After another boot it is checked once. root is JSON:
+    # the attributes of the root directory, which a container's upper begins with.
     """CREATE TABLE stacks (
         chain_id TEXT PRIMARY KEY,
         diff_ids TEXT NOT NULL,
         index_size INTEGER NOT NULL,
         image_size INTEGER NOT NULL,
         image_digest TEXT NOT NULL,
-        boot_id TEXT NOT NULL
+        boot_id TEXT NOT NULL,
+        root TEXT NOT NULL CHECK (json_valid(root))
     ) WITHOUT ROWID""",
     """CREATE TABLE leases (
         id TEXT PRIMARY KEY,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lazarus.content.lease import boot_id
 from lazarus.errors import LazarusError
@@ -14,6 +14,7 @@ from lazarus.terms import ChainID, DiffID, Digest
 if TYPE_CHECKING:
     from sqlite3 import Row
 
+    from lazarus._native.entry import Entry
     from lazarus._native.index import Index
     from lazarus.content.content import ContentStore
     from lazarus.content.lease import Lease
@@ -33,11 +34,41 @@ def chain_id(diff_ids: Sequence[DiffID]) -> ChainID:
     return ChainID(chain)
 
 
+class RootAttributes(NamedTuple):
+    """What a stack's root directory has: permission bits, owner, time, xattrs (as overlayfs wants them; hex values)."""
+
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+    xattrs: dict[str, str]
+
+    @classmethod
+    def of(cls, root: Entry) -> RootAttributes:
+        """Those of an index's first entry. overlayfs keeps `trusted.overlay.*` for itself: the image's own are escaped
+        ("Nested overlayfs mounts" in overlayfs.rst)."""
+        xattrs = {
+            os.fsdecode(name.replace(b"trusted.overlay.", b"trusted.overlay.overlay.", 1)): value.hex()
+            for name, value in root.xattrs.items()
+        }
+        return cls(root.mode & 0o7777, root.uid, root.gid, root.mtime_ns, xattrs)
+
+    def apply(self, directory: str) -> None:
+        """Gives them to a directory, as a container's upper needs it: an overlay's root shows the upper's attributes and
+        none of the lowers'. Raises `PermissionError` for an owner or xattr that only root may set."""
+        os.chown(directory, self.uid, self.gid)
+        os.chmod(directory, self.mode)
+        for name, value in self.xattrs.items():
+            os.setxattr(directory, name, bytes.fromhex(value))
+        os.utime(directory, ns=(self.mtime_ns, self.mtime_ns))
+
+
 class Stack:
     """A merged index and the EROFS image of it, ready to be mounted. `layer_index_paths` are the indexes of `diff_ids`,
-    in that order: inline contents lie there."""
+    in that order: inline contents lie there. `root` is set by `StackStore.open`."""
 
-    __slots__ = ("chain_id", "diff_ids", "directory", "image_path", "index_path", "layer_index_paths")
+    __slots__ = ("chain_id", "diff_ids", "directory", "image_path", "index_path", "layer_index_paths", "root")
+    root: RootAttributes
 
     def __init__(
         self, name: ChainID, diff_ids: Sequence[DiffID], directory: str, layer_index_paths: Sequence[str]
@@ -77,7 +108,9 @@ class StackStore:
         stack = Stack(name, diff_ids, paths.stack(name), [f"{paths.layer(diff_id)}/index" for diff_id in diff_ids])
         row = self.content.catalogue.read().execute("SELECT * FROM stacks WHERE chain_id=?", (name,)).fetchone()
         if row is None or not self._is_whole(stack, row):
-            self._build(stack)
+            stack.root = self._build(stack)
+        else:
+            stack.root = RootAttributes(**json.loads(row["root"]))
         return stack
 
     def _is_whole(self, stack: Stack, row: Row) -> bool:
@@ -102,7 +135,7 @@ class StackStore:
             connection.execute("UPDATE stacks SET boot_id=? WHERE chain_id=?", (boot, stack.chain_id))
         return True
 
-    def _build(self, stack: Stack) -> None:
+    def _build(self, stack: Stack) -> RootAttributes:
         from lazarus._native import index
         from lazarus._native.erofs import write_erofs
 
@@ -113,6 +146,8 @@ class StackStore:
             merged, image = f"{directory}/index", f"{directory}/metadata.erofs"
             index.merge(list(stack.layer_index_paths), [diff_id.raw for diff_id in stack.diff_ids], merged)
             write_erofs(merged, list(stack.layer_index_paths), image)
+            with index.Index(merged) as table:
+                root = RootAttributes.of(next(iter(table)))
             row = (
                 stack.chain_id,
                 json.dumps(stack.diff_ids),
@@ -120,8 +155,10 @@ class StackStore:
                 os.stat(image).st_size,
                 _digest(image),
                 boot_id(),
+                json.dumps(root._asdict()),
             )
             self._place(stack, lease, directory, row)
+            return root
 
     def _place(self, stack: Stack, lease: Lease, directory: str, values: tuple[object, ...]) -> None:
         with self.content.catalogue.write(durable=False) as connection:
@@ -132,7 +169,7 @@ class StackStore:
             if os.path.lexists(stack.directory):
                 os.rename(stack.directory, lease.new_path("torn"))
             os.rename(directory, stack.directory)
-            connection.execute("INSERT OR REPLACE INTO stacks VALUES (?, ?, ?, ?, ?, ?)", values)
+            connection.execute("INSERT OR REPLACE INTO stacks VALUES (?, ?, ?, ?, ?, ?, ?)", values)
 
 
 def _digest(path: str) -> Digest:

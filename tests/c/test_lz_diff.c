@@ -98,6 +98,13 @@ static void check_diff(const struct setting *setting, const char *expected)
     lz_buf_free(&out);
 }
 
+/* The root's time: what the lower has, or something else. */
+static void set_root_time(const struct setting *setting, time_t seconds)
+{
+    const struct timespec times[2] = {{.tv_sec = seconds}, {.tv_sec = seconds}};
+    CHECK_EQ(futimens(setting->upper.fd, times), 0);
+}
+
 static int pack_code(const struct lz_sys *sys, const struct setting *setting, int out, struct lz_detail *detail)
 {
     struct lz_pack_options options = {.clamp_mtime = true, .max_mtime = 5};
@@ -108,6 +115,7 @@ static void check_pack(const struct setting *setting, const char *expected)
 {
     int out = memfd_create("layer", MFD_CLOEXEC);
     struct lz_detail detail = {{0}};
+    set_root_time(setting, 1);
     int rc = pack_code(lz_sys_linux(), setting, out, &detail);
     if (rc != 0)
         fprintf(stderr, "%s\n", detail.text);
@@ -243,6 +251,13 @@ static void the_root(void)
     CHECK_EQ(fchmod(setting.upper.fd, 0755), 0);
     set_xattr(&setting.upper, "", "user.a", "1");
     check_pack(&setting, "D ./ user.a");
+    CHECK_EQ(fremovexattr(setting.upper.fd, "user.a"), 0);
+    check_pack(&setting, "");
+    set_root_time(&setting, 2);
+    int out = memfd_create("layer", MFD_CLOEXEC);
+    CHECK_EQ(pack_code(lz_sys_linux(), &setting, out, NULL), 0);
+    check_archive(out, "D ./");
+    CHECK_EQ(close(out), 0);
     setting_free(&setting);
 }
 
@@ -356,6 +371,7 @@ static void failing_calls(void)
     int sparse = openat(setting.upper.fd, "sparse", O_WRONLY | O_CLOEXEC);
     CHECK_EQ(ftruncate(sparse, 1 << 20), 0);
     CHECK_EQ(close(sparse), 0);
+    set_root_time(&setting, 1);
     int before = count_descriptors();
     long calls = 0;
     for (long n = 1;; n++) {

@@ -17,8 +17,10 @@ WHITEOUT = b".wh."
 
 
 def apply_layer(root: str, layer: str | BinaryIO) -> list[bytes]:
-    """Applies and returns the names of the layer in order. Directory times are set at the end."""
+    """Applies and returns the names of the layer in order. Directory times are set at the end; a root that the layer
+    does not name keeps its own."""
     base = os.fsencode(root)
+    root_time = os.stat(base).st_mtime_ns
     names: list[bytes] = []
     made: set[bytes] = set()
     directories: list[tuple[bytes, tarfile.TarInfo]] = []
@@ -35,6 +37,8 @@ def apply_layer(root: str, layer: str | BinaryIO) -> list[bytes]:
                 directories.append((os.path.join(base, name), member))
     for path, member in reversed(directories):
         _set_times(path, member)
+    if b"" not in names:
+        os.utime(base, ns=(root_time, root_time))
     return names
 
 

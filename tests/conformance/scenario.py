@@ -178,14 +178,13 @@ def _same_root(lower: Path, upper: Path) -> None:
 
 
 def seen_as(outcome: Outcome) -> Tree:
-    """The merged tree as a layer can say it: the root's own time is no part of it, and a hard link of the lower whose
-    names were partly moved (and so written into the layer) and partly left alone becomes two."""
+    """The merged tree as a layer can say it: a hard link of the lower whose names were partly moved (and so written
+    into the layer) and partly left alone becomes two."""
     written = set(outcome.names)
-    tree = {
+    return {
         path: node._replace(links=frozenset(other for other in node.links if (other in written) == (path in written)))
         for path, node in outcome.merged.items()
     }
-    return {**tree, b"": tree[b""]._replace(mtime_ns=outcome.applied[b""].mtime_ns)}
 
 
 def expected_diff(before: Tree, now: Tree) -> tuple[set[bytes], set[bytes], set[bytes]]:
