@@ -18,7 +18,7 @@ $(VENV)/system-%: tools/system-packages
 
 $(VENV)/python: pyproject.toml | $(VENV)/system-build
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --upgrade pip setuptools wheel 'cython>=3.0.10'
+	@$(BIN)/pip install --quiet --upgrade pip 'setuptools>=77' wheel 'cython>=3.0.10'
 	@touch $@
 
 $(VENV)/built: $(VENV)/python $(NATIVE)

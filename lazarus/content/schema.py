@@ -64,8 +64,8 @@ TABLES = (
         created REAL NOT NULL,
         config TEXT NOT NULL CHECK (json_valid(config))
     ) WITHOUT ROWID""",
-    # A row says: this stack was whole when written, under that boot. After another boot it is checked once. root is JSON:
-    # the attributes of the root directory, which a container's upper begins with.
+    # A row says: this stack was whole when written, under that boot. After another boot it is checked once.
+    # root is JSON: the attributes of the root directory, which a container's upper begins with.
     """CREATE TABLE stacks (
         chain_id TEXT PRIMARY KEY,
         diff_ids TEXT NOT NULL,

@@ -54,8 +54,10 @@ class RootAttributes(NamedTuple):
         return cls(root.mode & 0o7777, root.uid, root.gid, root.mtime_ns, xattrs)
 
     def apply(self, directory: str) -> None:
-        """Gives them to a directory, as a container's upper needs it: an overlay's root shows the upper's attributes and
-        none of the lowers'. Raises `PermissionError` for an owner or xattr that only root may set."""
+        """Gives them to a directory, as a container's upper needs it: an overlay's root shows those of the upper.
+
+        Raises `PermissionError` for an owner or xattr that only root may set.
+        """
         os.chown(directory, self.uid, self.gid)
         os.chmod(directory, self.mode)
         for name, value in self.xattrs.items():
