@@ -78,6 +78,7 @@ def parse_descriptor(value: Any, what: str) -> Descriptor:
     media_type = value.get("mediaType")
     if not isinstance(media_type, str) or not media_type:
         raise FormatError(f"{what}: a descriptor without mediaType")
+    _check_printable(media_type, what)
     size = value.get("size")
     if type(size) is not int or not 0 <= size < MAX_BLOB:
         raise FormatError(f"{what}: size {size!r:.40} is not a number of bytes")
@@ -170,6 +171,7 @@ def _agree(document: Json, stated: str | None, allowed: frozenset[str], foreign:
     own = document.get("mediaType")
     if own is not None and not isinstance(own, str):
         raise FormatError(f"{what}: mediaType is {kind(own)}")
+    _check_printable(own or "", what)
     if "manifests" in document and ("layers" in document or "config" in document):
         raise FormatError(f"{what}: has both manifests and layers or config; it must be an image index or a manifest")
     if document.get("schemaVersion") == 1 or "fsLayers" in document:
@@ -214,8 +216,16 @@ def _platform(value: Any, what: str) -> Platform | None:
         return None
     if not isinstance(value, dict):
         raise FormatError(f"{what}: platform is {kind(value)} where an object is expected")
-    system, architecture = _text(value, "os", what), _text(value, "architecture", what)
-    return Platform(system, architecture, _text(value, "variant", what)) if system or architecture else None
+    words = Platform(*(_text(value, key, what) for key in ("os", "architecture", "variant")))
+    for word in words:
+        _check_printable(word, what)
+    return words if words.os or words.architecture else None
+
+
+def _check_printable(word: str, what: str) -> None:
+    """Media types and platforms stand in messages and tables: nothing in them may break a line or drive a terminal."""
+    if not (word.isascii() and word.isprintable()):
+        raise FormatError(f"{what}: {word!r:.100} is not a word of printable ASCII")
 
 
 def _annotations(value: Any, what: str) -> Mapping[str, str]:
