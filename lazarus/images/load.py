@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from lazarus.content.content import StagedBlob
-from lazarus.errors import CorruptError
+from lazarus.errors import CancelledError, CorruptError
 from lazarus.images.build import NewImage
 from lazarus.images.image import timestamp
 from lazarus.images.plan import PlannedImage, PlannedLayer, distinct, plan
@@ -38,7 +38,7 @@ def load(
 ) -> list[Digest]:
     """See `Images.load`; the manifest digests, in the order of the archive."""
     with store.content.lease("load") as lease, ExitStack() as closing:
-        images = plan(open_source(source, lease, closing), platform)
+        images = plan(open_source(source, lease, closing, limits), platform)
         wanted = [layer for layer in distinct(images) if not _is_here(store, layer, keep_blobs)]
         staged = _ingest(store, lease, wanted, keep_blobs, limits, _one_at_a_time(progress))
         sizes = {layer.diff_id: layer.tar_size for layer in staged}
@@ -57,11 +57,10 @@ def load(
 
 def _is_here(store: Store, layer: PlannedLayer, keep_blobs: bool) -> bool:
     """Is all of it in the store? Bytes with a known digest are not read again; that the config speaks of the right
-    diff ID
-    is checked all the same."""
+    diff ID, and its manifest of the right compression, is checked all the same."""
     if layer.digest is None:
         return store.layers.has(layer.diff_id)
-    known = store.layers.find_by_blob(layer.digest)
+    known = store.layers.find_by_blob(layer.digest, layer.compression)
     if known is None:
         return False
     if known != layer.diff_id:
@@ -77,6 +76,15 @@ def _ingest(
     limits: Limits | None,
     progress: Progress | None,
 ) -> list[StagedLayer]:
+    """Several at once; the first that fails, or Ctrl-C, stops the others."""
+    stop = threading.Event()
+
+    def watched(event: ProgressEvent) -> None:
+        if stop.is_set():
+            raise CancelledError(f"layer {event.name}: cancelled")
+        if progress is not None:
+            progress(event)
+
     def one(layer: PlannedLayer) -> StagedLayer:
         # an uncompressed layer needs no blob: its recipe gives the same bytes back
         keep = keep_blobs and layer.digest is not None and layer.compression != "none"
@@ -90,7 +98,7 @@ def _ingest(
                 blob="keep" if keep else "none",
                 limits=limits,
                 name=layer.name,
-                progress=progress,
+                progress=progress if len(layers) < 2 else watched,
                 expected_blob=layer.digest,
                 expected_diff_id=layer.diff_id,
             )
@@ -100,10 +108,13 @@ def _ingest(
     with ThreadPoolExecutor(LAYERS_AT_ONCE) as pool:
         futures = [pool.submit(one, layer) for layer in layers]
         try:
-            return [future.result() for future in futures]
+            for future in as_completed(futures):
+                future.result()
         except BaseException:
+            stop.set()
             pool.shutdown(cancel_futures=True)
             raise
+        return [future.result() for future in futures]
 
 
 def _one_at_a_time(progress: Progress | None) -> Progress | None:

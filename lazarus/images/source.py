@@ -13,6 +13,7 @@ from lazarus.errors import LazarusError
 from lazarus.oci.docker_archive import check_is_readable
 from lazarus.oci.layout import MARKER, ArchiveFiles, Layout, open_layout
 from lazarus.oci.outer_tar import OuterTar
+from lazarus.terms import Limits
 
 if TYPE_CHECKING:
     from lazarus.content.lease import Lease
@@ -20,17 +21,22 @@ if TYPE_CHECKING:
 Source = str | bytes | os.PathLike[str] | os.PathLike[bytes] | IO[bytes]
 _MAGICS = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
 
+# The defaults that layers have, too (csrc/tree/lz_ingest.h).
+_MAX_SIZE = 1 << 40
+_MAX_RATIO = 1100
+_RATIO_FREE = 64 << 20  # bytes that the ratio does not look at
 
-def open_source(source: Source, lease: Lease, closing: ExitStack) -> Layout | OuterTar:
+
+def open_source(source: Source, lease: Lease, closing: ExitStack, limits: Limits | None = None) -> Layout | OuterTar:
     """An OCI layout, or the table of a docker-archive. What it opens is closed by `closing`; streams and compressed
-    archives are spooled into the lease's staging first."""
+    archives are spooled into the lease's staging first, within `limits` (a bomb may as well lie around the image)."""
     if not hasattr(source, "read") and source != "-" and os.path.isdir(source):
         return closing.enter_context(open_layout(os.fsdecode(source)))
     fd, what = open_file(source, closing)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         fd = _spool(fd, lease, closing)
     if os.pread(fd, 4, 0).startswith(_MAGICS):
-        fd = _decompress(fd, what, lease, closing)
+        fd = _decompress(fd, what, lease, closing, limits or Limits())
     tar = OuterTar(fd, what)
     if MARKER in tar:
         return closing.enter_context(Layout(ArchiveFiles(tar)))
@@ -65,13 +71,14 @@ def _spool(stream: int, lease: Lease, closing: ExitStack) -> int:
     return fd
 
 
-def _decompress(packed: int, what: str, lease: Lease, closing: ExitStack) -> int:
+def _decompress(packed: int, what: str, lease: Lease, closing: ExitStack, limits: Limits) -> int:
     from lazarus._native.stream import decompress
 
     fd = _temporary(lease, closing)
+    ratio = max(_RATIO_FREE, os.fstat(packed).st_size * (limits.max_ratio or _MAX_RATIO))
     os.lseek(packed, 0, os.SEEK_SET)
     try:
-        decompress(packed, fd)
+        decompress(packed, fd, max_size=min(ratio, limits.max_tar_size or _MAX_SIZE))
     except LazarusError as error:
         raise type(error)(f"{what}: {error}") from error
     return fd

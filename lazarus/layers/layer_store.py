@@ -45,15 +45,18 @@ class LayerStore:
         rows = self.content.catalogue.read().execute("SELECT 1 FROM layers WHERE diff_id=? AND damaged=0", (diff_id,))
         return rows.fetchone() is not None
 
-    def find_by_blob(self, digest: Digest) -> DiffID | None:
-        """The layer that the stored form `digest` (compressed or not) inflates to, if it was read here before.
+    def find_by_blob(self, digest: Digest, compression: str | None = None) -> DiffID | None:
+        """The layer that the stored form `digest` (compressed or not) inflates to, if it was read here before; with
+        `compression`, only if it was read as that.
 
         The bytes of that form may be gone: `content.has_blob(digest)` tells.
         """
         row = (
             self.content.catalogue.read()
             .execute(
-                "SELECT diff_id FROM layer_blobs JOIN layers USING (diff_id) WHERE digest=? AND damaged=0", (digest,)
+                "SELECT diff_id FROM layer_blobs JOIN layers USING (diff_id)"
+                " WHERE digest=? AND damaged=0 AND coalesce(?, compression)=compression",
+                (digest, compression),
             )
             .fetchone()
         )

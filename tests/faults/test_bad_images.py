@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import sys
 import tarfile
 from collections.abc import Callable
@@ -45,7 +46,7 @@ def refuse(store: lazarus.Store, source: Path, match: str, kind: type[BaseExcept
     before = picture(store)
     with pytest.raises(kind, match=match) as caught:
         store.images.load(source)
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).isprintable()  # one line, and nothing that drives a terminal
     assert picture(store) == before
     assert store.images.get("good:1").layers
 
@@ -102,12 +103,31 @@ def test_missing_blobs(store: lazarus.Store, tmp_path: Path) -> None:
         (lambda m: m["layers"].append(m["layers"][0]), "diff IDs"),
         (lambda m: m.update(layers=[]), "diff IDs"),
         (lambda m: m.update(layers="no"), "array"),
+        (lambda m: m.update(mediaType="a\nb"), "printable"),
+        (lambda m: m["config"].update(mediaType="\x1b[2J"), "printable"),
+        (lambda m: m["layers"][0].update(mediaType="application/\u202etar"), "printable"),
+        (lambda m: m["layers"][0].update(mediaType=f"{made.OCI}layer.v1.tar"), "checksum"),
+        (lambda m: m["layers"][0].update(mediaType=f"{made.OCI}layer.v1.tar+zstd"), "zstd"),
     ],
 )
 def test_manifests(store: lazarus.Store, tmp_path: Path, change: Callable[..., object], match: str) -> None:
     source = one_image()
     rewritten(source, change)
     refuse(store, source.archive(tmp_path / "bad.tar"), match)
+
+
+def test_a_layer_that_is_known_is_not_taken_for_something_else(store: lazarus.Store, tmp_path: Path) -> None:
+    """Its bytes are not read again, and so cannot say that the manifest's media type is wrong."""
+    source = one_image()
+    store.images.load(source.archive(tmp_path / "good.tar"), keep_blobs=False)
+    rewritten(source, lambda m: m["layers"][0].update(mediaType=f"{made.OCI}layer.v1.tar"))  # type: ignore[index]
+    refuse(store, source.archive(tmp_path / "bad.tar"), "checksum", errors.FormatError)
+
+
+def test_platforms_that_are_no_words(store: lazarus.Store, tmp_path: Path) -> None:
+    source = one_image()
+    source.entries[0]["platform"] = {"os": "linux", "architecture": "am\nd64"}
+    refuse(store, source.archive(tmp_path / "bad.tar"), "printable", errors.FormatError)
 
 
 def test_json_with_duplicate_keys(store: lazarus.Store, tmp_path: Path) -> None:
@@ -192,6 +212,39 @@ def test_decompression_bomb(store: lazarus.Store, tmp_path: Path) -> None:
         with pytest.raises(errors.LimitError, match=r"allowed|more than"):
             store.images.load(archive, limits=limits)
         assert picture(store) == before
+
+
+def test_decompression_bomb_around_the_image(store: lazarus.Store, tmp_path: Path) -> None:
+    """The archive itself may be compressed."""
+    bomb = tmp_path / "bomb.tar.gz"
+    with gzip.open(bomb, "wb") as out:
+        for _ in range(80):
+            out.write(bytes(1 << 20))
+    before = picture(store)
+    for limits in (Limits(max_tar_size=1 << 20), Limits(max_ratio=100)):
+        with pytest.raises(errors.LimitError, match=r"bomb\.tar\.gz: at least \d+ bytes uncompressed, allowed are"):
+            store.images.load(bomb, limits=limits)
+        assert picture(store) == before
+
+
+def test_the_first_bad_layer_stops_the_others(store: lazarus.Store, tmp_path: Path) -> None:
+    """Otherwise somebody waits for all of a large image to hear that it is broken."""
+    source = made.Made()
+    large = tar_of(("large", os.urandom(1 << 20) * 250, {}))
+    bad = tar_of(("d/.wh.", b"", {}))
+    source.image([large, bad], compress=False)
+    layout = source.directory(tmp_path / "bad")
+    done: list[int] = []
+
+    def progress(event: lazarus.terms.ProgressEvent) -> None:
+        if event.name == made.sha256(large):
+            done.append(event.done)
+
+    before = picture(store)
+    with pytest.raises(errors.FormatError, match=r"\.wh\."):
+        store.images.load(layout, progress=progress)
+    assert picture(store) == before
+    assert max(done, default=0) < len(large)
 
 
 @pytest.mark.parametrize("size", [0, 100, 512, 1000, 5000])
