@@ -97,9 +97,11 @@ def test_a_killed_owner_is_cleaned_up_by_the_next_open(store: Store) -> None:
         ("pid", 2**22 + 1, True),  # over the kernel's largest: no such process
         ("start_time", 1, True),  # the pid was given to another process
         ("boot_id", "another boot", True),
-        ("expires", 1.0, True),
+        ("expires", 1.0, False),  # its owner can be seen to live
         ("pid_namespace", "pid:[1]", False),  # it may be alive where we cannot look
         ("start_time", 0, False),  # its owner had no /proc
+        ("expires=1, pid_namespace", "pid:[1]", True),
+        ("expires=1, start_time", 0, True),
     ],
 )
 def test_who_is_dead(store: Store, column: str, value: object, dead: bool) -> None:

@@ -25,7 +25,7 @@ from store_helpers import (
 from lazarus.content import publish as publishing
 from lazarus.errors import CorruptError, FormatError, LimitError, NotFoundError, StoreError
 from lazarus.store import Store
-from lazarus.terms import DiffID, Digest
+from lazarus.terms import DiffID, Digest, Limits
 
 
 @pytest.fixture
@@ -172,3 +172,18 @@ def test_a_file_without_a_row_is_not_there(store: Store) -> None:
     assert not store.content.has_blob(digest)
     with pytest.raises(NotFoundError):
         store.content.open_blob(digest)
+
+
+def test_a_layer_that_no_row_names_is_not_believed(store: Store) -> None:
+    """A publish that died between its renames and its commit left it; what it needs may have been collected since."""
+    tar = layer_tar("a")
+    (diff_id,) = add_image(store, tar, limits=Limits(inline_limit=1))  # its small file is an object
+    with store.catalogue.write() as connection:
+        connection.execute("DELETE FROM images")
+        connection.execute("DELETE FROM layers")
+    for name in object_names(store):
+        os.unlink(f"{store.paths.objects}/{name[:2]}/{name[2:]}")
+    assert os.path.exists(store.paths.layer(diff_id)) and not store.layers.has(diff_id)
+    assert add_image(store, tar) == [diff_id]
+    assert_tar(store, diff_id, tar)
+    assert_whole(store)

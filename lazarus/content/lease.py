@@ -69,11 +69,12 @@ def identity() -> Identity:
 
 
 def is_dead(row: sqlite3.Row, me: Identity, now: float) -> bool:
-    """Has the owner of this row of `leases` ended, or its time run out?"""
-    if row["expires"] < now or row["boot_id"] != me.boot_id:
+    """Has the owner of this row of `leases` ended? Its time matters only where that cannot be seen: a process that
+    still reads from a slow pipe, or whose clock was put forward, must not lose what it has staged."""
+    if row["boot_id"] != me.boot_id:
         return True
     if row["pid_namespace"] != me.pid_namespace or not me.start_time or not row["start_time"]:
-        return False  # its pid means nothing here: wait for the expiry
+        return bool(row["expires"] < now)
     return bool(_start_time(row["pid"]) != row["start_time"])
 
 

@@ -65,7 +65,8 @@ class Publication:
     def _place(
         self, connection: sqlite3.Connection, blobs: Sequence[StagedBlob], layers: Sequence[StagedLayer]
     ) -> None:
-        """What is in place already is the same content, and stays."""
+        """What has a row is the same content, and stays. A layer without one was left by a publish that failed or died;
+        its objects may be gone by now, and under other limits it needs other objects than ours."""
         for blob in blobs:  # before the layers, whose directories some of them are in
             place = self._paths.blob(blob.digest)
             if os.path.lexists(place):
@@ -76,9 +77,9 @@ class Publication:
             place = self._paths.layer(layer.diff_id)
             if os.path.lexists(place):
                 row = connection.execute("SELECT damaged FROM layers WHERE diff_id=?", (layer.diff_id,)).fetchone()
-                if row is None or not row["damaged"]:
+                if row is not None and not row["damaged"]:
                     continue
-                self._rename(place, self._lease.new_path("damaged"))
+                self._rename(place, self._lease.new_path("replaced"))
             self._rename(layer.directory, place)
         self._objects = publish_objects(self._lease.objects, self._paths.objects)
 
