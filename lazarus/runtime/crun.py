@@ -86,20 +86,22 @@ class Runtime:
         `console` is the path of a socket that gets the terminal's descriptor when the bundle asks for a terminal.
         Raises `ContainerRuntimeError` with the exit code that goes with the failure: 125, 126 or 127.
         """
-        with adoption():
+        with adoption() as adopted:
             pid_file = f"{bundle}/pid"
             self._call(state, ["run", "--detach", "--bundle", bundle], name, streams, bundle, pid_file, console)
-            return _adopt(pid_file)
+            adopted.append(_adopt(pid_file))
+        return adopted[0]
 
     def exec(
         self, state: str, name: str, process_file: str, notes: str, streams: Streams, console: str | None = None
     ) -> int:
         """Starts a further process (a runtime-spec process object in a file) in a running container; as run()."""
-        with adoption():
+        with adoption() as adopted:
             pid_file = f"{notes}/pid"
             verb = ["exec", "--detach", "--process", process_file]
             self._call(state, verb, name, streams, notes, pid_file, console)
-            return _adopt(pid_file)
+            adopted.append(_adopt(pid_file))
+        return adopted[0]
 
     def pause(self, state: str, name: str, notes: str) -> None:
         """Freezes every process of a container. Raises `ContainerRuntimeError` where it has no cgroup."""
@@ -162,16 +164,18 @@ class Runtime:
 
 
 @contextmanager
-def adoption() -> Iterator[None]:
-    """While it lasts, orphaned grandchildren become children of this process; one thread at a time."""
+def adoption() -> Iterator[list[int]]:
+    """While it lasts, orphaned grandchildren become children of this process; one thread at a time. The list is for
+    those that are to stay: all other children that came meanwhile and are of the runtime's program are waited for."""
     with _adopting:
         before = _children()
         set_subreaper(True)
+        adopted: list[int] = []
         try:
-            yield
+            yield adopted
         finally:
             set_subreaper(False)
-            _reap_helpers(before)
+            _reap_helpers(before.union(adopted))
 
 
 def last_error(log: str) -> str | None:
@@ -222,7 +226,8 @@ def _adopt(pid_file: str) -> int:
 def _reap_helpers(before: set[int]) -> None:
     """Waits for the helpers of crun that nobody waited for; `before` are the children until now.
 
-    A helper ends right after crun did; unlike a container's first process, it leads no session.
+    A helper ends right after crun did. A process that crun is about to turn into the program of an exec looks just like
+    one: it has to be in `before`.
     """
     for child in _children() - before:
         with suppress(OSError):
