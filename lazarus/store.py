@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from lazarus.content.paths import StorePaths
-from lazarus.errors import StoreError
+from lazarus.errors import ConflictError, NotFoundError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,8 +122,10 @@ class Store:
         if not dry_run:
             if containers:
                 for container in self.containers.list(all=True):
-                    if container.status != "running":
-                        container.remove()
+                    with suppress(NotFoundError, ConflictError):  # removed or started meanwhile, or in use
+                        if container.status != "running":
+                            container.remove()
+            self.containers.sweep()
             unnamed = "" if all_images else " AND manifest_digest NOT IN (SELECT manifest_digest FROM names)"
             with self.catalogue.write() as connection:
                 connection.execute(

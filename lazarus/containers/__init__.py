@@ -17,7 +17,6 @@ containers/<id>/
     runtime         the runtime's own notes while the container runs
     log             what it wrote (lazarus/runtime/log.py)
     state.json      see state.py
-    held            there when a person mounted the root file system by hand: an exit leaves it mounted
 """
 
 from __future__ import annotations

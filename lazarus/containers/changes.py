@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from lazarus.containers.state import Lock
 from lazarus.containers.streams import through_pipe
-from lazarus.errors import ContainerRuntimeError, FormatError
+from lazarus.errors import ContainerRuntimeError, FormatError, NotFoundError
 from lazarus.terms import Change
 
 if TYPE_CHECKING:
@@ -26,7 +27,12 @@ def diff(container: Container) -> list[Change]:
     from lazarus._native.pack import diff as native_diff
 
     stack = container.store.stacks.open(container.settings.diff_ids)
-    return native_diff(f"{container.directory}/upper", stack.index_path)
+    try:
+        return native_diff(f"{container.directory}/upper", stack.index_path)
+    except FileNotFoundError:
+        if os.path.isdir(container.directory):
+            raise
+        raise NotFoundError(f"container {container.name}: it has been removed") from None
 
 
 def source_date_epoch() -> int | None:
@@ -56,7 +62,8 @@ def commit(
     base = container.image
     epoch = source_date_epoch()
     with store.content.lease("commit") as lease:
-        with paused(container, pause):
+        # The lock keeps it from being removed meanwhile: files that vanish are taken as removed by the container.
+        with Lock(container.directory), paused(container, pause):
             staged = _read_upper(container, lease, compression, epoch)
         return store.images.add_layer(
             base,
@@ -97,10 +104,10 @@ def _read_upper(container: Container, lease: Lease, compression: str, epoch: int
 
 @contextmanager
 def paused(container: Container, wanted: bool) -> Iterator[bool]:
-    """Freezes a running container while it lasts, where that is possible; says whether it did."""
+    """Freezes a running container while it lasts, where that is possible; says whether it did. The lock is held."""
     from lazarus.runtime.crun import Runtime
 
-    if not wanted or container.status != "running":
+    if not wanted or container._execution.settled().status != "running":
         yield False
         return
     runtime = Runtime()

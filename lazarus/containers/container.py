@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Self
 
 from lazarus.containers import rootfs
 from lazarus.containers.execution import Execution
-from lazarus.containers.settings import Settings, check_environment
+from lazarus.containers.settings import Settings, check_environment, check_words, working_directory
 from lazarus.containers.state import Lock, State
 from lazarus.errors import ConflictError, NotFoundError
 from lazarus.runtime.supervisor import Attachment
@@ -121,12 +121,14 @@ class Container:
         try:
             return self._execution.start(Attachment(stdin, stdout, stderr, signals=signals))
         finally:
-            if self.settings.auto_remove and self._execution.state().process.alive is False:
-                self._delete()
+            if self.settings.auto_remove:
+                with suppress(NotFoundError):
+                    if not self._execution.state().process.alive:
+                        self._delete(force=True)
 
     def stop(self, timeout: float = 10, signal: str | int | None = None) -> int | None:
-        """The image's stop signal (or `signal`), then SIGKILL after `timeout` seconds; the exit code. No-op when it has
-        ended."""
+        """The image's stop signal (or `signal`), then SIGKILL after `timeout` seconds (negative: never); the exit code.
+        No-op when it has ended."""
         from lazarus.containers.signals import signal_number
 
         self._execution.stop(timeout, signal_number(signal or self.settings.stop_signal))
@@ -161,14 +163,11 @@ class Container:
 
         Raises `ConflictError` when the container does not run, `ContainerRuntimeError` when the program cannot.
         """
-        return self._execution.exec(
-            command,
-            env=check_environment(env),
-            cwd=workdir,
-            user=user,
-            terminal=tty,
-            attachment=None if detach else Attachment(stdin, stdout, stderr, signals=signals),
-        )
+        from lazarus.containers.further import Wanted, execute
+
+        cwd = None if workdir is None else working_directory({}, workdir)
+        wanted = Wanted(check_words(command), check_environment(env), cwd, user, tty)
+        return execute(self._execution, wanted, None if detach else Attachment(stdin, stdout, stderr, signals=signals))
 
     def logs(self, *, follow: bool = False, tail: int | None = None) -> Iterator[Record]:
         """What it wrote, line by line; the last `tail` lines; with `follow`, until it ends."""
@@ -188,8 +187,15 @@ class Container:
         """Mounts the root file system if it is not, and returns its path. An exit leaves it mounted when it was mounted
         before the start; unmount() or remove() undoes it."""
         with Lock(self.directory):
+            self._execution.settled()
             if not rootfs.is_mounted(self.rootfs):
                 rootfs.mount(self.store, self.directory, self.settings)
+                try:
+                    rootfs.add_mount_points(self.store, self.directory, self.settings)
+                except BaseException:
+                    if rootfs.is_mounted(self.rootfs):
+                        rootfs.unmount(self.directory)
+                    raise
         return self.rootfs
 
     def unmount(self) -> None:
@@ -260,25 +266,34 @@ class Container:
         self.store.containers.rename(self, name)
 
     def remove(self, force: bool = False) -> None:
-        """Removes it and all that it has written. `ConflictError` when it runs, unless `force` kills it first."""
-        if os.path.isdir(self.directory) and self.state.status == "running":
-            if not force:
-                raise ConflictError(f"container {self.name}: it is running; stop it first, or force")
+        """Removes it and all that it has written. `ConflictError` when it runs or its files are in use, unless `force`
+        kills it first, and leaves the files to whoever uses them."""
+        while not self._delete(force):
             self._execution.stop(0, 9)
-        self._delete()
 
-    def _delete(self) -> None:
-        """Row first: what has no row does not exist, whatever is left of its directory."""
+    def _delete(self, force: bool) -> bool:
+        """Row first: what has no row does not exist, whatever is left of its directory. False: it runs (`force` only).
+
+        What it is doing is asked under the lock: another process may just have started it.
+        """
         from lazarus._native.publish import remove_tree
 
         try:
             with Lock(self.directory):
+                state = self._execution.settled()
+                ending_here = not state.process.alive and state.supervisor.pid == os.getpid()  # the end of a --rm
+                if state.status == "running" and not ending_here:
+                    if force:
+                        return False
+                    raise ConflictError(f"container {self.name}: it is running; stop it first, or force")
+                self._execution.end_stray()
                 if rootfs.is_mounted(self.rootfs):
-                    rootfs.unmount(self.directory)
+                    rootfs.unmount(self.directory, lazy=force)
                 self.store.containers.forget(self)
                 trash = f"{self.store.paths.trash}/container-{self.id}"
                 os.rename(self.directory, trash)
         except NotFoundError:  # without a directory: created by a process that died there
             self.store.containers.forget(self)
-            return
+            return True
         remove_tree(trash)
+        return True

@@ -8,16 +8,20 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from lazarus.containers import rootfs
 from lazarus.containers.container import Container
-from lazarus.containers.names import check_name, random_name
+from lazarus.containers.names import check_name, is_name, random_name
 from lazarus.containers.settings import (
     NETWORKS,
     Settings,
     check_environment,
+    check_hostname,
+    check_signal,
     command_line,
     parse_bind,
     working_directory,
 )
+from lazarus.containers.state import Lock
 from lazarus.errors import ConflictError, ContainerRuntimeError, FormatError, NotFoundError
 from lazarus.runtime.bundle import Bind
 from lazarus.terms import ChainID, Digest
@@ -80,11 +84,11 @@ class Containers:
             env=check_environment(env),
             cwd=working_directory(config, workdir),
             user=user if user is not None else (config.get("User") or ""),
-            hostname=hostname or "",
+            hostname=check_hostname(hostname or ""),
             network=network,
             binds=tuple(parse_bind(volume) for volume in volumes),
             labels={**(config.get("Labels") or {}), **(labels or {})},
-            stop_signal=stop_signal or config.get("StopSignal") or "SIGTERM",
+            stop_signal=check_signal(stop_signal or config.get("StopSignal") or "SIGTERM"),
             terminal=tty,
             interactive=interactive,
             read_only=read_only,
@@ -98,10 +102,9 @@ class Containers:
         container = self.create(image, **options)  # type: ignore[arg-type]
         try:
             return container, container.start(attach=attach)
-        except ContainerRuntimeError:
-            if not container.settings.auto_remove:
-                raise
-            container.remove(force=True)
+        except BaseException:
+            if container.settings.auto_remove:
+                container.remove(force=True)
             raise
 
     def _insert(self, image: Image, settings: Settings, name: str | None) -> Container:
@@ -136,7 +139,7 @@ class Containers:
 
     def get(self, name: str) -> Container:
         """By name, ID or the beginning of an ID. `NotFoundError`; `ConflictError` for a beginning that several have."""
-        rows = (
+        rows = is_name(name) and (
             self.store.catalogue.read()
             .execute(
                 "SELECT * FROM containers WHERE name = ?1 OR id = ?1"
@@ -170,6 +173,31 @@ class Containers:
         except sqlite3.IntegrityError:
             raise ConflictError(f"container name {name}: already in use") from None
         container.name = name
+
+    def sweep(self) -> int:
+        """Removes directories without a row, of processes or machines that died at the wrong moment; how many.
+
+        A row is there before its directory, and gone before it goes: so who holds the lock of a directory without a row
+        is the only one who knows of it.
+        """
+        from lazarus._native.publish import remove_tree
+
+        rows = self.store.catalogue.read()
+        count = 0
+        for name in os.listdir(self.store.paths.containers):
+            directory, trash = f"{self.store.paths.containers}/{name}", f"{self.store.paths.trash}/container-{name}"
+            if rows.execute("SELECT 1 FROM containers WHERE id = ?", (name,)).fetchone() is not None:
+                continue
+            try:
+                with Lock(directory):
+                    if rootfs.is_mounted(f"{directory}/merged"):
+                        rootfs.unmount(directory)
+                    os.rename(directory, trash)
+            except (NotFoundError, NotADirectoryError, ConflictError):
+                continue  # somebody removes it just now, or still uses its files
+            remove_tree(trash)
+            count += 1
+        return count
 
     def forget(self, container: Container) -> None:
         """Deletes the row: from here on the container does not exist. Its directory is the caller's business."""

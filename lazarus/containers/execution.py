@@ -16,11 +16,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from lazarus._native.openat2 import open_in_root
 from lazarus.containers import rootfs
 from lazarus.containers.settings import Settings
 from lazarus.containers.state import NOBODY, Lock, State, process, read_state, write_state
-from lazarus.errors import ConflictError, ContainerRuntimeError, LazarusError
+from lazarus.errors import ConflictError, ContainerRuntimeError, NotFoundError
 from lazarus.runtime import bundle as oci
 from lazarus.runtime.crun import Runtime, Streams
 from lazarus.runtime.executable import check_program
@@ -49,21 +48,23 @@ class Execution:
         """Starts the container's process. With an attachment: stays with it and returns its exit code."""
         runtime = Runtime()
         with Lock(self.directory) as lock:
-            state = self.settled()
-            if state.status == "running":
+            if self.settled().status == "running":
                 raise ConflictError(f"container {self.id[:12]}: it is running already")
+            self.end_stray()
             held = rootfs.is_mounted(f"{self.directory}/merged")
             try:
                 self._prepare(runtime, held)
                 if attachment is None:
-                    self._start_in_background(runtime, held)
+                    self._start_in_background(runtime, held, lock)
                     return None
                 code = self._attend(runtime, attachment, held, lock.release)
             except BaseException as error:
-                with lock.again():
+                if attachment is None and read_state(self.directory).status == "running":
+                    raise  # a signal's: the start itself went well
+                with suppress(NotFoundError), lock.again():
                     self._end(runtime, getattr(error, "exit_code", 125), held, str(error))
                 raise
-            with lock.again():
+            with suppress(NotFoundError), lock.again():  # somebody may have removed it meanwhile
                 self._end(runtime, code, held)
         return code
 
@@ -77,15 +78,16 @@ class Execution:
                 raise ContainerRuntimeError(
                     f"volume {bind.source}:{bind.target}: no such file or directory on this host"
                 )
-        runtime.forget(self.notes, self.id, self.bundle) if os.path.isdir(self.notes) else None
+        if os.path.isdir(self.notes):
+            runtime.forget(self.notes, self.id, self.bundle)
         if not held:
             rootfs.mount(self.store, self.directory, settings)
         files = rootfs.etc_files(self.directory, self.id, settings)
         if not held:
-            rootfs.add_mount_points(self.store, self.directory, settings, files)
+            rootfs.add_mount_points(self.store, self.directory, settings)
         root = os.open(f"{self.directory}/merged", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            what = self._process(root, settings.args, settings.env, settings.cwd, settings.user, settings.terminal)
+            what = self.process(root, settings.args, settings.env, settings.cwd, settings.user, settings.terminal)
             if not any(settings.cwd == b.target or settings.cwd.startswith(f"{b.target}/") for b in settings.binds):
                 rootfs.make_directory(root, settings.cwd)
             if not settings.binds:  # a program may lie in a volume
@@ -103,9 +105,11 @@ class Execution:
         )
         with open(f"{self.bundle}/config.json", "w", encoding="utf-8") as file:
             file.write(json.dumps(document))
-        _discard(f"{self.bundle}/runtime.log")
+        for name in ("runtime.log", "pid"):
+            with suppress(FileNotFoundError):
+                os.unlink(f"{self.bundle}/{name}")
 
-    def _process(
+    def process(
         self, root: int, args: Sequence[str], env: Sequence[str], cwd: str, user_text: str, terminal: bool
     ) -> oci.Process:
         user = resolve_user(root, user_text)
@@ -138,14 +142,19 @@ class Execution:
             if log is not None:
                 log.close()
 
-    def _start_in_background(self, runtime: Runtime, held: bool) -> None:
+    def _start_in_background(self, runtime: Runtime, held: bool, lock: Lock) -> None:
+        """The supervisor holds the lock too, until the state file says "running": the caller's death opens no gap."""
         from lazarus import mounts  # noqa: F401  - imported here so that the forked process need not
 
         attachment = Attachment(hold_stdin=self.settings.interactive)
 
         def supervise(report: Callable[[bytes], None]) -> None:
+            def started() -> None:
+                lock.release()
+                report(b"{}")
+
             try:
-                code = self._attend(runtime, attachment, held, lambda: report(b"{}"))
+                code = self._attend(runtime, attachment, held, started)
             except BaseException as error:
                 code = getattr(error, "exit_code", 125)
                 report(json.dumps({"error": str(error), "exit_code": code}).encode())
@@ -155,7 +164,7 @@ class Execution:
             if self.settings.auto_remove:
                 self._exec_removal()
 
-        answer = background(supervise)
+        answer = background(supervise, keep=(lock.fd,))
         if not answer:
             raise ContainerRuntimeError(f"container {self.id[:12]}: its supervisor was killed before it could start it")
         failure = json.loads(answer)
@@ -171,31 +180,54 @@ class Execution:
 
     # -- end --
 
-    def _end(self, runtime: Runtime, code: int | None, held: bool, error: str = "", *, remove: bool = True) -> None:
-        """What follows the end of the process; the lock is held. The exit code is on disk before anything can fail."""
+    def _end(
+        self, runtime: Runtime | None, code: int | None, held: bool, error: str = "", *, remove: bool = True
+    ) -> State:
+        """What follows the end of the process; the lock is held. Whatever goes wrong here, it has ended: a root file
+        system in use stays mounted (until unmount, remove or the end of the next run), a full disk costs the exit code.
+        """
         before = read_state(self.directory)
-        if self.settings.auto_remove and remove:
-            self._clean(runtime, held)
-            return
         finished = State("exited", NOBODY, NOBODY, code, before.started, timestamp(), error)
-        if not held:
-            self._clean(runtime, held)
-        else:
+        self.end_stray()
+        if runtime is not None:
             runtime.forget(self.notes, self.id, self.bundle)
-        write_state(self.directory, finished)
+        with suppress(OSError, ConflictError):
+            if not held and rootfs.is_mounted(f"{self.directory}/merged"):
+                rootfs.unmount(self.directory)
+        if not (self.settings.auto_remove and remove):
+            with suppress(OSError):
+                write_state(self.directory, finished)
+        return finished
 
-    def _clean(self, runtime: Runtime, held: bool) -> None:
-        runtime.forget(self.notes, self.id, self.bundle)
-        if not held and rootfs.is_mounted(f"{self.directory}/merged"):
-            rootfs.unmount(self.directory)
+    def end_stray(self) -> None:
+        """Kills a first process that no state file names, because its starter was killed before writing one; the lock
+        is held. It is told by its root directory: an overlay's device belongs to one container alone."""
+        merged = f"{self.directory}/merged"
+        try:
+            with open(f"{self.bundle}/pid", encoding="ascii") as file:
+                pid = int(file.read())
+            pidfd = os.pidfd_open(pid)
+        except (OSError, ValueError):
+            return
+        try:
+            if rootfs.is_mounted(merged) and os.stat(f"/proc/{pid}/root/").st_dev == os.stat(merged).st_dev:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                _ended(pidfd)
+        except OSError:
+            pass  # it has ended
+        finally:
+            os.close(pidfd)
 
     def settled(self) -> State:
         """The state, after cleaning up behind a supervisor that was killed; the lock is held."""
         state = read_state(self.directory)
         if not state.abandoned:
             return state
-        self._end(Runtime(), None, state.held, "its supervisor was killed", remove=False)
-        return read_state(self.directory)
+        try:
+            runtime = Runtime()
+        except ContainerRuntimeError:  # it is not installed any more: no reason not to list the container
+            runtime = None
+        return self._end(runtime, None, state.held, "its supervisor was killed", remove=False)
 
     def state(self) -> State:
         """The state now; takes the lock only when there is something to clean up."""
@@ -226,8 +258,6 @@ class Execution:
 
     def wait(self, timeout: float | None = None) -> State | None:
         """Waits until the container is not running; the state then, None when the time is up first."""
-        import select
-
         deadline = None if timeout is None else time.monotonic() + timeout
         state = self.state()
         if state.status == "running" and state.process.alive:
@@ -237,9 +267,7 @@ class Execution:
                 pass
             else:
                 try:
-                    poll = select.poll()
-                    poll.register(pidfd, select.POLLIN)
-                    if state.process.alive and not poll.poll(None if timeout is None else timeout * 1000):
+                    if state.process.alive and not _ended(pidfd, timeout):
                         return None
                 finally:
                     os.close(pidfd)
@@ -250,105 +278,31 @@ class Execution:
         return state
 
     def stop(self, timeout: float, number: int) -> None:
-        """The stop signal, then SIGKILL after `timeout` seconds; returns when it has ended."""
-        for sent, limit in ((number, timeout), (int(signal.SIGKILL), None)):
+        """The stop signal, then SIGKILL after `timeout` seconds (negative: never); returns when it has ended."""
+        for sent, limit in ((number, timeout if timeout >= 0 else None), (int(signal.SIGKILL), None)):
             with suppress(ConflictError):  # it has ended
                 self.signal(sent)
             if self.wait(limit) is not None:
                 return
 
-    # -- further processes --
-
-    def exec(
-        self,
-        args: Sequence[str],
-        *,
-        env: Sequence[str],
-        cwd: str | None,
-        user: str | None,
-        terminal: bool,
-        attachment: Attachment | None,
-    ) -> int | None:
-        """A further process in the running container; its exit code, or None when it was started in the background."""
-        state = self.state()
-        if state.status != "running":
-            raise ConflictError(f"container {self.id[:12]}: it is not running")
-        runtime = Runtime()
-        notes = f"{self.directory}/exec-{os.urandom(6).hex()}"
-        os.mkdir(notes, 0o700)
+    def open_live_root(self) -> int:
+        """A descriptor of what the running container's first process has as root. `ConflictError` without one."""
+        running = read_state(self.directory).process
         try:
-            self._write_process(notes, state.process.pid, args, env, cwd, user, terminal)
-            if attachment is not None:
-                return self._attend_exec(runtime, notes, terminal, attachment, lambda: None)
-            self._exec_in_background(runtime, notes, terminal)
-            return None
-        finally:
-            if attachment is not None:
-                _remove_directory(notes)
-
-    def _write_process(
-        self,
-        notes: str,
-        pid: int,
-        args: Sequence[str],
-        env: Sequence[str],
-        cwd: str | None,
-        user: str | None,
-        terminal: bool,
-    ) -> None:
-        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            settings = self.settings
-            what = self._process(
-                root,
-                args,
-                (*settings.env, *env),
-                settings.cwd if cwd is None else cwd,
-                settings.user if user is None else user,
-                terminal,
-            )
-            check_program(root, what)
-            try:
-                os.close(open_in_root(root, os.fsencode(what.cwd), os.O_PATH | os.O_DIRECTORY))
-            except OSError as error:
-                raise ContainerRuntimeError(f"{what.cwd}: no such directory in the container", 126) from error
-        finally:
+            root = os.open(f"/proc/{running.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            root = -1
+        if root >= 0:
+            if running.alive:  # asked after it was opened: it is that process's, not that of a later one
+                return root
             os.close(root)
-        with open(f"{notes}/process.json", "w", encoding="utf-8") as file:
-            file.write(json.dumps(oci.process_document(what)))
-
-    def _attend_exec(
-        self, runtime: Runtime, notes: str, terminal: bool, attachment: Attachment, started: Callable[[], None]
-    ) -> int:
-        def start(streams: Streams, console: str | None) -> int:
-            return runtime.exec(self.notes, self.id, f"{notes}/process.json", notes, streams, console)
-
-        return attend(start, lambda _pid: started(), attachment, notes=notes, terminal=terminal)
-
-    def _exec_in_background(self, runtime: Runtime, notes: str, terminal: bool) -> None:
-        def supervise(report: Callable[[bytes], None]) -> None:
-            try:
-                null = os.open(os.devnull, os.O_RDWR)
-                self._attend_exec(runtime, notes, terminal, Attachment(None, null, null), lambda: report(b"{}"))
-            except (OSError, LazarusError) as error:
-                failure = {"error": str(error), "exit_code": getattr(error, "exit_code", 125)}
-                report(json.dumps(failure).encode())
-            finally:
-                _remove_directory(notes)
-
-        failure = json.loads(background(supervise) or b'{"error": "its supervisor was killed", "exit_code": 125}')
-        if failure:
-            raise ContainerRuntimeError(failure["error"], failure["exit_code"])
+        raise ConflictError(f"container {self.id[:12]}: it is not running")
 
 
-def _discard(path: str) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(path)
+def _ended(pidfd: int, timeout: float | None = None) -> bool:
+    """Waits for the end of a process, at most `timeout` seconds."""
+    import select
 
-
-def _remove_directory(path: str) -> None:
-    """A flat directory of our own."""
-    with suppress(FileNotFoundError):  # the whole container was removed meanwhile
-        for name in os.listdir(path):
-            os.unlink(f"{path}/{name}")
-        os.rmdir(path)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(None if timeout is None else min(timeout * 1000, 2**31 - 1)))

@@ -44,23 +44,24 @@ class _Target(NamedTuple):
 def open_root(container: Container) -> Iterator[int]:
     """A descriptor of the container's root directory: what its process sees when it runs, else the mounted layers."""
     with Lock(container.directory) as lock:
-        state = container._execution.settled()
         mounted_here = False
-        if state.status == "running" and state.process.alive:
-            path = f"/proc/{state.process.pid}/root"
+        if container._execution.settled().process.alive:
+            root = container._execution.open_live_root()
             lock.release()  # a long copy must not hold up its end
         else:
-            path = container.rootfs
-            if not rootfs.is_mounted(path):
+            if not rootfs.is_mounted(container.rootfs):
                 rootfs.mount(container.store, container.directory, container.settings)
                 mounted_here = True
-        try:
-            root = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                yield root
-            finally:
-                os.close(root)
+                root = os.open(container.rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            except BaseException:
+                if mounted_here:
+                    rootfs.unmount(container.directory)
+                raise
+        try:
+            yield root
         finally:
+            os.close(root)
             if mounted_here:
                 rootfs.unmount(container.directory)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lazarus.containers.rootfs import hostname_of
 from lazarus.runtime.log import timestamp
 from lazarus.terms import Json
 
@@ -33,7 +34,7 @@ def inspect(container: Container) -> Json:
             "FinishedAt": state.finished,
         },
         "Config": {
-            "Hostname": settings.hostname or container.id[:12],
+            "Hostname": hostname_of(container.id, settings),
             "User": settings.user,
             "Env": [*settings.image_env, *settings.env],
             "Cmd": list(settings.args),

@@ -29,8 +29,13 @@ def random_name() -> str:
     return f"{before[first % len(before)]}_{after[second % len(after)]}_{bytes(rest).hex()[:3]}"
 
 
+def is_name(text: str) -> bool:
+    """Can it name a container, or be (the beginning of) an ID?"""
+    return _NAME.match(text) is not None
+
+
 def check_name(name: str) -> str:
     """Returns it, or raises `FormatError`: docker's rule, [a-zA-Z0-9][a-zA-Z0-9_.-]*, at most 128."""
-    if _NAME.match(name) is None:
+    if not is_name(name):
         raise FormatError(f"{name!r:.140}: not a container name (letters, digits, _ . - and not first, at most 128)")
     return name

@@ -77,13 +77,14 @@ def _forget_volatile(directory: str) -> None:
         remove_tree(mark)
 
 
-def add_mount_points(store: Store, directory: str, settings: Settings, files: tuple[Bind, ...]) -> None:
+def add_mount_points(store: Store, directory: str, settings: Settings) -> None:
     """Gives a mounted root file system the mount points that it lacks, in the `init` layer below all others.
 
     What cannot be made there (its parent is a symlink in the image) is left to the runtime, which makes it in `upper`.
     """
     wanted = [(path, True) for path in _ALWAYS]
-    wanted += [(bind.target, os.path.isdir(bind.source)) for bind in (*files, *settings.binds)]
+    wanted += [(f"/etc/{name}", False) for name in _etc_names(settings)]
+    wanted += [(bind.target, os.path.isdir(bind.source)) for bind in settings.binds if os.path.exists(bind.source)]
     root = os.open(f"{directory}/merged", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         missing = [
@@ -152,6 +153,13 @@ def make_directory(root: int, path: str) -> None:
             os.close(parent)
 
 
+def _etc_names(settings: Settings) -> list[str]:
+    """The files of /etc that are the container's own, but for those that a volume covers."""
+    names = ["hostname", "hosts", *(["resolv.conf"] if settings.network == "host" else [])]
+    covered = {bind.target for bind in settings.binds}
+    return [name for name in names if f"/etc/{name}" not in covered]
+
+
 def etc_files(directory: str, container_id: str, settings: Settings) -> tuple[Bind, ...]:
     """Writes what goes over /etc/hostname, /etc/hosts and, on the host's network, /etc/resolv.conf."""
     shared = settings.network == "host"
@@ -163,15 +171,14 @@ def etc_files(directory: str, container_id: str, settings: Settings) -> tuple[Bi
     contents = {"hostname": hostname + "\n", "hosts": hosts}
     if shared and (resolver := _host_file("/etc/resolv.conf")):
         contents["resolv.conf"] = resolver
-    own = {bind.target for bind in settings.binds}
     binds = []
-    for name, text in contents.items():
-        if f"/etc/{name}" in own:
+    for name in _etc_names(settings):
+        if name not in contents:
             continue
         path = f"{directory}/bundle/{name}"
         if not os.path.exists(path):  # a second start keeps what the container wrote into it
             with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
-                file.write(text)
+                file.write(contents[name])
         binds.append(Bind(path, f"/etc/{name}"))
     return tuple(binds)
 

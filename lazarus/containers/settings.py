@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from lazarus.runtime.bundle import Bind
 from lazarus.terms import DiffID
 
 NETWORKS = ("none", "host")
+_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?\Z")
 
 
 class Settings(NamedTuple):
@@ -63,7 +65,7 @@ def command_line(
         first = (entrypoint,) if isinstance(entrypoint, str) else tuple(entrypoint)
         first, rest = tuple(word for word in first if word), ()  # --entrypoint "" takes the image's away
     given = tuple(command) if command is not None else ()
-    return (*first, *(given or rest))
+    return check_words((*first, *(given or rest)))
 
 
 def working_directory(image_config: Mapping[str, Any], own: str | None) -> str:
@@ -71,7 +73,24 @@ def working_directory(image_config: Mapping[str, Any], own: str | None) -> str:
     text = own or image_config.get("WorkingDir") or "/"
     if "\0" in text or (own and not own.startswith("/")):
         raise FormatError(f"working directory {text!r:.200}: not an absolute path")
+    check_words((text,))
     return os.path.normpath("/" + text.lstrip("/"))
+
+
+def check_hostname(text: str) -> str:
+    """Returns it, or raises `FormatError`: it goes into files of lines and words, and the kernel takes 64 bytes."""
+    if text and _HOSTNAME.match(text) is None:
+        raise FormatError(f"hostname {text!r:.80}: not a host name (letters, digits, - _ and ., at most 64)")
+    return text
+
+
+def check_signal(text: str) -> str:
+    """Returns it, or raises `FormatError`: better now than when it is to be sent."""
+    if text != "SIGTERM":
+        from lazarus.containers.signals import signal_number
+
+        signal_number(text)
+    return text
 
 
 def check_environment(env: Iterable[str]) -> tuple[str, ...]:
@@ -85,13 +104,26 @@ def check_environment(env: Iterable[str]) -> tuple[str, ...]:
             settings.append(text)
         elif name in os.environ:
             settings.append(f"{name}={os.environ[name]}")
-    return tuple(settings)
+    return check_words(settings)
+
+
+def check_words(words: Iterable[str]) -> tuple[str, ...]:
+    """Returns them, or raises `FormatError` for one that is not UTF-8: an OCI bundle is JSON, and cannot say it."""
+    found = tuple(words)
+    for word in found:
+        if not word.isascii():
+            try:
+                word.encode()
+            except UnicodeEncodeError:
+                raise FormatError(f"{word!r:.100}: not UTF-8, which a container's configuration has to be") from None
+    return found
 
 
 def parse_bind(text: str | Bind) -> Bind:
     """`HOST:CONTAINER[:ro|rw]`; a relative HOST starts with `./` or `../`. Raises `FormatError`."""
     if isinstance(text, Bind):
         return text
+    check_words((text,))
     source, separator, rest = text.partition(":")
     target, _, options = rest.partition(":")
     if not separator or not target.startswith("/") or "\0" in text:

@@ -10,6 +10,8 @@ from lazarus.errors import FormatError
 def signal_number(text: str | int) -> int:
     """`TERM`, `SIGTERM`, `15`, `SIGRTMIN+3`. Raises `FormatError`."""
     name = str(text).strip().upper()
+    if not name.isascii() or len(name) > 20:
+        raise FormatError(f"{text!r:.40}: not a signal")
     if name.isdigit() and 0 < int(name) < signal.NSIG:
         return int(name)
     base, sign, offset = name.removeprefix("SIG").partition("+")

@@ -10,11 +10,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from lazarus.content.lease import boot_id
 from lazarus.errors import NotFoundError
+from lazarus.runtime.log import timestamp
 
 
 class Process(NamedTuple):
@@ -69,21 +71,31 @@ def process(pid: int) -> Process:
 
 
 def read_state(directory: str) -> State:
-    """The state of the container in `directory`; "created" when it never ran."""
+    """The state of the container in `directory`; "created" when it never ran. A file that a power cut left empty or
+    torn is that of a container that ran before the cut."""
+    path = f"{directory}/state.json"
     try:
-        with open(f"{directory}/state.json", "rb") as file:
+        with open(path, "rb") as file:
             fields: dict[str, Any] = json.loads(file.read())
+        return State(**{**fields, "process": Process(*fields["process"]), "supervisor": Process(*fields["supervisor"])})
     except FileNotFoundError:
         return State()
-    return State(**{**fields, "process": Process(*fields["process"]), "supervisor": Process(*fields["supervisor"])})
+    except (ValueError, TypeError, KeyError):
+        finished = timestamp(os.stat(path).st_mtime_ns)
+        return State("exited", finished=finished, error="its state file is damaged")
 
 
 def write_state(directory: str, state: State) -> None:
     """Replaces the state file in one step. No fsync: after a reboot nothing runs anyway."""
     temporary = f"{directory}/state.{os.getpid()}"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(json.dumps(state._asdict()))
-    os.rename(temporary, f"{directory}/state.json")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(json.dumps(state._asdict()))
+        os.rename(temporary, f"{directory}/state.json")
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
 class Lock:
@@ -110,6 +122,11 @@ class Lock:
                 raise NotFoundError(
                     f"container {os.path.basename(self._directory)[:12]}: it has been removed"
                 ) from None
+
+    @property
+    def fd(self) -> int:
+        """A child that inherits this descriptor holds the lock too: it is free when both have let go."""
+        return self._fd
 
     def release(self) -> None:
         """Gives it back before the end of the `with`."""

@@ -75,7 +75,8 @@ class RawMode:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._fd is not None:
-            termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
+            with suppress(termios.error):  # it has gone
+                termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
 
 
 def copy_window_size(source: int | None, target: int) -> None:

@@ -7,6 +7,7 @@ Output that is not UTF-8 has "base64" in place of "log". A record is one line of
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from json import dumps, loads
@@ -38,6 +39,7 @@ class LogWriter:
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._open_lines = {"stdout": b"", "stderr": b""}
+        self._torn = False
 
     def write(self, stream: str, data: bytes) -> None:
         """Adds what a stream brought."""
@@ -61,10 +63,19 @@ class LogWriter:
         self._fd = -1
 
     def _append(self, stream: str, pieces: list[bytes]) -> None:
+        """What does not fit on a full disk is lost: no reason to end the container that wrote it."""
         now = timestamp()
         text = "".join(_line(now, stream, piece) for piece in pieces).encode()
-        while text:
-            text = text[os.write(self._fd, text) :]
+        if self._torn:
+            text = b"\n" + text
+        try:
+            while text:
+                text = text[os.write(self._fd, text) :]
+                self._torn = True
+            self._torn = False
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
 
 
 def _line(now: str, stream: str, piece: bytes) -> str:

@@ -9,6 +9,7 @@ One function, attend(), serves `run` and `exec`, in the foreground and in a supe
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import select
@@ -31,6 +32,7 @@ FORWARDED = (
     signal.SIGWINCH,
 )
 _CHUNK = 1 << 16
+_HELD_BACK = (*FORWARDED, signal.SIGALRM)
 
 Start = Callable[[Streams, str | None], int]
 
@@ -76,41 +78,55 @@ def attend(
         return _attend_pipes(stack, child, attachment, stdin, log)
 
 
-def background(work: Callable[[Callable[[bytes], None]], None]) -> bytes:
+def background(work: Callable[[Callable[[bytes], None]], None], *, keep: tuple[int, ...] = ()) -> bytes:
     """Runs `work(report)` in a process of its own session that nobody needs to wait for; returns what it reported.
 
     It is a fork, not a fresh interpreter: a start costs 2 ms and not 20, and the memory is shared with the caller's.
-    All descriptors but the report are closed first, so it must open what it needs, and must not touch databases of the
-    caller.
+    All descriptors but the report and those in `keep` are closed first, so it must open what it needs, and must not
+    touch databases of the caller. Signals to the caller wait until the report is there.
     """
-    ours, theirs = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _in_background(theirs, work)
-    os.close(theirs)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
     try:
-        os.waitpid(child, 0)
-        pieces = []
-        while piece := os.read(ours, _CHUNK):
-            pieces.append(piece)
-        return b"".join(pieces)
+        ours, theirs = os.pipe()
+        try:
+            child = os.fork()
+            if child == 0:
+                _in_background(theirs, keep, before, work)
+        finally:
+            os.close(theirs)
+        try:
+            os.waitpid(child, 0)
+            pieces = []
+            while piece := os.read(ours, _CHUNK):
+                pieces.append(piece)
+            return b"".join(pieces)
+        finally:
+            os.close(ours)
     finally:
-        os.close(ours)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _in_background(report: int, work: Callable[[Callable[[bytes], None]], None]) -> NoReturn:
+def _in_background(
+    report: int, keep: tuple[int, ...], mask: set[int | signal.Signals], work: Callable[[Callable[[bytes], None]], None]
+) -> NoReturn:
     try:
         os.setsid()
         if os.fork() == 0:
             gc.disable()  # the caller's objects must not be finalised here, nor their memory touched
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.chdir("/")
-            null = os.open(os.devnull, os.O_RDWR)
-            os.dup2(report, 3, inheritable=False)
+            report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, 3)
+            null = fcntl.fcntl(os.open(os.devnull, os.O_RDWR), fcntl.F_DUPFD_CLOEXEC, 3)
             for fd in range(3):
                 os.dup2(null, fd)
-            os.closerange(4, os.sysconf("SC_OPEN_MAX"))
-            work(_Report(3))
+            last = 2
+            for fd in sorted({report, *keep} - {0, 1, 2}):
+                os.closerange(last + 1, fd)
+                last = fd
+            os.closerange(last + 1, os.sysconf("SC_OPEN_MAX"))
+            work(_Report(report))
     finally:
         os._exit(0)
 
@@ -147,7 +163,11 @@ class Child:
 
     def launch(self, streams: Streams, console: str | None = None) -> None:
         """Starts it and tells who wants to know; signals that came before it was there are sent now."""
-        self.pid = self._start(streams, console)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)  # no handler may raise before we know its pid
+        try:
+            self.pid = self._start(streams, console)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._started(self.pid)
         self._launched = True
         while self._early:
@@ -232,7 +252,7 @@ class _Carrier:
 
     def drain(self) -> None:
         """Takes what is left after the process has ended."""
-        while select.select([self.source], [], [], 0)[0] and self.carry():
+        while _ready(self.source, select.POLLIN, 0) and self.carry():
             pass
 
 
@@ -243,7 +263,14 @@ def write_all(fd: int, data: bytes) -> None:
         try:
             view = view[os.write(fd, view) :]
         except BlockingIOError:
-            select.select([], [fd], [])
+            _ready(fd, select.POLLOUT, None)
+
+
+def _ready(fd: int, events: int, timeout: int | None) -> bool:
+    """poll() and not select(), which takes no descriptor above 1023."""
+    poll = select.poll()
+    poll.register(fd, events)
+    return bool(poll.poll(timeout))
 
 
 def _attend_pipes(stack: ExitStack, child: Child, attachment: Attachment, stdin: int, log: LogWriter | None) -> int:
@@ -276,17 +303,13 @@ def _carry_until_exit(stack: ExitStack, pid: int, carriers: list[_Carrier]) -> N
     open_carriers = {carrier.source: carrier for carrier in carriers}
     for source in open_carriers:
         poll.register(source, select.POLLIN)
-    null = -1
     while True:
         ready = [fd for fd, _ in poll.poll()]
         for fd in ready:
             if fd in open_carriers and not open_carriers[fd].carry():
                 poll.unregister(fd)
                 del open_carriers[fd]
-                if null < 0:
-                    null = os.open(os.devnull, os.O_RDONLY)
-                    stack.callback(os.close, null)
-                os.dup2(null, fd, inheritable=False)  # closes the pipe: who still writes into it learns that
+                _hang_up(stack, fd)
         if pidfd in ready:
             for carrier in open_carriers.values():
                 carrier.drain()
@@ -316,24 +339,36 @@ def _carry_terminal(stack: ExitStack, pid: int, carrier: _Carrier, stdin: int | 
     pidfd = os.pidfd_open(pid)
     stack.callback(os.close, pidfd)
     typed = b""
-    open_output = True
+    hung_up = False
     while True:
-        readers = [pidfd, *([master] if open_output else []), *([stdin] if stdin is not None and not typed else [])]
-        ready, writable, _ = select.select(readers, [master] if typed else [], [])
-        if master in ready and not carrier.carry():
-            open_output = False
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not hung_up:
+            poll.register(master, select.POLLIN | (select.POLLOUT if typed else 0))
+        if stdin is not None and not typed:
+            poll.register(stdin, select.POLLIN)
+        ready = dict(poll.poll())
+        if ready.get(master, 0) & ~select.POLLOUT and not carrier.carry():
+            _hang_up(stack, master)
+            hung_up, typed, stdin = True, b"", None
         if stdin is not None and stdin in ready:
-            typed = os.read(stdin, _CHUNK)
+            try:
+                typed = os.read(stdin, _CHUNK)
+            except OSError:  # the caller's terminal has gone
+                typed = b""
             if not typed:
                 stdin = None
                 typed = b"\x04"  # end of input, as a terminal says it
-        if writable:
-            try:
+        if typed and ready.get(master, 0) & select.POLLOUT:
+            with suppress(BlockingIOError):
                 typed = typed[os.write(master, typed) :]
-            except BlockingIOError:
-                pass
-            except OSError:  # the terminal has gone
-                typed, stdin = b"", None
         if pidfd in ready:
             carrier.drain()
             return
+
+
+def _hang_up(stack: ExitStack, fd: int) -> None:
+    """Closes a pipe or terminal, whose number goes on to be valid: who still writes into it learns of it."""
+    null = os.open(os.devnull, os.O_RDWR)
+    stack.callback(os.close, null)
+    os.dup2(null, fd, inheritable=False)
