@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is not None:
         return command(argv)
+    _check_streams()
     try:
         code = command(sys.argv[1:])
     except SystemExit as ending:  # argparse: help, or a wrong command line
@@ -86,6 +87,8 @@ def _global_options(words: list[str]) -> tuple[str | None, list[str] | None]:
         if option != "--root" or not (separator or words):
             return root, None
         root = value if separator else words.pop(0)
+        if not root:  # an unset variable of a script: not the current directory
+            return root, None
     return root, words or None
 
 
@@ -97,18 +100,35 @@ def _overview(argv: Sequence[str]) -> int:
 
 
 def _explain(error: Exception, engine_code: int) -> int:
+    from lazarus.cli.output import complain
     from lazarus.errors import ContainerRuntimeError, LazarusError
 
-    if not isinstance(error, LazarusError | OSError):
-        raise error
-    if isinstance(error, OSError):
-        names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
-        text = ": ".join([*names, error.strerror or str(error)])
-    else:
-        text = str(error)
-    text = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)
-    sys.stderr.write(f"lazarus: {text}\n")
+    if not isinstance(error, LazarusError | OSError | MemoryError):
+        if "LAZARUS_TRACEBACK" in os.environ:
+            raise error
+        step = error.__traceback__
+        while step is not None and step.tb_next is not None:
+            step = step.tb_next
+        where = f" at {step.tb_frame.f_code.co_filename}:{step.tb_lineno}" if step is not None else ""
+        error = LazarusError(
+            f"a mistake in lazarus itself: {type(error).__name__}: {error}{where}; LAZARUS_TRACEBACK=1 shows more"
+        )
+    complain(error)
     return error.exit_code if isinstance(error, ContainerRuntimeError) and engine_code != 1 else engine_code
+
+
+def _check_streams() -> None:
+    """Closed standard streams become /dev/null, or the next file opened would be one; any name can be written."""
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != fd:
+                os.dup2(null, fd)
+                os.close(null)
+            setattr(sys, name, open(fd, "w" if fd else "r", encoding="utf-8", closefd=False))
+        elif fd == 1:
+            stream.reconfigure(errors="surrogateescape" if stream.encoding == "utf-8" else "backslashreplace")
 
 
 def _leave(code: int) -> NoReturn:
@@ -116,6 +136,9 @@ def _leave(code: int) -> NoReturn:
         try:
             if stream is not None:
                 stream.flush()
-        except OSError:
+        except BrokenPipeError:
             code = code or 1
+        except OSError as error:
+            code = code or 1
+            os.write(2, f"lazarus: standard output: {error.strerror}\n".encode())
     os._exit(code)

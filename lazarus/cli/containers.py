@@ -9,8 +9,8 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from lazarus.cli.options import Mistake, Option, Verb, Word
-from lazarus.cli.output import FORMAT, NO_TRUNC, QUIET, age, duration, print_json, print_table, short
+from lazarus.cli.options import Mistake, Option, Verb, Word, whole_number
+from lazarus.cli.output import FORMAT, NO_TRUNC, QUIET, age, complain, duration, print_json, print_table, short
 
 if TYPE_CHECKING:
     from lazarus.containers import Container
@@ -30,11 +30,11 @@ def each(store: Store, names: list[str], act: Callable[[Container], Any]) -> int
     for name in names:
         try:
             result = act(store.containers.get(name))
-            print(name if result is None else result)
         except (LazarusError, OSError) as error:
             failures += 1
-            sys.stdout.flush()
-            sys.stderr.write(f"lazarus: {error}\n")
+            complain(error)
+        else:
+            print(name if result is None else result)
     return 1 if failures else 0
 
 
@@ -57,9 +57,7 @@ def _matches(container: Container, state: State, filters: list[str]) -> bool:
     """Filters of one kind are alternatives, of different kinds conditions (docker's rule); labels are conditions."""
     wanted: dict[str, list[str]] = {}
     for text in filters:
-        kind, separator, value = text.partition("=")
-        if kind not in FILTERS or not separator:
-            raise Mistake(f"--filter {text}: not one of {', '.join(f'{name}=...' for name in FILTERS)}")
+        kind, _, value = text.partition("=")
         wanted.setdefault(kind, []).append(value)
     labels = container.settings.labels
     tests: dict[str, Callable[[str], bool]] = {
@@ -77,6 +75,9 @@ def ps(store: Store, arguments: SimpleNamespace) -> int:
     """The running containers, or all."""
     from lazarus.errors import NotFoundError
 
+    for text in arguments.filter:
+        if text.partition("=")[0] not in FILTERS or "=" not in text:
+            raise Mistake(f"--filter {text}: not one of {', '.join(f'{name}=...' for name in FILTERS)}")
     rows = []
     for container in store.containers.list(all=True):
         try:
@@ -172,13 +173,15 @@ def rm(store: Store, arguments: SimpleNamespace) -> int:
     """Removes containers; with --force also running ones, and names that are not there are no error."""
     names = arguments.containers
     if arguments.force:
-        from lazarus.errors import NotFoundError
+        from lazarus.errors import LazarusError, NotFoundError
 
         def exists(name: str) -> bool:
             try:
                 store.containers.get(name)
             except NotFoundError:
                 return False
+            except LazarusError:
+                pass  # several have it: that is said when its turn comes
             return True
 
         names = [name for name in names if exists(name)]
@@ -230,11 +233,17 @@ def inspect(store: Store, arguments: SimpleNamespace) -> int:
     return 0
 
 
-def _tail(text: str) -> str:
-    """`all`, or a number of lines."""
-    if text != "all" and not text.isdigit():
+def seconds(text: str) -> float:
+    """A number of seconds. `ValueError`."""
+    value = float(text)
+    if value != value:
         raise ValueError(text)
-    return text
+    return value
+
+
+def line_count(text: str) -> str:
+    """`all`, or a number of lines."""
+    return text if text == "all" else str(whole_number(text))
 
 
 _SIGNAL = Option(("-s", "--signal"), "signal", "the signal: TERM, SIGTERM, 15", "SIGNAL")
@@ -256,7 +265,7 @@ _PS_OPTIONS = (
 )
 _LOGS_OPTIONS = (
     Option(("-f", "--follow"), "follow", "go on until it ends"),
-    Option(("-n", "--tail"), "tail", "only the last lines", "LINES|all", default="all", kind=_tail),
+    Option(("-n", "--tail"), "tail", "only the last lines", "LINES|all", default="all", kind=line_count),
     Option(("-t", "--timestamps"), "timestamps", "write the time before each line"),
 )
 
@@ -282,10 +291,10 @@ VERBS = {
                 Option(
                     ("-t", "--time"),
                     "time",
-                    "seconds before SIGKILL (default: 10)",
+                    "seconds before SIGKILL (default: 10; negative: never)",
                     "SECONDS",
                     default=10.0,
-                    kind=float,
+                    kind=seconds,
                 ),
                 _SIGNAL,
             ),

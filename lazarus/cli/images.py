@@ -6,8 +6,8 @@ import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from lazarus.cli.options import Mistake, Option, Verb, Word
-from lazarus.cli.output import FORMAT, NO_TRUNC, QUIET, age, print_json, print_table, short, size
+from lazarus.cli.options import Mistake, Option, Verb, Word, whole_number
+from lazarus.cli.output import FORMAT, NO_TRUNC, QUIET, age, complain, print_json, print_table, short, size
 from lazarus.cli.progress import progress_bars
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ def byte_count(text: str) -> int:
     """`500`, `20k`, `3.5G`: decimal multiples of bytes. `ValueError`."""
     number = text.lower().removesuffix("b")
     factor = _UNITS.get(number[-1:], 1)
-    count = int(float(number[:-1] if factor > 1 else number) * factor)
-    if count < 0:
+    count = float(number[:-1] if factor > 1 else number) * factor
+    if not 0 <= count < 2**63:
         raise ValueError(text)
-    return count
+    return int(count)
 
 
 def _limits(arguments: SimpleNamespace) -> Limits | None:
@@ -186,10 +186,10 @@ def rmi(store: Store, arguments: SimpleNamespace) -> int:
         except NotFoundError as error:
             if not arguments.force:
                 failures += 1
-                sys.stderr.write(f"lazarus: {error}\n")
+                complain(error)
         except LazarusError as error:
             failures += 1
-            sys.stderr.write(f"lazarus: {error}\n")
+            complain(error)
     return 1 if failures else 0
 
 
@@ -207,8 +207,10 @@ _LIMITS = (
         ("--max-tar-size",), "max_tar_size", "refuse layers that unpack to more", "BYTES", default=0, kind=byte_count
     ),
     Option(("--max-file-size",), "max_file_size", "refuse larger files", "BYTES", default=0, kind=byte_count),
-    Option(("--max-entries",), "max_entries", "refuse layers with more entries", "COUNT", default=0, kind=int),
-    Option(("--max-ratio",), "max_ratio", "refuse layers that grow more than this", "TIMES", default=0, kind=int),
+    Option(("--max-entries",), "max_entries", "refuse layers with more entries", "COUNT", default=0, kind=whole_number),
+    Option(
+        ("--max-ratio",), "max_ratio", "refuse layers that grow more than this", "TIMES", default=0, kind=whole_number
+    ),
 )
 _LOAD_OPTIONS = (
     Option(("-i", "--input"), "input", "archive or OCI layout directory (default: standard input)", "FILE"),

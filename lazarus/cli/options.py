@@ -73,6 +73,13 @@ def truth(text: str) -> bool:
     raise ValueError(text)
 
 
+def whole_number(text: str) -> int:
+    """Decimal digits, below 2**63. `ValueError`."""
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) < 2**63):
+        raise ValueError(text)
+    return int(text)
+
+
 def parse(verb: Verb, argv: Sequence[str]) -> SimpleNamespace:
     """The arguments of a verb. Ends the program, as argparse does, with help or a usage error."""
     found = scan(verb, argv)

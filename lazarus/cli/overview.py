@@ -48,7 +48,10 @@ def help_text() -> str:
 def overview(argv: Sequence[str]) -> int:
     """Help when it is asked for, with exit code 0; else the mistake, with exit code 2."""
     words = list(argv)
-    while words and words[0].startswith("--root"):
+    while words and words[0].partition("=")[0] == "--root":
+        if (words[0].partition("=")[2] if "=" in words[0] else "".join(words[1:2])) == "":
+            sys.stderr.write(f"{PROGRAM}: --root needs a directory\n")
+            return 2
         del words[: 1 if "=" in words[0] else 2]
     if not words or words[0] in ("-h", "--help", "help"):
         out = sys.stdout if words else sys.stderr
