@@ -81,8 +81,9 @@ void lz_tar_reader_free(struct lz_tar_reader *reader);
  * of it). Rules: a pax `size` wins over the header's; `path`, `linkpath`, `uid`, `gid`, `mtime` likewise; global pax
  * headers apply to what follows; negative and overflowing numbers, a bad checksum, unknown critical types are
  * LZ_E_FORMAT; a stream that ends inside an entry is LZ_E_TRUNCATED; max_header passed is LZ_E_LIMIT. Types '7' and
- * unknown vendor types with the POSIX meaning "treat as regular file" are FILE; hard links carry no content unless pax
- * says so (a non-zero size is skipped as literal). The detail names the entry and its offset. */
+ * unknown vendor types with the POSIX meaning "treat as regular file" are FILE; what is no file carries no content,
+ * whatever its size fields say. The detail names the entry by its offset, and by its path where that is known. After an
+ * error, next() and read() give its code again: only free() is left to do. */
 int lz_tar_next(struct lz_tar_reader *reader, struct lz_tar_entry *entry, struct lz_detail *detail);
 
 /* The next piece of the current entry's stored content, without a copy: 1 and data/size, 0 when all has been given. */
@@ -97,7 +98,8 @@ uint64_t lz_tar_offset(const struct lz_tar_reader *reader);
  * gid, mtime with fraction, SCHILY.xattr.*). Sparse entries as pax 1.0 sparse (GNU.sparse.major=1); stored_size is then
  * taken from the extents. uname and gname are empty. Directories get a trailing slash. Appends to *out: the header
  * blocks only; the caller writes the content, then lz_tar_pad(stored size) zeros, and at the end of the archive two
- * zero blocks. 0, -ENOMEM, or LZ_E_FORMAT for what tar cannot say (NUL in a name, size over 2^63-1). */
+ * zero blocks. 0, -ENOMEM, or LZ_E_FORMAT for what tar cannot say (NUL in a name, a file's name that ends in a slash,
+ * size over 2^63-1, device numbers over 21 bits, an xattr name with '=') and for extents that are none. */
 int lz_tar_write_entry(const struct lz_tar_entry *entry, struct lz_buf *out, struct lz_detail *detail);
 
 /* Zero bytes that follow `size` bytes of content. */

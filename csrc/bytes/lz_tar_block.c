@@ -34,8 +34,8 @@ int lz_tar_take_literal(struct lz_tar_reader *reader, uint64_t want, const uint8
 
 int lz_tar_truncated(const struct lz_tar_reader *reader, const char *where, struct lz_detail *detail)
 {
-    return lz_fail(detail, LZ_E_TRUNCATED, "tar ends inside %s, at byte %llu", where,
-                   (unsigned long long)reader->offset);
+    return lz_fail(detail, LZ_E_TRUNCATED, "tar ends inside %s, at byte %llu: entry at byte %llu", where,
+                   (unsigned long long)reader->offset, (unsigned long long)reader->entry_offset);
 }
 
 int lz_tar_skip_literal(struct lz_tar_reader *reader, uint64_t size, const char *where, struct lz_detail *detail)

@@ -287,29 +287,54 @@ static int take_record(struct lz_pax *pax, const char *key, size_t key_size, con
     return 0; /* atime, ctime, uname, gname, comment, vendors': nothing that an index keeps */
 }
 
+/* "LENGTH KEY=VALUE\n", LENGTH counting all of it. */
+struct record {
+    size_t key_at, key_size, value_at, value_size, end; /* `end`: where the next record begins */
+};
+
+static int find_record(const char *text, size_t size, size_t at, struct record *out, struct lz_detail *detail)
+{
+    const char *space = memchr(text + at, ' ', size - at < 21 ? size - at : 21);
+    uint64_t length = 0;
+    if (space == NULL || lz_tar_decimal(text + at, (size_t)(space - (text + at)), &length) != 0 || length > size - at ||
+        length < (size_t)(space - (text + at)) + 3 || text[at + length - 1] != '\n')
+        return lz_fail(detail, LZ_E_FORMAT, "pax: malformed record at byte %zu", at);
+    const char *key = space + 1, *end = text + at + length - 1;
+    const char *equals = memchr(key, '=', (size_t)(end - key));
+    if (equals == NULL || equals == key || memchr(key, 0, (size_t)(equals - key)) != NULL)
+        return lz_fail(detail, LZ_E_FORMAT, "pax: record without a key at byte %zu", at);
+    *out = (struct record){.key_at = (size_t)(key - text),
+                           .key_size = (size_t)(equals - key),
+                           .value_at = (size_t)(equals + 1 - text),
+                           .value_size = (size_t)(end - equals - 1),
+                           .end = at + length};
+    return 0;
+}
+
+int lz_pax_check(const void *records, size_t size, struct lz_detail *detail)
+{
+    struct record record;
+    int rc = 0;
+    for (size_t at = 0; rc == 0 && at < size; at = record.end)
+        rc = find_record(records, size, at, &record, detail);
+    return rc;
+}
+
 int lz_pax_parse(struct lz_pax *pax, struct lz_detail *detail)
 {
     char *text = (char *)pax->records.data;
-    size_t size = pax->records.size;
+    struct record record;
     uint64_t pending = 0;
-    for (size_t at = 0; at < size;) {
-        /* "LENGTH KEY=VALUE\n", LENGTH counting all of it */
-        char *space = memchr(text + at, ' ', size - at < 21 ? size - at : 21);
-        uint64_t length = 0;
-        if (space == NULL || lz_tar_decimal(text + at, (size_t)(space - (text + at)), &length) != 0 ||
-            length > size - at || length < (size_t)(space - (text + at)) + 3 || text[at + length - 1] != '\n')
-            return lz_fail(detail, LZ_E_FORMAT, "pax: malformed record at byte %zu", at);
-        char *key = space + 1, *end = text + at + length - 1;
-        char *equals = memchr(key, '=', (size_t)(end - key));
-        if (equals == NULL || equals == key || memchr(key, 0, (size_t)(equals - key)) != NULL)
-            return lz_fail(detail, LZ_E_FORMAT, "pax: record without a key at byte %zu", at);
-        *equals = 0;
-        *end = 0;
-        int rc =
-            take_record(pax, key, (size_t)(equals - key), equals + 1, (size_t)(end - equals - 1), &pending, detail);
+    for (size_t at = 0; at < pax->records.size; at = record.end) {
+        int rc = find_record(text, pax->records.size, at, &record, detail);
         if (rc != 0)
             return rc;
-        at += length;
+        text[record.key_at + record.key_size] = 0;
+        text[record.value_at + record.value_size] = 0;
+        rc = take_record(pax, text + record.key_at, record.key_size, text + record.value_at, record.value_size,
+                         &pending, detail);
+        if (rc != 0)
+            return rc;
     }
     settle_xattrs(pax);
     if (pax->sparse_major > 1 || pax->sparse_minor > 1 - pax->sparse_major) /* 0.0, 0.1 and 1.0 */

@@ -31,6 +31,10 @@ struct lz_pax {
 void lz_pax_clear(struct lz_pax *pax);
 void lz_pax_free(struct lz_pax *pax);
 
+/* Whether these bytes are whole records, one after the other: 0 or LZ_E_FORMAT. Asked of each extended header by
+ * itself, because what parse() sees is several of them: a record must not begin in one and end in another. */
+int lz_pax_check(const void *records, size_t size, struct lz_detail *detail);
+
 /* Parses pax->records (which it changes: '=' and '\n' become NUL). 0, LZ_E_FORMAT or -ENOMEM. */
 int lz_pax_parse(struct lz_pax *pax, struct lz_detail *detail);
 

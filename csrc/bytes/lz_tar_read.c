@@ -41,6 +41,13 @@ uint64_t lz_tar_offset(const struct lz_tar_reader *reader)
 
 /* ---- one entry ---- */
 
+static int within_entry(const struct lz_tar_reader *reader, int rc, struct lz_detail *detail)
+{
+    if (rc == LZ_E_FORMAT)
+        lz_fail_within(detail, rc, "tar: entry at byte %llu", (unsigned long long)reader->entry_offset);
+    return rc;
+}
+
 static void choose_names(struct lz_tar_reader *reader, struct lz_tar_entry *entry)
 {
     const struct lz_pax *pax = &reader->pax;
@@ -102,9 +109,7 @@ static int decode_entry(struct lz_tar_reader *reader, const uint8_t *block, uint
     struct lz_pax *pax = &reader->pax;
     uint8_t type = block[LZ_TAR_TYPE_AT];
     *entry = (struct lz_tar_entry){0};
-    int rc = lz_pax_parse(pax, detail);
-    if (rc == LZ_E_FORMAT)
-        lz_fail_within(detail, rc, "tar: entry at byte %llu", (unsigned long long)reader->entry_offset);
+    int rc = within_entry(reader, lz_pax_parse(pax, detail), detail);
     if (rc == 0)
         rc = lz_tar_entry_type(reader, type, &entry->type, detail);
     if (rc == 0)
@@ -147,6 +152,27 @@ static int decode_entry(struct lz_tar_reader *reader, const uint8_t *block, uint
     return rc;
 }
 
+static int read_piece(struct lz_tar_reader *reader, const uint8_t **data, size_t *size, struct lz_detail *detail)
+{
+    if (reader->content_left > 0) {
+        int rc = lz_tar_fill(reader);
+        if (rc <= 0)
+            return rc < 0 ? rc : lz_tar_truncated(reader, "a file's content", detail);
+        size_t now = reader->chunk_size < reader->content_left ? reader->chunk_size : (size_t)reader->content_left;
+        *data = reader->chunk;
+        *size = now;
+        reader->chunk += now;
+        reader->chunk_size -= now;
+        reader->offset += now;
+        reader->content_left -= now;
+        return 1;
+    }
+    int rc = lz_tar_skip_literal(reader, reader->padding_left, "a file's padding", detail);
+    if (rc == 0)
+        reader->padding_left = 0;
+    return rc;
+}
+
 /* Gives up what is left of the entry before. */
 static int skip_entry(struct lz_tar_reader *reader, struct lz_detail *detail)
 {
@@ -154,7 +180,7 @@ static int skip_entry(struct lz_tar_reader *reader, struct lz_detail *detail)
     size_t size;
     int rc = 1;
     while (rc > 0)
-        rc = lz_tar_read(reader, &data, &size, detail);
+        rc = read_piece(reader, &data, &size, detail);
     return rc;
 }
 
@@ -164,9 +190,9 @@ static int drain(struct lz_tar_reader *reader)
     const uint8_t *data;
     size_t size;
     int rc = 1;
-    reader->ended = true;
     while (rc > 0)
         rc = lz_tar_take_literal(reader, UINT64_MAX, &data, &size);
+    reader->ended = true;
     return rc;
 }
 
@@ -185,12 +211,22 @@ static int prepend_global(struct lz_tar_reader *reader)
     return 0;
 }
 
+/* The records of one extended header, appended to `records`. */
+static int take_records(struct lz_tar_reader *reader, uint64_t size, struct lz_buf *records, struct lz_detail *detail)
+{
+    size_t before = records->size;
+    int rc = lz_tar_read_meta(reader, size, records, detail);
+    if (rc == 0 && size > 0)
+        rc = within_entry(reader, lz_pax_check(records->data + before, (size_t)size, detail), detail);
+    return rc;
+}
+
 static int take_global(struct lz_tar_reader *reader, uint64_t size, struct lz_detail *detail)
 {
     if (size > MAX_GLOBAL - reader->global.size)
         return lz_fail(detail, LZ_E_LIMIT, "tar: global headers take more than %u bytes, at byte %llu", MAX_GLOBAL,
                        (unsigned long long)reader->offset);
-    int rc = lz_tar_read_meta(reader, size, &reader->global, detail);
+    int rc = take_records(reader, size, &reader->global, detail);
     return rc != 0 ? rc : HEADER_ALONE;
 }
 
@@ -216,7 +252,7 @@ static int take_header(struct lz_tar_reader *reader, const uint8_t *block, struc
     switch (type) {
     case 'x':
     case 'X': /* Solaris */
-        return lz_tar_read_meta(reader, size, &reader->pax.records, detail);
+        return take_records(reader, size, &reader->pax.records, detail);
     case 'g':
         return take_global(reader, size, detail);
     case 'V': /* a volume's label */
@@ -246,10 +282,8 @@ static void begin_entry(struct lz_tar_reader *reader)
     lz_pax_clear(&reader->pax);
 }
 
-int lz_tar_next(struct lz_tar_reader *reader, struct lz_tar_entry *entry, struct lz_detail *detail)
+static int next_entry(struct lz_tar_reader *reader, struct lz_tar_entry *entry, struct lz_detail *detail)
 {
-    if (reader->ended)
-        return 0;
     int rc = skip_entry(reader, detail);
     if (rc != 0)
         return rc;
@@ -257,6 +291,8 @@ int lz_tar_next(struct lz_tar_reader *reader, struct lz_tar_entry *entry, struct
     struct lz_tar_entry found;
     for (bool extended = false, zero = false;;) {
         const uint8_t *block;
+        if (!extended)
+            reader->entry_offset = reader->offset;
         rc = lz_tar_next_block(reader, &block, detail);
         if (rc < 0)
             return rc;
@@ -272,8 +308,6 @@ int lz_tar_next(struct lz_tar_reader *reader, struct lz_tar_entry *entry, struct
             continue;
         }
         zero = false;
-        if (!extended)
-            reader->entry_offset = reader->offset - LZ_TAR_BLOCK;
         if (!lz_tar_checksum_matches(block))
             return lz_fail(detail, LZ_E_FORMAT, "tar: header at byte %llu: its checksum does not match",
                            (unsigned long long)(reader->offset - LZ_TAR_BLOCK));
@@ -290,23 +324,27 @@ int lz_tar_next(struct lz_tar_reader *reader, struct lz_tar_entry *entry, struct
     return 1;
 }
 
+/* What follows an error would be read from the wrong place. */
+static int failed_before(const struct lz_tar_reader *reader, struct lz_detail *detail)
+{
+    return lz_fail(detail, reader->failed, "tar: reading had already failed, at byte %llu",
+                   (unsigned long long)reader->offset);
+}
+
+int lz_tar_next(struct lz_tar_reader *reader, struct lz_tar_entry *entry, struct lz_detail *detail)
+{
+    if (reader->failed != 0)
+        return failed_before(reader, detail);
+    int rc = reader->ended ? 0 : next_entry(reader, entry, detail);
+    reader->failed = rc < 0 ? rc : 0;
+    return rc;
+}
+
 int lz_tar_read(struct lz_tar_reader *reader, const uint8_t **data, size_t *size, struct lz_detail *detail)
 {
-    if (reader->content_left > 0) {
-        int rc = lz_tar_fill(reader);
-        if (rc <= 0)
-            return rc < 0 ? rc : lz_tar_truncated(reader, "a file's content", detail);
-        size_t now = reader->chunk_size < reader->content_left ? reader->chunk_size : (size_t)reader->content_left;
-        *data = reader->chunk;
-        *size = now;
-        reader->chunk += now;
-        reader->chunk_size -= now;
-        reader->offset += now;
-        reader->content_left -= now;
-        return 1;
-    }
-    int rc = lz_tar_skip_literal(reader, reader->padding_left, "a file's padding", detail);
-    if (rc == 0)
-        reader->padding_left = 0;
+    if (reader->failed != 0)
+        return failed_before(reader, detail);
+    int rc = read_piece(reader, data, size, detail);
+    reader->failed = rc < 0 ? rc : 0;
     return rc;
 }

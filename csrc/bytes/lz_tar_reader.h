@@ -44,6 +44,7 @@ struct lz_tar_reader {
     bool has_name, has_link;                     /* GNU 'L' and 'K' for the coming entry */
     struct lz_pax pax;
     bool ended;
+    int failed; /* the code of the first error */
 };
 
 /* ---- bytes from the source ---- */

@@ -68,8 +68,8 @@ static int map_line(struct lz_tar_reader *reader, struct lz_buf *text, size_t *a
                     struct lz_detail *detail)
 {
     for (;;) {
-        const uint8_t *from = text->data + *at;
-        const uint8_t *end = text->size > *at ? memchr(from, '\n', text->size - *at) : NULL;
+        const uint8_t *from = text->size > *at ? text->data + *at : NULL; /* no block has been read yet */
+        const uint8_t *end = from != NULL ? memchr(from, '\n', text->size - *at) : NULL;
         if (end != NULL) {
             if (lz_tar_decimal((const char *)from, (size_t)(end - from), out) != 0)
                 return bad_map(reader, "not a number", detail);

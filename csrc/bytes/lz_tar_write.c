@@ -122,7 +122,7 @@ static int append_xattrs(struct lz_buf *records, const struct lz_tar_entry *entr
     for (size_t i = 0; rc == 0 && i < entry->xattr_count; i++) {
         const struct lz_tar_xattr *xattr = &entry->xattrs[i];
         char key[13 + 256];
-        if (xattr->name_size > 255 || memchr(xattr->name, '=', xattr->name_size) != NULL ||
+        if (xattr->name_size == 0 || xattr->name_size > 255 || memchr(xattr->name, '=', xattr->name_size) != NULL ||
             memchr(xattr->name, 0, xattr->name_size) != NULL)
             return lz_fail(detail, LZ_E_FORMAT, "'%s': tar cannot say the xattr name '%s'", entry->path, xattr->name);
         memcpy(key, "SCHILY.xattr.", 13);
@@ -210,6 +210,20 @@ static int append_pax(struct lz_buf *out, const struct lz_tar_entry *entry, cons
     return rc != 0 ? rc : lz_buf_append_zeros(out, lz_tar_pad(records->size));
 }
 
+/* Ascending, not overlapping, inside the file; small enough that map and content together have a size. */
+static bool extents_fit(const struct lz_tar_entry *entry)
+{
+    uint64_t end = 0, stored = 0;
+    for (size_t i = 0; i < entry->extent_count; i++) {
+        const struct lz_tar_extent *extent = &entry->extents[i];
+        if (extent->offset < end || extent->offset > entry->size || extent->size > entry->size - extent->offset)
+            return false;
+        end = extent->offset + extent->size;
+        stored += extent->size;
+    }
+    return entry->extent_count < SIZE_MAX / 64 && stored < INT64_MAX - 64 * (uint64_t)(entry->extent_count + 9);
+}
+
 static int check(const struct lz_tar_entry *entry, struct lz_detail *detail)
 {
     bool link = entry->type == LZ_TAR_HARDLINK || entry->type == LZ_TAR_SYMLINK;
@@ -223,6 +237,11 @@ static int check(const struct lz_tar_entry *entry, struct lz_detail *detail)
     if (entry->major > OCTAL_7 || entry->minor > OCTAL_7)
         return lz_fail(detail, LZ_E_FORMAT, "'%s': device %u:%u is out of range", entry->path, entry->major,
                        entry->minor);
+    if (entry->type == LZ_TAR_FILE && entry->path[entry->path_size - 1] == '/')
+        return lz_fail(detail, LZ_E_FORMAT, "'%s': tar cannot say a file whose name ends in a slash", entry->path);
+    if (entry->type == LZ_TAR_FILE && entry->extents != NULL && !extents_fit(entry))
+        return lz_fail(detail, LZ_E_FORMAT, "'%s': data segments overlap, or do not lie in its %llu bytes", entry->path,
+                       (unsigned long long)entry->size);
     return 0;
 }
 

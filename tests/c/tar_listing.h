@@ -10,6 +10,7 @@
 
 #include "bytes/lz_tar.h"
 #include "check.h"
+#include "load_file.h"
 
 struct stream {
     const uint8_t *data;
@@ -123,8 +124,8 @@ static void say_entry(struct lz_buf *out, const struct lz_tar_entry *entry)
 }
 
 /* Reads content into `content`: 0 or the reader's error. */
-static int read_content(struct lz_tar_reader *reader, struct stream *stream, struct lz_buf *content,
-                        struct lz_detail *detail)
+static inline int read_content(struct lz_tar_reader *reader, struct stream *stream, struct lz_buf *content,
+                               struct lz_detail *detail)
 {
     const uint8_t *data;
     size_t size;
@@ -138,7 +139,7 @@ static int read_content(struct lz_tar_reader *reader, struct stream *stream, str
     return rc;
 }
 
-static uint64_t hash_bytes(const uint8_t *bytes, size_t size) /* FNV-1a */
+static inline uint64_t hash_bytes(const uint8_t *bytes, size_t size) /* FNV-1a */
 {
     uint64_t hash = 14695981039346656037u;
     for (size_t i = 0; i < size; i++)
@@ -146,7 +147,7 @@ static uint64_t hash_bytes(const uint8_t *bytes, size_t size) /* FNV-1a */
     return hash;
 }
 
-static void say_content(struct lz_buf *out, const struct lz_buf *content)
+static inline void say_content(struct lz_buf *out, const struct lz_buf *content)
 {
     char text[64];
     if (content->size > 0 && content->size <= 16) {
@@ -161,7 +162,8 @@ static void say_content(struct lz_buf *out, const struct lz_buf *content)
 
 /* Reads all of it; `listing` (NUL-terminated afterwards) gets the lines. 0, or the reader's error. What came out is
  * always the stream's own bytes up to where the reader stopped; after success it is all of them. */
-static int list_stream(struct stream *stream, size_t max_header, struct lz_buf *listing, struct lz_detail *detail)
+static inline int list_stream(struct stream *stream, size_t max_header, struct lz_buf *listing,
+                              struct lz_detail *detail)
 {
     const struct lz_tar_source source = {.next = stream_next, .literal = stream_literal, .ctx = stream};
     struct lz_tar_reader *reader;
@@ -190,7 +192,8 @@ static int list_stream(struct stream *stream, size_t max_header, struct lz_buf *
     return rc;
 }
 
-static int list_archive(const void *data, size_t size, size_t chunk, struct lz_buf *listing, struct lz_detail *detail)
+static inline int list_archive(const void *data, size_t size, size_t chunk, struct lz_buf *listing,
+                               struct lz_detail *detail)
 {
     struct stream stream = {.data = data, .size = size, .chunk = chunk};
     listing->size = 0;
@@ -200,7 +203,7 @@ static int list_archive(const void *data, size_t size, size_t chunk, struct lz_b
 }
 
 /* The same in every chunking: the listing of it whole, and the code. */
-static int list_every_way(const void *data, size_t size, struct lz_buf *listing, struct lz_detail *detail)
+static inline int list_every_way(const void *data, size_t size, struct lz_buf *listing, struct lz_detail *detail)
 {
     static const size_t chunks[] = {1, 7, 511, 512, 513, 10240};
     int expected = list_archive(data, size, 1 << 20, listing, detail);
@@ -211,22 +214,6 @@ static int list_every_way(const void *data, size_t size, struct lz_buf *listing,
         lz_buf_free(&again);
     }
     return expected;
-}
-
-static struct lz_buf load_file(const char *path)
-{
-    struct lz_buf bytes = {0};
-    FILE *file = fopen(path, "rb");
-    if (file == NULL)
-        perror(path);
-    CHECK(file != NULL);
-    for (size_t got = 1; got > 0; bytes.size += got) {
-        CHECK_EQ(lz_buf_reserve(&bytes, 65536), 0);
-        got = fread(bytes.data + bytes.size, 1, 65536, file);
-    }
-    CHECK_EQ(ferror(file), 0);
-    (void)fclose(file);
-    return bytes;
 }
 
 #endif

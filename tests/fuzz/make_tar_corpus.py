@@ -4,7 +4,7 @@
     python3 tests/fuzz/make_tar_corpus.py --check    exit status 1 when the files are not what it would write
 
 Headers are put together here field by field, from POSIX.1-2017 pax(1) and the GNU tar manual, and not by a library:
-most of these archives no library would write. tests/c/test_lz_tar.c says what each of them must read as.
+most of these archives no library would write. tests/c/tar_corpus.h says what each of them must read as.
 """
 
 from __future__ import annotations
@@ -268,10 +268,12 @@ def bad_numbers() -> dict[str, bytes]:
         "truncated-content": file(data=b"x" * 1000)[:1100],
         "truncated-padding": file()[:700],
         "truncated-pax": extended(record(b"path", b"own"))[:520],
+        "truncated-second-header": file() + header(b"second")[:1],
         "truncated-after-pax": extended(record(b"path", b"own")),
         "truncated-long-name": long_name(LONG)[:700],
         "truncated-size-over-stream": header(size=(1 << 33) - 1) + END,
         "truncated-size-of-63-bits": header(size=base256((1 << 63) - 1, 12)) + END,
+        "truncated-volume-label": header(b"backup of today", b"V", 600, magic=GNU) + bytes(512),
         "end-after-pax": extended(record(b"path", b"own")) + END,
         "end-after-long-name": long_name(b"name") + END,
     }
@@ -306,7 +308,12 @@ def bad_records() -> dict[str, bytes]:
         "time-two-points": record(b"mtime", b"1.2.3"),
         "time-over-63-bits": record(b"mtime", b"9223372036854775808"),
     }
-    return {f"pax-{name}": extended(raw) + file() + END for name, raw in records.items()}
+    split = record(b"path", b"half-here")
+    return {f"pax-{name}": extended(raw) + file() + END for name, raw in records.items()} | {
+        "pax-record-over-two-headers": extended(split[:9]) + extended(split[9:]) + file() + END,
+        "pax-record-begun-in-a-global-header": extended(split[:9], kind=b"g") + extended(split[9:]) + file() + END,
+        "pax-global-malformed-and-no-entry": extended(b"nonsense", kind=b"g") + END,
+    }
 
 
 def bad_sparse() -> dict[str, bytes]:
