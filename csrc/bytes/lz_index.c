@@ -88,7 +88,8 @@ static bool flags_fit_kind(const struct lz_entry *entry)
     unsigned allowed = entry->kind == LZ_KIND_FILE        ? content
                        : entry->kind == LZ_KIND_DIRECTORY ? LZ_FLAG_OPAQUE | LZ_FLAG_IMPLICIT
                                                           : 0u;
-    return (entry->flags & ~allowed) == 0 && (entry->flags & content) != content;
+    bool lacking = entry->kind == LZ_KIND_FILE && entry->size > 0 && (entry->flags & content) == 0;
+    return (entry->flags & ~allowed) == 0 && (entry->flags & content) != content && !lacking;
 }
 
 static bool kind_matches_mode(const struct lz_entry *entry)

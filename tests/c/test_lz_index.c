@@ -1,8 +1,10 @@
 /* The index file: every question has the right answer, and no byte of it, however changed, makes an answer wrong or
  * leads outside the mapping. */
+#include <dirent.h>
 #include <errno.h>
 #include <xxhash.h>
 
+#include "load_file.h"
 #include "tree_script.h"
 
 static const char *const sample = "d usr 1; d usr/bin 2; f usr/bin/env 5; h usr/bin/env2 usr/bin/env; s bin 3 usr/bin; "
@@ -253,8 +255,94 @@ static void forged_relations(void)
     refuse(&image, "hash");
 }
 
+/* Why the files of tests/fuzz/corpus/lz_index are refused, by how their names begin. */
+static const struct {
+    const char *begin, *why;
+    int code;
+} reasons[] = {
+    {"bytes-after-the-end", "bytes, header says", LZ_E_FORMAT},
+    {"children-of-two-parents", "directories share children", LZ_E_FORMAT},
+    {"children-", "a directory's children lie outside the table", LZ_E_FORMAT},
+    {"cut-in-the-header", "less than its header", LZ_E_TRUNCATED},
+    {"cut", "bytes, header says", LZ_E_TRUNCATED},
+    {"empty", "0 bytes, less than its header", LZ_E_TRUNCATED},
+    {"entries-in-the-header", "a section lies outside the file", LZ_E_FORMAT},
+    {"file-offset-wraps", "outside the inline data", LZ_E_FORMAT},
+    {"file-past-the-inline-data", "outside the inline data", LZ_E_FORMAT},
+    {"file-", "kind does not fit its mode, time or flags", LZ_E_FORMAT},
+    {"header-checksum", "the header's checksum", LZ_E_CORRUPT},
+    {"inline-data-over-the-table", "a section lies outside the file", LZ_E_FORMAT},
+    {"layer-outside", "outside the layer table", LZ_E_FORMAT},
+    {"link-", "a hard link's group is malformed", LZ_E_FORMAT},
+    {"magic", "wrong magic", LZ_E_FORMAT},
+    {"mode-", "kind does not fit its mode, time or flags", LZ_E_FORMAT},
+    {"more-entries-than-table", "counts do not fit the sections", LZ_E_FORMAT},
+    {"name", "an entry does not fit its parent", LZ_E_FORMAT},
+    {"no-entries", "counts do not fit the sections", LZ_E_FORMAT},
+    {"objects-", "the objects are not sorted", LZ_E_FORMAT},
+    {"parent-", "an entry does not fit its parent", LZ_E_FORMAT},
+    {"root-", "entry 0 is not a root", LZ_E_FORMAT},
+    {"section-", "a section lies outside the file", LZ_E_FORMAT},
+    {"slots-n", "counts do not fit the sections", LZ_E_FORMAT},
+    {"slots-outside", "a hash slot points outside the table", LZ_E_FORMAT},
+    {"slots-", "the hash table does not fit the entries", LZ_E_FORMAT},
+    {"symlink-", "a symlink's target lies outside the strings", LZ_E_FORMAT},
+    {"table-checksum", "the table's checksum", LZ_E_CORRUPT},
+    {"time-", "kind does not fit its mode, time or flags", LZ_E_FORMAT},
+    {"version-", "version 2, expected 1", LZ_E_UNSUPPORTED},
+    {"xattr-", "an entry's xattrs are malformed", LZ_E_FORMAT},
+};
+
+static void check_corpus_file(const char *name, const struct lz_buf *bytes)
+{
+    struct lz_index index;
+    struct lz_detail detail = {{0}};
+    void *mapping = NULL;
+    CHECK_EQ(posix_memalign(&mapping, 4096, bytes->size > 0 ? bytes->size : 1), 0);
+    if (bytes->size > 0)
+        memcpy(mapping, bytes->data, bytes->size);
+    int rc = lz_index_open(mapping, bytes->size, &index, &detail);
+    if (strncmp(name, "should-fail-", 12) == 0) {
+        size_t i = 0;
+        while (i < sizeof reasons / sizeof *reasons && strncmp(name + 12, reasons[i].begin, strlen(reasons[i].begin)))
+            i++;
+        CHECK(i < sizeof reasons / sizeof *reasons);
+        if (rc != reasons[i].code || strstr(detail.text, reasons[i].why) == NULL)
+            fprintf(stderr, "  %s: %s\n", name, detail.text);
+        CHECK_EQ(rc, reasons[i].code);
+        CHECK(strstr(detail.text, reasons[i].why) != NULL);
+    } else {
+        if (rc != 0)
+            fprintf(stderr, "  %s: %s\n", name, detail.text);
+        CHECK_EQ(rc, 0);
+        check_answers(&index);
+        wander(&index);
+    }
+    free(mapping);
+}
+
+static void corpus(void)
+{
+    DIR *directory = opendir("../fuzz/corpus/lz_index");
+    int files = 0;
+    CHECK(directory != NULL);
+    for (struct dirent *entry; (entry = readdir(directory)) != NULL;) {
+        char path[512];
+        if (entry->d_name[0] == '.')
+            continue;
+        (void)snprintf(path, sizeof path, "../fuzz/corpus/lz_index/%s", entry->d_name);
+        struct lz_buf bytes = load_file(path);
+        check_corpus_file(entry->d_name, &bytes);
+        lz_buf_free(&bytes);
+        files++;
+    }
+    (void)closedir(directory);
+    CHECK(files > 70);
+}
+
 int main(void)
 {
+    RUN(corpus);
     RUN(lookup);
     RUN(batches);
     RUN(xattrs);
