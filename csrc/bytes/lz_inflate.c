@@ -23,7 +23,8 @@ struct lz_inflate {
     unsigned magic_seen;
     bool any; /* a whole member or frame has been seen */
     bool inside_frame;
-    uint64_t taken; /* input bytes so far, for messages */
+    uint8_t frame_magic[4]; /* before a frame: 0 to 4 bytes of it, in `magic_seen` */
+    uint64_t taken;         /* input bytes so far, for messages */
     z_stream zlib;
     bool zlib_ready;
     gz_header header;
@@ -32,15 +33,21 @@ struct lz_inflate {
 };
 
 static const uint8_t gzip_magic[2] = {0x1f, 0x8b};
+static const uint8_t zstd_magic[4] = {0x28, 0xb5, 0x2f, 0xfd};
+static const uint8_t skippable_magic[4] = {0x50, 0x2a, 0x4d, 0x18}; /* and 51 to 5f for the first */
+
+/* Whether a frame may begin with these bytes, 4 or fewer. */
+static bool begins_frame(const uint8_t *head, size_t size)
+{
+    return memcmp(head, zstd_magic, size) == 0 ||
+           ((head[0] & 0xf0) == skippable_magic[0] && memcmp(head + 1, skippable_magic + 1, size - 1) == 0);
+}
 
 enum lz_compression lz_compression_detect(const uint8_t *head, size_t size)
 {
     if (size >= 2 && memcmp(head, gzip_magic, 2) == 0)
         return LZ_COMPRESSION_GZIP;
-    if (size >= 4 && head[0] == 0x28 && head[1] == 0xb5 && head[2] == 0x2f && head[3] == 0xfd)
-        return LZ_COMPRESSION_ZSTD;
-    /* a skippable frame first (zstd:chunked writers, pzstd): 50..5f 2a 4d 18 */
-    if (size >= 4 && (head[0] & 0xf0) == 0x50 && head[1] == 0x2a && head[2] == 0x4d && head[3] == 0x18)
+    if (size >= 4 && begins_frame(head, 4)) /* a skippable frame may come first (zstd:chunked writers, pzstd) */
         return LZ_COMPRESSION_ZSTD;
     return LZ_COMPRESSION_NONE;
 }
@@ -237,12 +244,41 @@ static int zstd_error(size_t code, uint64_t taken, struct lz_detail *detail)
     return lz_fail(detail, LZ_E_FORMAT, "zstd: %s (near byte %llu)", name, at);
 }
 
+/* Before a frame: holds its magic back until it is complete. libzstd must not see another: where it is built with the
+ * formats from before 1.0, it would read them, and differently so when they come in pieces. */
+static int start_frame(struct lz_inflate *self, ZSTD_inBuffer *input, ZSTD_outBuffer *output, struct lz_detail *detail)
+{
+    const uint8_t *in = input->src;
+    while (self->magic_seen < sizeof self->frame_magic && input->pos < input->size) {
+        self->frame_magic[self->magic_seen++] = in[input->pos++];
+        if (!begins_frame(self->frame_magic, self->magic_seen))
+            return lz_fail(detail, LZ_E_FORMAT, "zstd: no frame begins so (near byte %llu)",
+                           (unsigned long long)(self->taken + input->pos));
+    }
+    if (self->magic_seen < sizeof self->frame_magic)
+        return 0;
+    ZSTD_inBuffer magic = {self->frame_magic, sizeof self->frame_magic, 0};
+    size_t rc = ZSTD_decompressStream(self->zstd, output, &magic);
+    if (ZSTD_isError(rc) || magic.pos != magic.size)
+        return zstd_error(rc, self->taken + input->pos, detail);
+    self->magic_seen = 0;
+    self->inside_frame = true;
+    return 0;
+}
+
 static int step_zstd(struct lz_inflate *self, const uint8_t **in, size_t *in_size, uint8_t *out, size_t capacity,
                      size_t *written, struct lz_detail *detail)
 {
     ZSTD_inBuffer input = {*in, *in_size, 0};
     ZSTD_outBuffer output = {out, capacity, 0};
     while (output.pos < output.size) {
+        if (!self->inside_frame) {
+            int failed = start_frame(self, &input, &output, detail);
+            if (failed != 0)
+                return failed;
+            if (!self->inside_frame)
+                break;
+        }
         size_t in_before = input.pos;
         size_t out_before = output.pos;
         size_t rc = ZSTD_decompressStream(self->zstd, &output, &input);
@@ -285,7 +321,7 @@ int lz_inflate_finish(struct lz_inflate *self, struct lz_detail *detail)
     unsigned long long at = self->taken;
     if (self->kind == LZ_COMPRESSION_GZIP && (self->gzip == GZIP_HEADER || self->gzip == GZIP_MEMBER || !self->any))
         return lz_fail(detail, LZ_E_TRUNCATED, "gzip: the stream ends inside a member, after %llu bytes", at);
-    if (self->kind == LZ_COMPRESSION_ZSTD && (self->inside_frame || !self->any))
+    if (self->kind == LZ_COMPRESSION_ZSTD && (self->inside_frame || self->magic_seen > 0 || !self->any))
         return lz_fail(detail, LZ_E_TRUNCATED, "zstd: the stream ends inside a frame, after %llu bytes", at);
     return 0;
 }

@@ -2,7 +2,7 @@
  *
  * Gzip follows zlib's gzread(): members may be concatenated, each member's CRC-32 and length are checked, and
  * bytes after the last member that do not begin another (no 1f 8b) are ignored. Zstd frames may be concatenated
- * and skippable frames are skipped; other bytes after the last frame are LZ_E_FORMAT.
+ * and skippable frames are skipped; other bytes, and the formats from before zstd 1.0, are LZ_E_FORMAT.
  */
 #ifndef LZ_INFLATE_H
 #define LZ_INFLATE_H

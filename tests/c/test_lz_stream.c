@@ -276,10 +276,26 @@ static void zstd_frames_and_window(void)
     CHECK(memcmp(out.data, plain.data, 3000) == 0 && memcmp(out.data + 3000, plain.data, 3000) == 0);
     CHECK_EQ(lz_buf_append(&all, "junk", 4), 0);
     CHECK_EQ(inflate_all(LZ_COMPRESSION_ZSTD, all.data, all.size, 5, 700, &out, &detail), LZ_E_FORMAT);
+    all.size = sizeof skippable; /* and a first byte or three of another frame */
+    for (size_t i = 1; i < 4; i++) {
+        CHECK_EQ(lz_buf_append(&all, one.data + i - 1, 1), 0);
+        CHECK_EQ(inflate_all(LZ_COMPRESSION_ZSTD, all.data, all.size, 5, 700, &out, &detail), LZ_E_TRUNCATED);
+    }
     lz_buf_free(&out);
     lz_buf_free(&all);
     lz_buf_free(&one);
     lz_buf_free(&plain);
+
+    /* formats from before 1.0: refused in any pieces, alone and after a frame; libzstd may have been built with them */
+    static const uint8_t old[] = {0x25, 0xb5, 0x2f, 0xfd, 0x08, 0xe4, 0xa8, 0x00};
+    for (size_t piece = 1; piece <= sizeof old; piece++) {
+        struct lz_buf both = {0};
+        CHECK_EQ(inflate_all(LZ_COMPRESSION_ZSTD, old, sizeof old, piece, 100, &out, &detail), LZ_E_FORMAT);
+        CHECK_EQ(lz_buf_append(&both, skippable, sizeof skippable), 0);
+        CHECK_EQ(lz_buf_append(&both, old, sizeof old), 0);
+        CHECK_EQ(inflate_all(LZ_COMPRESSION_ZSTD, both.data, both.size, piece, 100, &out, &detail), LZ_E_FORMAT);
+        lz_buf_free(&both);
+    }
 
     /* a frame that asks for a 2 GiB window is refused before anything of that size is allocated */
     static const uint8_t huge[] = {0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xa8, 0x01, 0x00, 0x00};
