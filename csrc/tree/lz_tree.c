@@ -7,7 +7,11 @@
 
 #include "lz_tree_internal.h"
 
-#define DEFAULT_MAX_ENTRIES (16u << 20)
+static const struct lz_tree_limits default_limits = {
+    .max_entries = 16u << 20,
+    .max_text = 1u << 30,
+    .max_xattrs = 512u << 20,
+};
 
 static const char *name_of(const struct lz_tree *tree, const struct node *node)
 {
@@ -54,19 +58,27 @@ static int grow_hash(struct lz_tree *tree)
     return 0;
 }
 
+static int check_text(const struct lz_tree *tree, size_t size, struct lz_detail *detail)
+{
+    if (size <= tree->limits.max_text - tree->names.size)
+        return 0;
+    return lz_fail(detail, LZ_E_LIMIT, "names and symlink targets of more than %llu bytes",
+                   (unsigned long long)tree->limits.max_text);
+}
+
 int lz_tree_new_child(struct lz_tree *tree, uint32_t parent, const char *name, size_t size, uint32_t *out,
                       struct lz_detail *detail)
 {
-    if (tree->count >= tree->max_entries)
-        return lz_fail(detail, LZ_E_LIMIT, "more than %llu entries", (unsigned long long)tree->max_entries);
+    if (tree->count >= tree->limits.max_entries)
+        return lz_fail(detail, LZ_E_LIMIT, "more than %llu entries", (unsigned long long)tree->limits.max_entries);
     void *nodes = tree->nodes;
     int rc = lz_grow(&nodes, &tree->capacity, tree->count + 1, sizeof *tree->nodes);
     tree->nodes = nodes;
     if (rc == 0)
         rc = grow_hash(tree);
     size_t name_offset = tree->names.size;
-    if (rc == 0 && name_offset + size > UINT32_MAX)
-        rc = lz_fail(detail, LZ_E_LIMIT, "names of more than 4 GiB");
+    if (rc == 0)
+        rc = check_text(tree, size, detail);
     if (rc == 0)
         rc = lz_buf_append(&tree->names, name, size);
     if (rc != 0)
@@ -107,6 +119,7 @@ void lz_tree_drop(struct lz_tree *tree, uint32_t number)
 
 void lz_tree_drop_children(struct lz_tree *tree, uint32_t number)
 {
+    tree->trail.count = 0;
     while (tree->nodes[number].first_child != NO_NODE)
         lz_tree_drop(tree, tree->nodes[number].first_child);
 }
@@ -122,14 +135,25 @@ static void make_implicit_directory(struct node *node)
     node->group = 0;
 }
 
+/* Numbers and positions of the index have 32 bits. */
+static uint64_t limit(uint64_t asked, uint64_t fallback)
+{
+    uint64_t value = asked != 0 ? asked : fallback;
+    return value < UINT32_MAX - 1 ? value : UINT32_MAX - 1;
+}
+
 int lz_tree_new(const struct lz_tree_limits *limits, struct lz_tree **out)
 {
     struct lz_tree *tree = calloc(1, sizeof *tree);
     if (tree == NULL)
         return -ENOMEM;
-    tree->max_entries = limits != NULL && limits->max_entries != 0 ? limits->max_entries : DEFAULT_MAX_ENTRIES;
-    if (tree->max_entries > UINT32_MAX - 1)
-        tree->max_entries = UINT32_MAX - 1;
+    static const struct lz_tree_limits none;
+    limits = limits != NULL ? limits : &none;
+    tree->limits = (struct lz_tree_limits){
+        .max_entries = limit(limits->max_entries, default_limits.max_entries),
+        .max_text = limit(limits->max_text, default_limits.max_text),
+        .max_xattrs = limit(limits->max_xattrs, default_limits.max_xattrs),
+    };
     tree->head_mask = 1023;
     tree->heads = lz_alloc_array(1024, sizeof *tree->heads);
     tree->nodes = lz_alloc_array(256, sizeof *tree->nodes);
@@ -178,12 +202,27 @@ static int enter(struct lz_tree *tree, uint32_t *number, const char *path, size_
     return 0;
 }
 
+/* Keeps of the trail what `path` has in common with it; returns where in `path` that ends. */
+static size_t follow_trail(struct trail *trail, const char *path, size_t size)
+{
+    size_t count = trail->count, shared = 0;
+    size_t most = count == 0 ? 0 : trail->ends[count - 1];
+    most = most < size ? most : size;
+    while (shared < most && path[shared] == trail->path[shared])
+        shared++;
+    while (count > 0 && trail->ends[count - 1] > shared)
+        count--;
+    trail->count = count;
+    return count > 0 ? trail->ends[count - 1] : 0;
+}
+
 /* The directory that holds the last component of `path`, made on the way; *name_at is where that component begins. */
 static int find_parent(struct lz_tree *tree, const char *path, size_t size, uint32_t *parent, size_t *name_at,
                        struct lz_detail *detail)
 {
-    uint32_t at = 0;
-    size_t from = 0;
+    struct trail *trail = &tree->trail;
+    size_t from = follow_trail(trail, path, size);
+    uint32_t at = trail->count > 0 ? trail->nodes[trail->count - 1] : 0;
     for (const char *slash; (slash = memchr(path + from, '/', size - from)) != NULL;) {
         size_t length = (size_t)(slash - path) - from;
         uint32_t next = lz_tree_find_child(tree, at, path + from, length);
@@ -193,11 +232,14 @@ static int find_parent(struct lz_tree *tree, const char *path, size_t size, uint
                 return rc;
             make_implicit_directory(&tree->nodes[next]);
         }
-        from += length + 1;
-        int rc = enter(tree, &next, path, from - 1, detail);
+        int rc = enter(tree, &next, path, from + length, detail);
         if (rc != 0)
             return rc;
+        memcpy(trail->path + from, path + from, length + 1);
+        from += length + 1;
         at = next;
+        trail->ends[trail->count] = (uint16_t)from;
+        trail->nodes[trail->count++] = at;
     }
     *parent = at;
     *name_at = from;
@@ -229,6 +271,13 @@ static int reach(struct lz_tree *tree, const char *path, size_t size, uint32_t *
     return 0;
 }
 
+int lz_tree_check_xattrs(const struct lz_tree *tree, size_t size, struct lz_detail *detail)
+{
+    if (tree->xattrs.size <= tree->limits.max_xattrs && size <= tree->limits.max_xattrs - tree->xattrs.size)
+        return 0;
+    return lz_fail(detail, LZ_E_LIMIT, "xattrs of more than %llu bytes", (unsigned long long)tree->limits.max_xattrs);
+}
+
 static int append_xattr(struct lz_tree *tree, const struct lz_xattr *xattr, struct lz_detail *detail)
 {
     if (xattr->name_size == 0 || xattr->name_size > LZ_XATTR_NAME_MAX || xattr->value_size > LZ_XATTR_VALUE_MAX)
@@ -238,9 +287,12 @@ static int append_xattr(struct lz_tree *tree, const struct lz_xattr *xattr, stru
     if (memchr(xattr->name, 0, xattr->name_size) != NULL)
         return lz_fail(detail, LZ_E_FORMAT, "xattr '%.*s': its name goes on after a NUL", (int)xattr->name_size,
                        xattr->name);
+    int rc = lz_tree_check_xattrs(tree, sizeof(struct lz_xattr_record) + xattr->name_size + xattr->value_size, detail);
+    if (rc != 0)
+        return rc;
     struct lz_xattr_record record = {.value_size = (uint32_t)xattr->value_size,
                                      .name_size = (uint16_t)xattr->name_size};
-    int rc = lz_buf_append(&tree->xattrs, &record, sizeof record);
+    rc = lz_buf_append(&tree->xattrs, &record, sizeof record);
     if (rc == 0)
         rc = lz_buf_append(&tree->xattrs, xattr->name, xattr->name_size);
     if (rc == 0)
@@ -252,8 +304,9 @@ static const uint16_t formats[] = {0, S_IFDIR, S_IFREG, S_IFLNK, S_IFCHR, S_IFBL
 
 int lz_tree_keep_text(struct lz_tree *tree, const char *text, size_t size, uint32_t *offset, struct lz_detail *detail)
 {
-    if (tree->names.size + size > UINT32_MAX)
-        return lz_fail(detail, LZ_E_LIMIT, "names of more than 4 GiB");
+    int rc = check_text(tree, size, detail);
+    if (rc != 0)
+        return rc;
     *offset = (uint32_t)tree->names.size;
     return lz_buf_append(&tree->names, text, size);
 }
@@ -276,8 +329,6 @@ int lz_tree_add(struct lz_tree *tree, const char *path, size_t size, const struc
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < given->xattr_count; i++)
         rc = append_xattr(tree, &given->xattrs[i], detail);
-    if (rc == 0 && tree->xattrs.size > UINT32_MAX)
-        rc = lz_fail(detail, LZ_E_LIMIT, "xattrs of more than 4 GiB");
     if (rc == 0 && given->kind == LZ_KIND_SYMLINK)
         rc = lz_tree_keep_text(tree, given->target, given->target_size, &target_offset, detail);
     if (rc == 0)

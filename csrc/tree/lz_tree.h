@@ -18,7 +18,7 @@
  * others linked.
  *
  * Cost: O(entries applied), independent of depth: a hash of (parent, name), dropped subtrees are dropped by unlinking
- * their top.
+ * their top, and a path's walk begins where it leaves the path before.
  */
 #ifndef LZ_TREE_H
 #define LZ_TREE_H
@@ -33,8 +33,11 @@
 
 struct lz_tree;
 
+/* What a tree may hold; it is all in memory, and a small archive can ask for much. 0 means the default. */
 struct lz_tree_limits {
-    uint64_t max_entries; /* 0: 16 Mi */
+    uint64_t max_entries; /* 16 Mi */
+    uint64_t max_text;    /* bytes of names and symlink targets, and of paths in the index: 1 GiB, 64 for each entry */
+    uint64_t max_xattrs;  /* bytes of xattr records: 512 MiB */
 };
 
 /* What add() is told of an entry. `path` is normalised by lz_path_clean(). */
@@ -86,8 +89,8 @@ int lz_tree_apply(struct lz_tree *tree, const struct lz_index *layer, const uint
 
 /* Writes header and table to `fd` (positional writes: header at 0, table after `inline_size` bytes of inline data that
  * the caller has written from LZ_INDEX_INLINE_OFFSET on). No fsync. Whiteouts are kept iff the tree was filled by
- * add()/whiteout(). *entry_count (may be NULL) gets the number of entries. 0, -errno, LZ_E_LIMIT when a section passes
- * 4 GiB, -ENOMEM. */
+ * add()/whiteout(). *entry_count (may be NULL) gets the number of entries. 0, -errno, LZ_E_LIMIT when the paths pass
+ * max_text, -ENOMEM. */
 int lz_tree_write(const struct lz_sys *sys, struct lz_tree *tree, int fd, uint64_t inline_size, uint32_t *entry_count,
                   struct lz_detail *detail);
 

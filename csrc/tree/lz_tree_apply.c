@@ -11,11 +11,9 @@ static int take_entry(struct lz_tree *tree, const struct lz_index *layer, uint32
     const struct lz_entry *entry = &layer->entries[from];
     size_t xattrs_from = tree->xattrs.size;
     uint32_t target_offset = 0;
-    int rc = entry->xattr_size == 0
-                 ? 0
-                 : lz_buf_append(&tree->xattrs, layer->xattrs + entry->xattr_offset, entry->xattr_size);
-    if (rc == 0 && tree->xattrs.size > UINT32_MAX)
-        rc = lz_fail(detail, LZ_E_LIMIT, "xattrs of more than 4 GiB");
+    int rc = lz_tree_check_xattrs(tree, entry->xattr_size, detail);
+    if (rc == 0 && entry->xattr_size > 0)
+        rc = lz_buf_append(&tree->xattrs, layer->xattrs + entry->xattr_offset, entry->xattr_size);
     if (rc == 0 && entry->kind == LZ_KIND_SYMLINK)
         rc = lz_tree_keep_text(tree, lz_index_target(layer, from), entry->size, &target_offset, detail);
     if (rc != 0)
@@ -28,6 +26,7 @@ static int take_entry(struct lz_tree *tree, const struct lz_index *layer, uint32
     node->entry.layer = layer_number;
     node->entry.xattr_offset = (uint32_t)xattrs_from;
     node->target_offset = target_offset;
+    node->group = 0;
     return 0;
 }
 
@@ -38,22 +37,23 @@ static int apply_entry(struct lz_tree *tree, const struct lz_index *layer, uint3
     const struct lz_entry *entry = &layer->entries[from];
     const char *name = lz_index_name(layer, from);
     uint32_t number = lz_tree_find_child(tree, parent, name, entry->name_size);
-    bool merges =
-        number != NO_NODE && entry->kind == LZ_KIND_DIRECTORY && tree->nodes[number].entry.kind == LZ_KIND_DIRECTORY;
-    if (number != NO_NODE && !merges)
-        lz_tree_drop(tree, number);
+    bool directory = entry->kind == LZ_KIND_DIRECTORY, merges = false;
+    *out = NO_NODE;
     if (entry->kind == LZ_KIND_WHITEOUT) {
-        *out = NO_NODE;
+        if (number != NO_NODE)
+            lz_tree_drop(tree, number);
         return 0;
     }
-    if (!merges) {
+    if (number == NO_NODE) {
         int rc = lz_tree_new_child(tree, parent, name, entry->name_size, &number, detail);
         if (rc != 0)
             return rc;
-    } else if ((entry->flags & LZ_FLAG_OPAQUE) != 0) {
-        lz_tree_drop_children(tree, number);
+    } else if (tree->nodes[number].entry.kind == LZ_KIND_DIRECTORY) {
+        merges = directory;
+        if (!directory || (entry->flags & LZ_FLAG_OPAQUE) != 0)
+            lz_tree_drop_children(tree, number);
     }
-    *out = number;
+    *out = number; /* what replaces something takes its node, so a file that each layer changes is one entry */
     if (merges && (entry->flags & LZ_FLAG_IMPLICIT) != 0)
         return 0;
     return take_entry(tree, layer, from, number, layer_number, detail);

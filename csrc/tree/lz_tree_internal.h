@@ -19,6 +19,15 @@ struct node {
     bool hides_lower;       /* a whiteout of this name, or an opaque mark in it, was seen in this layer */
 };
 
+/* The directories of the last path that was walked: tars go through a tree in its order, so the next one shares most of
+ * them. Forgotten when a directory loses its children, and perhaps its name. */
+struct trail {
+    size_t count;
+    uint16_t ends[LZ_PATH_MAX / 2 + 1];  /* where the i-th component ends in `path`, behind its slash */
+    uint32_t nodes[LZ_PATH_MAX / 2 + 1]; /* its directory */
+    char path[LZ_PATH_MAX + 1];
+};
+
 struct lz_tree {
     struct node *nodes;
     size_t count, capacity;
@@ -30,7 +39,8 @@ struct lz_tree {
     size_t object_count, object_capacity;
     uint8_t (*layers)[32];
     size_t layer_count, layer_capacity;
-    uint64_t max_entries;
+    struct lz_tree_limits limits; /* with the defaults filled in */
+    struct trail trail;
     uint32_t groups;
     bool merged; /* filled by apply() */
 };
@@ -43,6 +53,8 @@ int lz_tree_new_child(struct lz_tree *tree, uint32_t parent, const char *name, s
 /* Takes a node out of its directory; what is below it is unreachable then. */
 void lz_tree_drop(struct lz_tree *tree, uint32_t number);
 void lz_tree_drop_children(struct lz_tree *tree, uint32_t number);
+/* LZ_E_LIMIT when `size` bytes more are too many xattrs. */
+int lz_tree_check_xattrs(const struct lz_tree *tree, size_t size, struct lz_detail *detail);
 /* Puts a symlink's target among the names. 0, LZ_E_LIMIT or -ENOMEM. */
 int lz_tree_keep_text(struct lz_tree *tree, const char *text, size_t size, uint32_t *offset, struct lz_detail *detail);
 

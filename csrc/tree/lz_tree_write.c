@@ -82,26 +82,38 @@ static int put_in_order(struct table *table)
     return rc;
 }
 
-static int write_strings(struct table *table)
+/* How long each path is, and memory for all strings: nothing is taken before it is clear that it is not too much. */
+static int measure_strings(struct table *table, struct lz_detail *detail)
 {
     const struct lz_tree *tree = table->tree;
-    int rc = lz_buf_append_zeros(&table->strings, 1); /* the root's empty path */
+    uint64_t total = 1; /* the root's empty path */
+    for (uint32_t i = 0; i < table->count; i++) {
+        struct lz_entry *entry = &table->entries[i];
+        const struct lz_entry *parent = &table->entries[entry->parent];
+        size_t size = i == 0 ? 0 : (size_t)parent->path_size + (parent->path_size > 0) + entry->name_size;
+        if (size > LZ_PATH_MAX)
+            return lz_fail(detail, LZ_E_LIMIT, "index: a path of %zu bytes, allowed are %u", size, LZ_PATH_MAX);
+        entry->path_size = (uint16_t)size;
+        total += size + 1 + (entry->kind == LZ_KIND_SYMLINK ? entry->size + 1 : 0);
+        if (total > tree->limits.max_text)
+            return lz_fail(detail, LZ_E_LIMIT, "index: more than %llu bytes of paths and symlink targets",
+                           (unsigned long long)tree->limits.max_text);
+    }
+    return lz_buf_reserve(&table->strings, total);
+}
+
+static int write_strings(struct table *table, struct lz_detail *detail)
+{
+    const struct lz_tree *tree = table->tree;
+    int rc = measure_strings(table, detail);
+    if (rc == 0)
+        rc = lz_buf_append_zeros(&table->strings, 1);
     for (uint32_t i = 0; rc == 0 && i < table->count; i++) {
         const struct node *node = &tree->nodes[table->order[i]];
         struct lz_entry *entry = &table->entries[i];
         const struct lz_entry *parent = &table->entries[entry->parent];
-        if (i == 0) {
-            entry->path_offset = 0;
-            entry->path_size = 0;
-        } else {
-            size_t size = (size_t)parent->path_size + (parent->path_size > 0) + entry->name_size;
-            if (size > LZ_PATH_MAX)
-                return LZ_E_LIMIT;
-            rc = lz_buf_reserve(&table->strings, size + 1);
-            if (rc != 0)
-                return rc;
-            entry->path_offset = (uint32_t)table->strings.size;
-            entry->path_size = (uint16_t)size;
+        entry->path_offset = i == 0 ? 0 : (uint32_t)table->strings.size;
+        if (i > 0) {
             rc = lz_buf_append(&table->strings, table->strings.data + parent->path_offset, parent->path_size);
             if (rc == 0 && parent->path_size > 0)
                 rc = lz_buf_append(&table->strings, "/", 1);
@@ -116,26 +128,26 @@ static int write_strings(struct table *table)
             if (rc == 0)
                 rc = lz_buf_append_zeros(&table->strings, 1);
         }
-        if (rc == 0 && table->strings.size > UINT32_MAX)
-            rc = LZ_E_LIMIT;
         if (rc == 0)
             entry->path_hash = lz_path_hash((const char *)table->strings.data + entry->path_offset, entry->path_size);
     }
     return rc;
 }
 
-static int write_xattrs(struct table *table)
+/* Every name of a hard-link group has records of its own here, so there can be more than in the tree. */
+static int write_xattrs(struct table *table, struct lz_detail *detail)
 {
+    const struct lz_tree *tree = table->tree;
     int rc = 0;
     for (uint32_t i = 0; rc == 0 && i < table->count; i++) {
         struct lz_entry *entry = &table->entries[i];
-        const uint8_t *records = table->tree->xattrs.data;
+        if (entry->xattr_size > tree->limits.max_xattrs - table->xattrs.size)
+            return lz_fail(detail, LZ_E_LIMIT, "index: more than %llu bytes of xattrs, those of hard links included",
+                           (unsigned long long)tree->limits.max_xattrs);
         uint32_t from = entry->xattr_offset;
         entry->xattr_offset = entry->xattr_size > 0 ? (uint32_t)table->xattrs.size : 0;
         if (entry->xattr_size > 0)
-            rc = lz_buf_append(&table->xattrs, records + from, entry->xattr_size);
-        if (rc == 0 && table->xattrs.size > UINT32_MAX)
-            rc = LZ_E_LIMIT;
+            rc = lz_buf_append(&table->xattrs, tree->xattrs.data + from, entry->xattr_size);
     }
     return rc;
 }
@@ -198,47 +210,67 @@ static void sort_objects(struct lz_tree *tree)
     tree->object_count = kept;
 }
 
-static struct lz_section append_section(struct lz_buf *out, uint64_t base, const void *bytes, size_t size, int *rc)
+/* Where the table goes: section after section, each straight from where it lies. */
+struct out {
+    const struct lz_sys *sys;
+    int fd, rc;
+    uint64_t at;
+    XXH3_state_t *checksum;
+};
+
+static void put(struct out *out, const void *bytes, size_t size)
 {
-    struct lz_section section = {.offset = base + out->size, .size = size};
-    if (*rc == 0)
-        *rc = lz_buf_append(out, bytes, size);
-    if (*rc == 0)
-        *rc = lz_buf_append_zeros(out, -out->size & 7);
+    if (out->rc != 0 || size == 0)
+        return;
+    if (XXH3_64bits_update(out->checksum, bytes, size) != XXH_OK)
+        out->rc = -EINVAL;
+    else
+        out->rc = lz_pwrite_all(out->sys, out->fd, bytes, size, (off_t)out->at);
+    out->at += size;
+}
+
+static struct lz_section put_section(struct out *out, const void *bytes, size_t size)
+{
+    static const uint8_t zeros[8];
+    struct lz_section section = {.offset = out->at, .size = size};
+    put(out, bytes, size);
+    put(out, zeros, -size & 7);
     return section;
+}
+
+static void put_table(struct out *out, const struct table *table, struct lz_index_header *header)
+{
+    static const uint8_t no_layer[1][32];
+    const struct lz_tree *tree = table->tree;
+    const void *layers = tree->merged ? (const void *)tree->layers : no_layer;
+    size_t layer_count = tree->merged ? tree->layer_count : 1;
+    header->entries = put_section(out, table->entries, table->count * sizeof *table->entries);
+    header->slots = put_section(out, table->slots, table->slot_count * sizeof *table->slots);
+    header->strings = put_section(out, table->strings.data, table->strings.size);
+    header->xattrs = put_section(out, table->xattrs.data, table->xattrs.size);
+    header->layers = put_section(out, layers, layer_count * 32);
+    header->objects = put_section(out, tree->objects, tree->object_count * sizeof *tree->objects);
 }
 
 static int write_file(const struct lz_sys *sys, const struct table *table, int fd, uint64_t inline_size)
 {
-    static const uint8_t no_layer[1][32];
-    const struct lz_tree *tree = table->tree;
     uint64_t base = LZ_INDEX_INLINE_OFFSET;
     if (lz_add_size(base, inline_size, &base) != 0 || base > INT64_MAX / 2)
-        return LZ_E_LIMIT;
-    base = (base + 7) & ~7ull;
+        return -EFBIG;
+    struct out out = {.sys = sys, .fd = fd, .at = (base + 7) & ~7ull, .checksum = XXH3_createState()};
+    if (out.checksum == NULL)
+        return -ENOMEM;
+    if (XXH3_64bits_reset(out.checksum) != XXH_OK)
+        out.rc = -EINVAL;
     struct lz_index_header header = {.version = LZ_INDEX_VERSION, .entry_count = table->count};
     memcpy(header.magic, LZ_INDEX_MAGIC, sizeof header.magic);
     header.inline_data = (struct lz_section){.offset = LZ_INDEX_INLINE_OFFSET, .size = inline_size};
-    struct lz_buf out = {0};
-    const void *layers = tree->merged ? (const void *)tree->layers : no_layer;
-    size_t layer_count = tree->merged ? tree->layer_count : 1;
-    int rc = 0;
-    header.entries = append_section(&out, base, table->entries, table->count * sizeof *table->entries, &rc);
-    header.slots = append_section(&out, base, table->slots, table->slot_count * sizeof *table->slots, &rc);
-    header.strings = append_section(&out, base, table->strings.data, table->strings.size, &rc);
-    header.xattrs = append_section(&out, base, table->xattrs.data, table->xattrs.size, &rc);
-    header.layers = append_section(&out, base, layers, layer_count * 32, &rc);
-    header.objects = append_section(&out, base, tree->objects, tree->object_count * sizeof *tree->objects, &rc);
-    if (rc == 0) {
-        header.file_size = base + out.size;
-        header.table_checksum = XXH3_64bits(out.data, out.size);
-        header.header_checksum = XXH3_64bits(&header, offsetof(struct lz_index_header, header_checksum));
-        rc = lz_pwrite_all(sys, fd, out.data, out.size, (off_t)base);
-    }
-    if (rc == 0)
-        rc = lz_pwrite_all(sys, fd, &header, sizeof header, 0);
-    lz_buf_free(&out);
-    return rc;
+    put_table(&out, table, &header);
+    header.file_size = out.at;
+    header.table_checksum = XXH3_64bits_digest(out.checksum);
+    header.header_checksum = XXH3_64bits(&header, offsetof(struct lz_index_header, header_checksum));
+    (void)XXH3_freeState(out.checksum);
+    return out.rc == 0 ? lz_pwrite_all(sys, fd, &header, sizeof header, 0) : out.rc;
 }
 
 int lz_tree_write(const struct lz_sys *sys, struct lz_tree *tree, int fd, uint64_t inline_size, uint32_t *entry_count,
@@ -252,18 +284,16 @@ int lz_tree_write(const struct lz_sys *sys, struct lz_tree *tree, int fd, uint64
     if (rc == 0)
         rc = put_in_order(&table);
     if (rc == 0)
-        rc = write_strings(&table);
+        rc = write_strings(&table, detail);
     if (rc == 0)
-        rc = write_xattrs(&table);
+        rc = write_xattrs(&table, detail);
     if (rc == 0)
         rc = write_links(&table);
     if (rc == 0)
         rc = write_slots(&table);
     if (rc == 0)
         rc = write_file(sys, &table, fd, inline_size);
-    if (rc == LZ_E_LIMIT)
-        (void)lz_fail(detail, rc, "index: a path is over %u bytes or a section over 4 GiB", LZ_PATH_MAX);
-    else if (rc != 0)
+    if (rc != 0 && rc != LZ_E_LIMIT)
         (void)lz_fail(detail, rc, "index: %s", lz_error_text(rc));
     if (rc == 0 && entry_count != NULL)
         *entry_count = table.count;

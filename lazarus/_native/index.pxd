@@ -43,7 +43,7 @@ cdef extern from "tree/lz_tree.h":
     struct lz_tree:
         pass
     struct lz_tree_limits:
-        uint64_t max_entries
+        uint64_t max_entries, max_text, max_xattrs
     struct lz_tree_node:
         lz_kind kind
         uint32_t mode, uid, gid, major, minor, mtime_nsec

@@ -52,8 +52,7 @@ cdef class TreeBuilder:
     cdef lz_tree *tree
 
     def __cinit__(self, uint64_t max_entries=0):
-        cdef lz_tree_limits limits
-        limits.max_entries = max_entries
+        cdef lz_tree_limits limits = lz_tree_limits(max_entries, 0, 0)
         check(lz_tree_new(&limits, &self.tree), NULL)
 
     def __dealloc__(self):

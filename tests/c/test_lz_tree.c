@@ -272,6 +272,45 @@ static void what_cannot_be_stored(void)
     free_image(&image);
 }
 
+static int write_code(struct lz_tree *tree)
+{
+    int fd = memfd_create("index", MFD_CLOEXEC);
+    CHECK(fd >= 0);
+    struct lz_detail detail = {{0}};
+    int rc = lz_tree_write(lz_sys_linux(), tree, fd, 0, NULL, &detail);
+    CHECK(rc == 0 || strncmp(detail.text, "index: more than", 16) == 0);
+    CHECK_EQ(close(fd), 0);
+    lz_tree_free(tree);
+    return rc;
+}
+
+/* All of a tree is in memory, and compressed it takes next to nothing to ask for gigabytes. */
+static void what_memory_is_bounded(void)
+{
+    const struct lz_tree_limits limits = {.max_text = 64, .max_xattrs = 64};
+    struct lz_tree *tree = NULL;
+    CHECK_EQ(lz_tree_new(&limits, &tree), 0);
+    CHECK_EQ(run_script(tree, "f 0123456789 1; s l 1 0123456789012345678901234567890123456789012345"), 0);
+    CHECK_EQ(run_script(tree, "f 01234567890 1"), LZ_E_LIMIT); /* names: 10 + 1 + 46 + 11 */
+    CHECK_EQ(run_script(tree, "s l 1 012345678"), LZ_E_LIMIT); /* also of entries that are replaced */
+    CHECK_EQ(write_code(tree), 0);                             /* strings: 1 + 11 + 2 + 47 */
+
+    CHECK_EQ(lz_tree_new(&limits, &tree), 0);
+    CHECK_EQ(run_script(tree, "f aaaaaaaaaa/1 1; f aaaaaaaaaa/2 1; f aaaaaaaaaa/3 1; f aaaaaaaaaa/4 1"), 0);
+    CHECK_EQ(write_code(tree), LZ_E_LIMIT); /* names are few, paths are not: 1 + 11 + 4 * 13 */
+
+    CHECK_EQ(lz_tree_new(&limits, &tree), 0);
+    struct lz_xattr xattr = {
+        .name = "user.a", .name_size = 6, .value = (const uint8_t *)"0123456789", .value_size = 10};
+    struct lz_tree_node node = {.kind = LZ_KIND_FILE, .xattrs = &xattr, .xattr_count = 1};
+    CHECK_EQ(lz_tree_add(tree, "f", 1, &node, NULL), 0); /* 24 bytes each */
+    CHECK_EQ(lz_tree_add(tree, "f", 1, &node, NULL), 0);
+    CHECK_EQ(lz_tree_add(tree, "f", 1, &node, NULL), LZ_E_LIMIT);
+    CHECK_EQ(run_script(tree, "h g f"), 0);
+    CHECK_EQ(run_script(tree, "h h f"), 0);
+    CHECK_EQ(write_code(tree), LZ_E_LIMIT); /* each name has them in the index */
+}
+
 static void objects_are_a_set(void)
 {
     struct lz_tree *tree = NULL;
@@ -308,6 +347,51 @@ static void deep(void)
     free(text);
     free(script);
     free_image(&image);
+}
+
+/* The walk of a path begins where it leaves the path before; what was a directory there may be none any more. */
+static void trails(void)
+{
+    check_layer("f a/b/c/d 1; f a/b/c/e 2; f a/b/f 3",
+                "D . 0 i|D a 0 i|D a/b 0 i|D a/b/c 0 i|F a/b/f 3|F a/b/c/d 1|F a/b/c/e 2");
+    check_layer("f a/b/c 1; f a/b 2; d a/b 3; f a/b/d 4", "D . 0 i|D a 0 i|D a/b 3|F a/b/d 4");
+    check_layer("f a/b/c 1; f a 2; d a 3; f a/b/d 4", "D . 0 i|D a 3|D a/b 0 i|F a/b/d 4");
+    check_layer("f x 9; f a/b/c 1; h a/b x; d a/b 3; f a/b/d 4", "D . 0 i|D a 0 i|F x 9|D a/b 3|F a/b/d 4");
+    check_layer("f a/bb/c 1; f a/b/c 2; f a/bb 3; f aa/bb/c 4",
+                "D . 0 i|D a 0 i|D aa 0 i|D a/b 0 i|F a/bb 3|D aa/bb 0 i|F a/b/c 2|F aa/bb/c 4");
+    CHECK_EQ(script_code("f a/b/c 1; f a/b 2; f a/b/d 3"), LZ_E_UNSAFE);
+    CHECK_EQ(script_code("f x 9; f a/b/c 1; h a/b x; f a/b/d 3"), LZ_E_UNSAFE);
+    CHECK_EQ(script_code("f a/b/c 1; f a/b/c/d 2"), LZ_E_UNSAFE);
+}
+
+/* As many directories as a deep path has, once for each of its siblings, would be 4 * 10^7 steps. */
+static void deep_and_wide(void)
+{
+    struct lz_tree *tree = NULL;
+    char path[LZ_PATH_MAX + 1];
+    CHECK_EQ(lz_tree_new(NULL, &tree), 0);
+    for (size_t i = 0; i < 4000; i++)
+        path[i] = i % 2 == 0 ? 'd' : '/';
+    for (unsigned i = 0; i < 20000; i++) {
+        int size = snprintf(path + 4000, sizeof path - 4000, "%u", i);
+        CHECK_EQ(lz_tree_opaque(tree, path, 4000 + (size_t)size, NULL), 0);
+    }
+    CHECK_EQ(write_code(tree), 0);
+}
+
+/* What replaces something takes its place: only the tree as it is counts against the limit. */
+static void layers_that_replace(void)
+{
+    struct lz_tree *tree = NULL;
+    CHECK_EQ(lz_tree_new(&(struct lz_tree_limits){.max_entries = 4}, &tree), 0);
+    static const char *const scripts[] = {"f a 1; f b 1; s l 1 a", "f a 2; f b 2; d l 2", "d a 3; f b 3; h l b",
+                                          "f a 4; f b 4; f l 4"};
+    for (size_t i = 0; i < sizeof scripts / sizeof *scripts; i++) {
+        struct image image = layer(scripts[i]);
+        CHECK_EQ(lz_tree_apply(tree, &image.index, (const uint8_t[32]){1}, NULL), 0);
+        free_image(&image);
+    }
+    lz_tree_free(tree);
 }
 
 /* More names than the first hash has room for, in one directory and in many. */
@@ -390,8 +474,12 @@ int main(void)
     RUN(sources);
     RUN(inline_data);
     RUN(what_cannot_be_stored);
+    RUN(what_memory_is_bounded);
     RUN(objects_are_a_set);
     RUN(deep);
+    RUN(trails);
+    RUN(deep_and_wide);
+    RUN(layers_that_replace);
     RUN(wide);
     RUN(many_layers);
     RUN(disk_says_no);
