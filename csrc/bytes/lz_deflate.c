@@ -88,19 +88,25 @@ static int step_gzip(struct lz_deflate *self, const uint8_t **in, size_t *in_siz
     return self->ended ? 1 : 0;
 }
 
+/* The end comes with no input of its own: given both at once, libzstd writes another frame, and so the bytes would
+ * depend on the pieces in which the same input came. */
 static int step_zstd(struct lz_deflate *self, const uint8_t **in, size_t *in_size, bool finish, uint8_t *out,
                      size_t capacity, size_t *written)
 {
     ZSTD_inBuffer input = {*in, *in_size, 0};
     ZSTD_outBuffer output = {out, capacity, 0};
-    size_t rc =
-        self->ended ? 0 : ZSTD_compressStream2(self->zstd, &output, &input, finish ? ZSTD_e_end : ZSTD_e_continue);
+    size_t rc = 0;
+    if (input.size > 0 && !self->ended)
+        rc = ZSTD_compressStream2(self->zstd, &output, &input, ZSTD_e_continue);
+    bool all = finish && input.pos == input.size;
+    if (!ZSTD_isError(rc) && all && !self->ended)
+        rc = ZSTD_compressStream2(self->zstd, &output, &(ZSTD_inBuffer){NULL, 0, 0}, ZSTD_e_end);
     if (ZSTD_isError(rc))
         return -EIO;
     *in += input.pos;
     *in_size -= input.pos;
     *written = output.pos;
-    self->ended = finish && rc == 0;
+    self->ended = self->ended || (all && rc == 0);
     return self->ended ? 1 : 0;
 }
 

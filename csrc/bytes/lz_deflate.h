@@ -1,4 +1,5 @@
-/* lz_deflate.h - streaming compression to gzip (zlib) or zstd, reproducible: no time, no name, no OS byte.
+/* lz_deflate.h - streaming compression to gzip (zlib) or zstd, reproducible: no time, no name, no OS byte, and
+ * the same bytes in whatever pieces the input comes.
  *
  * zlib and not ISA-L, because ISA-L's output depends on the CPU it runs on and a layer's digest must not.
  */

@@ -122,6 +122,11 @@ static void round_trips(void)
             struct lz_buf packed = deflate_all(kind, 0, plain.data, plain.size, 1 << 20);
             struct lz_buf again = deflate_all(kind, 0, plain.data, plain.size, 1 << 20);
             CHECK(same(&packed, &again));
+            for (size_t p = 2; p < sizeof pieces / sizeof *pieces; p++) { /* in whatever pieces it comes */
+                struct lz_buf piecewise = deflate_all(kind, 0, plain.data, plain.size, pieces[p]);
+                CHECK(same(&packed, &piecewise));
+                lz_buf_free(&piecewise);
+            }
             CHECK_EQ(lz_compression_detect(packed.data, packed.size), kind);
             for (size_t p = 0; p < sizeof pieces / sizeof *pieces; p++) {
                 if (pieces[p] == 1 && sizes[s] > 70000)
