@@ -3,10 +3,8 @@
 Contenders: `lazarus load`, `podman load`, `ctr image import`, `umoci unpack`, and `tar -xzf` of the layers, which
 verifies nothing.
 Every run has an empty store in a directory of its own, and what others left dirty is written back before it begins.
-Nothing
-is deleted in between: ext4 keeps inodes that were deleted a few seconds ago from being used again, and searching for
-others
-costs whoever comes next up to a fifth of its CPU (perf: recently_deleted, find_inode_bit).
+Nothing is deleted in between: ext4 keeps inodes that were deleted a minute ago from being used again, and searching for
+others costs whoever comes next up to a third of its CPU (perf: recently_deleted, find_inode_bit).
 """
 
 from __future__ import annotations

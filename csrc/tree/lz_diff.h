@@ -56,8 +56,7 @@ int lz_pack_upper(const struct lz_sys *sys, const struct lz_diff_source *source,
                   int out_fd, uint64_t *size, struct lz_detail *detail);
 
 /* Writes any directory as a plain tar (no marks): `export` and `cp`. `root_name` NULL: entries are named from the
- * directory's inside
- * ("etc/passwd"); else the directory (or the single file that source_fd, O_PATH, is) is called that.
+ * directory's inside ("etc/passwd"); else the directory (or the single file that source_fd, O_PATH, is) is called that.
  * Stays on one file system unless cross_mounts. */
 int lz_pack_tree(const struct lz_sys *sys, int source_fd, const char *root_name, bool cross_mounts,
                  const struct lz_pack_options *options, int out_fd, uint64_t *size, struct lz_detail *detail);

@@ -4,12 +4,16 @@
  *          └──▶ blob file (when kept)          └──▶ tar ──▶ SHA-256 per file ──▶ objects / inline data, tree, recipe
  *
  * Each arrow is a bounded queue of reference-counted 128 KiB buffers between threads, so memory is bounded whatever the
- * layer. The calling thread runs the tar stage. Nothing outside `staging_fd` is written. Staging afterwards: index
- * layer index            (lz_index.h) recipe       the tar, byte for byte (lz_recipe.h) blob         when blob_mode is
- * not NONE and in `staged_objects_fd`, a flat directory: one file per new object, named by 64 hex digits, mode 0444 An
- * object that `objects_fd` already has ("ab/cdef...") is hard-linked into staged_objects_fd instead, so that a
- * concurrent garbage collection cannot take it away; on EMLINK or EXDEV it is written again. On failure what was
- * written stays in staging (the caller removes the whole lease directory).
+ * layer. The calling thread runs the tar stage. Nothing outside `staging_fd` is written. Staging afterwards:
+ *
+ *     index        layer index (lz_index.h)
+ *     recipe       the tar, byte for byte (lz_recipe.h)
+ *     blob         when blob_mode is not NONE
+ *
+ * and in `staged_objects_fd`, a flat directory, one file per new object, named by 64 hex digits, mode 0444. An object
+ * that `objects_fd` already has ("ab/cdef...") is hard-linked into staged_objects_fd instead, so that a concurrent
+ * garbage collection cannot take it away; on EMLINK or EXDEV it is written again. On failure what was written stays in
+ * staging (the caller removes the whole lease directory).
  */
 #ifndef LZ_INGEST_H
 #define LZ_INGEST_H
@@ -31,8 +35,7 @@ enum lz_blob_mode {
 
 struct lz_ingest_limits {  /* 0 means the default in parentheses */
     uint64_t max_tar_size; /* uncompressed bytes (1 TiB) */
-    uint64_t max_ratio; /* uncompressed over compressed, looked at after the first 64 MiB (1100: deflate's own limit is
-                           1032) */
+    uint64_t max_ratio;    /* uncompressed over compressed, after the first 64 MiB (1100: deflate's own limit is 1032) */
     uint64_t max_file_size; /* logical size of one file, sparse ones too (1 TiB) */
     uint64_t max_entries;   /* (16 Mi) */
     uint64_t inline_limit;  /* files up to this many bytes are stored inline (4096); UINT64_MAX means none */

@@ -1,24 +1,25 @@
 /* lz_tree.h - a mutable tree in memory: how a layer is gathered from a tar, and how layers become one merged index.
  *
  * Two uses of the same rules:
- *   one layer    add(), link(), whiteout(), opaque() in the tar's order, then write() -> a layer index
- *   a stack      apply(layer 0), apply(layer 1), ... then write() -> a merged index (no whiteouts, no opaque marks
- * left)
+ *
+ *     one layer    add(), link(), whiteout(), opaque() in the tar's order, then write() -> a layer index
+ *     a stack      apply(layer 0), apply(layer 1), ... then write() -> a merged index (no whiteouts or opaque marks left)
  *
  * Rules inside one layer (OCI image-spec layer.md; the same in whatever order the tar has them):
- *   - a later entry of the same path replaces the earlier one; a directory over a directory keeps the children and
- * takes the later attributes; a non-directory over a directory drops the children
- *   - a whiteout or opaque mark speaks of lower layers only: whiteout of NAME plus an entry NAME is that entry, and if
- * it is a directory, that directory opaque
+ *   - a later entry of the same path replaces the earlier one; a directory over a directory keeps the children and takes
+ *     the later attributes; a non-directory over a directory drops the children
+ *   - a whiteout or opaque mark speaks of lower layers only: whiteout of NAME plus an entry NAME is that entry, and if it
+ *     is a directory, that directory opaque
  *   - parents that the tar does not list are made IMPLICIT (0755, root, mtime 0)
  *   - a parent that is a symlink or any other non-directory of this layer: LZ_E_UNSAFE; an explicit later directory may
- * replace it Rules between layers: a non-directory replaces whatever is below; a directory over a directory merges (an
- * IMPLICIT one keeps the lower's attributes), over anything else replaces; OPAQUE drops the lower children first;
- * whiteout drops the lower entry. Hard links: a group is what one layer linked together; replacing one name leaves the
- * others linked.
+ *     replace it
+ *
+ * Rules between layers: a non-directory replaces whatever is below; a directory over a directory merges (an IMPLICIT one
+ * keeps the lower's attributes), over anything else replaces; OPAQUE drops the lower children first; whiteout drops the
+ * lower entry. Hard links: a group is what one layer linked together; replacing one name leaves the others linked.
  *
  * Cost: O(entries applied), independent of depth: a hash of (parent, name), dropped subtrees are dropped by unlinking
- * their top, and a path's walk begins where it leaves the path before.
+ * their top.
  */
 #ifndef LZ_TREE_H
 #define LZ_TREE_H
