@@ -58,13 +58,21 @@ def _image(tar: OuterTar, entry: Any, what: str) -> ArchivedImage:
     layers = _names(entry, "Layers", what)
     if len(layers) != len(parsed.diff_ids):
         raise FormatError(f"{what}: {len(layers)} layers, its config has {len(parsed.diff_ids)} diff IDs")
-    tags = tuple(dict.fromkeys(parse_tag(tag).tagged for tag in _names(entry, "RepoTags", what)))
-    return ArchivedImage(config, digest, parsed, tags, tuple((layer, _source(tar, layer)) for layer in layers))
+    return ArchivedImage(
+        config, digest, parsed, _tags(entry, what), tuple((layer, _source(tar, layer)) for layer in layers)
+    )
 
 
 def _source(tar: OuterTar, name: str) -> BlobSource:
     member = tar.file(name)
     return BlobSource(tar.fd, member.offset, member.size)
+
+
+def _tags(entry: dict[str, Any], what: str) -> tuple[str, ...]:
+    try:
+        return tuple(dict.fromkeys(parse_tag(tag).tagged for tag in _names(entry, "RepoTags", what)))
+    except FormatError as error:
+        raise FormatError(f"{what}, RepoTags: {error}") from error
 
 
 def _names(entry: dict[str, Any], key: str, what: str) -> list[str]:

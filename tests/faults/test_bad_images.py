@@ -130,6 +130,36 @@ def test_platforms_that_are_no_words(store: lazarus.Store, tmp_path: Path) -> No
     refuse(store, source.archive(tmp_path / "bad.tar"), "printable", errors.FormatError)
 
 
+@pytest.mark.parametrize(
+    ("entries", "match"),
+    [
+        ({}, "an object where an array"),
+        ([], "an array where an array of images"),
+        ([[]], "an array where an object"),
+        ([{}], "no Config"),
+        ([{"Config": "../x", "Layers": []}], "leaves the archive"),
+        ([{"Config": "nothing", "Layers": []}], "no member 'nothing'"),
+        ([{"Config": "c", "Layers": []}], "0 layers, its config has 1"),
+        ([{"Config": "c", "Layers": ["l", "l"]}], "2 layers, its config has 1"),
+        ([{"Config": "c", "Layers": ["nothing"]}], "no member 'nothing'"),
+        ([{"Config": "c", "Layers": [1]}], "Layers is not an array of strings"),
+        (
+            [{"Config": "c", "Layers": ["l"], "RepoTags": ["A b\n"]}],
+            r"image 1, RepoTags: not a reference",
+        ),
+        ([{"Config": "c", "Layers": ["c"]}], "layer c: tar"),
+        ([{"Config": "l", "Layers": ["l"]}], "not UTF-8|not JSON"),
+    ],
+)
+def test_docker_archives(store: lazarus.Store, tmp_path: Path, entries: object, match: str) -> None:
+    tar = made.base_tar()
+    config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [made.sha256(tar)]}}
+    files = {"manifest.json": json.dumps(entries).encode(), "c": json.dumps(config).encode(), "l": tar}
+    bad = tmp_path / "bad.tar"
+    bad.write_bytes(made.layer(files))
+    refuse(store, bad, match)
+
+
 def test_json_with_duplicate_keys(store: lazarus.Store, tmp_path: Path) -> None:
     source = one_image()
     (entry,) = source.entries
