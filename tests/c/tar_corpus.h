@@ -195,6 +195,9 @@ static const struct bad_archive bad_archives[] = {
     {"type-gnu-dumpdir", LZ_E_FORMAT, "tar: entry 'dir' at byte 0: unknown type 0x44"},
     {"type-gnu-multivolume", LZ_E_FORMAT, "tar: entry 'file' at byte 0: unknown type 0x4d"},
     {"type-gnu-sparse-in-ustar", LZ_E_FORMAT, "tar: entry at byte 0: type 'S' in a header that is not GNU tar's"},
+    {"type-gnu-names-before-long-name", LZ_E_FORMAT, "tar: entry 'file' at byte 0: unknown type 0x4e"},
+    {"type-solaris-acl", LZ_E_FORMAT, "tar: entry 'file' at byte 0: unknown type 0x41"},
+    {"type-solaris-attributes", LZ_E_FORMAT, "tar: entry 'file' at byte 0: unknown type 0x45"},
     {"type-unknown", LZ_E_FORMAT, "tar: entry 'file' at byte 0: unknown type 0x39"},
 };
 
