@@ -39,7 +39,7 @@ test-c: $(VENV)/system-build ## the C tests alone
 test-threads: $(VENV)/system-build ## the threaded stages under ThreadSanitizer
 	@$(MAKE) --no-print-directory -C tests/c threads
 
-fuzz: ## libFuzzer on the tar reader and the index, SECONDS=60 each
+fuzz: $(VENV)/system-build $(VENV)/system-fuzz ## libFuzzer on every target, SECONDS=60 each
 	@$(MAKE) --no-print-directory -C tests/fuzz fuzz
 
 lint: $(VENV)/built $(VENV)/system-lint ## ruff, mypy --strict, clang-format, cython-lint, C warnings as errors
