@@ -149,6 +149,20 @@ def test_every_failing_step_leaves_the_store_as_it_was(store: Store, at: int, mo
     assert_whole(store)
 
 
+def test_write_back_is_asked_of_a_descriptor_that_is_older_than_the_data(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer one would not hear of an error that another process has been told of meanwhile."""
+    with store.content.lease() as lease:
+        opened = os.fstat(lease.fd)
+        assert os.path.samestat(opened, os.stat(lease.directory)) and os.listdir(lease.directory) == ["objects"]
+        asked: list[int] = []
+        monkeypatch.setattr(publishing, "syncfs", asked.append)
+        store.content.publish(lease, layers=[ingest(store, lease, layer_tar("a"))])
+        assert asked == [lease.fd, lease.fd]
+    assert lease.fd == -1
+
+
 def test_reading_blobs(store: Store) -> None:
     with store.content.lease() as lease:
         blob = store.content.stage_blob(lease, b"0123456789")

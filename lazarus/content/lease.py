@@ -81,8 +81,10 @@ def is_dead(row: sqlite3.Row, me: Identity, now: float) -> bool:
 class Lease:
     """A context manager made by `ContentStore.lease()`: the row and `staging/<id>/` from enter to exit.
 
-    `directory` and `objects` (the flat directory for new objects) exist inside the `with`. Leaving it removes all that
-    was not published. A forked child that leaves the `with` removes nothing: the lease is its parent's.
+    `directory` and `objects` (the flat directory for new objects) exist inside the `with`, and `fd` is open on the
+    first: syncfs(2) on a descriptor reports what failed to reach the disk since that was opened, whoever else has been
+    told already, so it must be older than everything that is staged. Leaving the `with` removes all that was not
+    published. A forked child that leaves it removes nothing: the lease is its parent's.
     """
 
     def __init__(self, paths: StorePaths, catalogue: Catalogue, purpose: str = "ingest") -> None:
@@ -91,6 +93,7 @@ class Lease:
         self.directory = f"{paths.staging}/{self.id}"
         self.objects = f"{self.directory}/objects"
         self.expires = 0.0
+        self.fd = -1
         self._catalogue = catalogue
         self._pid = 0
         self._numbers: Iterator[int] = itertools.count()
@@ -109,6 +112,7 @@ class Lease:
         try:
             # After the row: whoever finds the directory finds the row too, or knows that the directory is garbage.
             os.mkdir(self.directory, 0o700)
+            self.fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             os.mkdir(self.objects, 0o700)
         except BaseException:
             self._release()
@@ -155,6 +159,9 @@ class Lease:
         from lazarus._native.publish import remove_tree
 
         self._pid = 0
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
         try:
             remove_tree(self.directory)
             with self._catalogue.write(durable=False) as connection:

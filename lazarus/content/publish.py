@@ -46,7 +46,7 @@ class Publication:
         layers = list(layers)
         blobs = [*blobs, *(_layer_blob(layer) for layer in layers if layer.blob is not None)]
         self._lease.check_owner()
-        sync_file_system(self._lease.directory)
+        syncfs(self._lease.fd)
         try:
             with self._catalogue.write() as connection:
                 self._lease.check_row(connection)
@@ -55,7 +55,7 @@ class Publication:
                     insert_rows(connection, blobs, layers)
                     if rows is not None:
                         rows(connection)
-                    sync_file_system(self._paths.root)
+                    syncfs(self._lease.fd)
                 except BaseException:
                     self._take_back()
                     raise
