@@ -108,7 +108,10 @@ class Change(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """Bounds on what an image may ask for; 0 means the native default (csrc/tree/lz_ingest.h)."""
+    """Bounds on what an image may ask for; 0 means the native default (csrc/tree/lz_ingest.h).
+
+    They hold for each layer; max_tar_size and max_ratio also for a compressed archive around the layers.
+    """
 
     max_tar_size: int = 0
     max_ratio: int = 0

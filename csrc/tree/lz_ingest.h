@@ -35,7 +35,7 @@ enum lz_blob_mode {
 
 struct lz_ingest_limits {  /* 0 means the default in parentheses */
     uint64_t max_tar_size; /* uncompressed bytes (1 TiB) */
-    uint64_t max_ratio;    /* uncompressed over compressed, after the first 64 MiB (1100: deflate's own limit is 1032) */
+    uint64_t max_ratio; /* uncompressed over compressed, after the first 64 MiB (1100: deflate's own limit is 1032) */
     uint64_t max_file_size; /* logical size of one file, sparse ones too (1 TiB) */
     uint64_t max_entries;   /* (16 Mi) */
     uint64_t inline_limit;  /* files up to this many bytes are stored inline (4096); UINT64_MAX means none */

@@ -19,7 +19,7 @@
  * lower entry. Hard links: a group is what one layer linked together; replacing one name leaves the others linked.
  *
  * Cost: O(entries applied), independent of depth: a hash of (parent, name), dropped subtrees are dropped by unlinking
- * their top.
+ * their top. A path's walk begins where it leaves the path before.
  */
 #ifndef LZ_TREE_H
 #define LZ_TREE_H
