@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -289,8 +290,16 @@ class Container:
                 self._execution.end_stray()
                 if rootfs.is_mounted(self.rootfs):
                     rootfs.unmount(self.directory, lazy=force)
-                self.store.containers.forget(self)
                 trash = f"{self.store.paths.trash}/container-{self.id}"
+                try:
+                    self.store.containers.forget(self)
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+                    os.rename(self.directory, trash)  # a full disk: only its own files make room for the change
+                    remove_tree(trash)
+                    self.store.containers.forget(self)
+                    return True
                 os.rename(self.directory, trash)
         except NotFoundError:  # without a directory: created by a process that died there
             self.store.containers.forget(self)
