@@ -1,7 +1,8 @@
-"""What every test shares: the `root` marker, and a check that nothing is left mounted."""
+"""What every test shares: the `root` marker, a mount namespace, and a check that nothing is left mounted."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,21 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # helpers next to the tests are imported by name
+
+
+CLONE_NEWNS = 0x00020000
+MS_REC, MS_PRIVATE = 0x4000, 1 << 18
+
+
+def pytest_configure() -> None:
+    """As root, all tests run in a mount namespace of their own: they see no mount that others make meanwhile, and what
+    they leave mounted goes with them, however they end."""
+    if os.geteuid() != 0:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNS) != 0 or libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"a mount namespace for the tests: {os.strerror(error)}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

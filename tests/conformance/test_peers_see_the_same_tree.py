@@ -29,11 +29,16 @@ truncate -s 1M /srv/hole && echo tail >> /srv/hole
 
 
 def _base(root: Path) -> None:
-    """A small root file system of this machine's own parts: a static busybox, and something of every kind."""
+    """A small root file system of this machine's own parts: a static busybox, and something of every kind.
+
+    With the mount points that a container needs: in a mounted container those that the image lacks are there too.
+    """
     busybox = shutil.which("busybox")
     assert busybox is not None
-    for name in ("bin", "etc", "srv", "usr/share/doc/a/b", "opt/gone/with", "tmp"):
+    for name in ("bin", "etc", "srv", "usr/share/doc/a/b", "opt/gone/with", "tmp", "proc", "sys", "dev"):
         (root / name).mkdir(parents=True)
+    for name in ("hostname", "hosts"):
+        (root / "etc" / name).touch()
     shutil.copy(busybox, root / "bin/busybox")
     for applet in ("sh", "rm", "chmod", "mv", "ln", "mkdir", "mkfifo", "truncate", "true"):
         (root / "bin" / applet).symlink_to("busybox")
