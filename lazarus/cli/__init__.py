@@ -41,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = command(sys.argv[1:])
     except SystemExit as ending:  # argparse: help, or a wrong command line
         code = ending.code if isinstance(ending.code, int) else 1
+    except BrokenPipeError:  # who reads the help has read enough
+        code = 141
     return _leave(code)
 
 

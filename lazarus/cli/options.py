@@ -89,7 +89,9 @@ def parse(verb: Verb, argv: Sequence[str]) -> SimpleNamespace:
 def parse_slowly(verb: Verb, argv: Sequence[str]) -> SimpleNamespace:
     """parse() by argparse alone."""
     parser = build_parser(verb)
-    found = SimpleNamespace(**vars(parser.parse_args(list(argv))))
+    intermixed = not any(word.amount == "..." for word in verb.words)  # argparse cannot do both
+    read = parser.parse_intermixed_args if intermixed else parser.parse_args
+    found = SimpleNamespace(**vars(read(list(argv))))
     for option in verb.options:
         if option.many and getattr(found, option.dest) is None:
             setattr(found, option.dest, [])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lazarus._native.openat2 import open_in_root
 from lazarus.containers.settings import Settings
-from lazarus.errors import ConflictError, ContainerRuntimeError
+from lazarus.errors import ConflictError, ContainerRuntimeError, UnsupportedError
 from lazarus.runtime.bundle import Bind
 from lazarus.terms import Mount
 
@@ -51,7 +51,13 @@ def mount(store: Store, directory: str, settings: Settings) -> str:
     target = f"{directory}/merged"
     if settings.ephemeral:
         _forget_volatile(directory)
-    attach(describe(store, directory, settings), target)
+    try:
+        attach(describe(store, directory, settings), target)
+    except (OSError, UnsupportedError):
+        from lazarus.mounts.kernel import KernelDriver
+
+        KernelDriver().probe()  # says which part of the whole this machine or user lacks, if that is why
+        raise
     return target
 
 

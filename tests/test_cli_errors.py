@@ -1,0 +1,192 @@
+"""Bad input at the command line: one clear line, the right exit code, never a traceback."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from cli_helpers import Command
+
+from lazarus.cli.overview import all_verbs
+
+VERBS = list(all_verbs())
+
+
+@pytest.fixture
+def lazarus(tmp_path: Path) -> Command:
+    return Command(tmp_path / "store")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help(lazarus: Command, verb: str) -> None:
+    for flag in ("--help", "-h"):
+        result = lazarus(*verb.split(), flag)
+        assert (result.code, result.err) == (0, "") and result.out.startswith(f"usage: lazarus {verb} ")
+    for option in all_verbs()[verb].options:
+        assert all(flag in result.out for flag in option.flags)
+    assert not os.path.exists(lazarus.root), "help opens no store"
+
+
+def test_help_on_all(lazarus: Command) -> None:
+    for words in (["--help"], ["-h"], ["help"]):
+        result = lazarus(*words)
+        assert result.code == 0 and all(f"  {verb}" in result.out for verb in VERBS)
+    assert lazarus("system", "--help").code == 0
+    assert lazarus("--version").out == lazarus("version").out != ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["bogus"],
+        ["--bogus"],
+        ["system"],
+        ["system", "bogus"],
+        ["run"],
+        ["run", "--bogus", "x"],
+        ["run", "--network", "bridge", "x"],
+        ["exec", "c"],
+        ["rm"],
+        ["cp", "a", "b"],
+        ["cp", "a:/b", "c:/d"],
+        ["ps", "--filter", "bogus=1"],
+        ["ps", "--filter", "name"],
+        ["images", "--format", "yaml"],
+        ["logs", "--tail", "²", "c"],
+        ["stop", "-t", "nan", "c"],
+        ["load", "--max-tar-size", "inf"],
+        ["save", "--format", "oci-dir", "x"],
+        ["start", "-a", "a", "b"],
+        ["completion"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_command_line(lazarus: Command, words: list[str]) -> None:
+    result = lazarus(*words)
+    assert (result.code, result.out) == (2, "") and result.err
+
+
+def test_an_empty_root_is_not_the_current_directory(tmp_path: Path) -> None:
+    for root in ("", "="):
+        result = (
+            Command("")("images", cwd=tmp_path) if not root else Command(tmp_path)("--root=", "images", cwd=tmp_path)
+        )
+        assert result.code == 2 and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("bad", [b"nothere", b"\xff", b"", b"../x", b"a b", b"x" * 5000, "ü".encode(), b"%s", b"'"])
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["run", None], 125),
+        (["create", None], 1),
+        (["start", None], 125),
+        (["exec", None, "ls"], 125),
+        (["stop", None], 1),
+        (["kill", None], 1),
+        (["wait", None], 1),
+        (["rm", None], 1),
+        (["logs", None], 1),
+        (["rename", None, "x"], 1),
+        (["inspect", None], 1),
+        (["diff", None], 1),
+        (["commit", None, "x"], 1),
+        (["export", "-o", "/dev/null", None], 1),
+        (["mount", None], 1),
+        (["umount", None], 1),
+        (["history", None], 1),
+        (["tag", None, "x"], 1),
+        (["rmi", None], 1),
+        (["save", "-o", "/dev/null", None], 1),
+        (["load", "-i", None], 1),
+    ],
+    ids=lambda value: " ".join(str(word) for word in value) if isinstance(value, list) else str(value),
+)
+def test_names_of_nothing(tmp_path: Path, words: list[str | None], code: int, bad: bytes) -> None:
+    """In the test's own process: 190 starts of Python would cost more than all other tests."""
+    import contextlib
+    import io
+
+    from lazarus.cli import main
+
+    argv = ["--root", str(tmp_path / "store"), *(os.fsdecode(bad) if word is None else word for word in words)]
+    with contextlib.redirect_stderr(io.StringIO()) as err, contextlib.redirect_stdout(io.StringIO()):
+        found = main(argv)
+    text = err.getvalue()
+    assert found == code, text
+    assert text.startswith("lazarus: ") and text.count("\n") == 1 and text.strip().isprintable()
+    assert "mistake in lazarus" not in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "nothere"], "image nothere: not in this store"),
+        (["rm", "nothere"], "container 'nothere': not in this store"),
+        (["inspect", "nothere"], "nothere: no such container or image"),
+        (["load", "-i", "nothere"], "nothere: No such file or directory"),
+    ],
+)
+def test_what_is_said(lazarus: Command, words: list[str], said: str) -> None:
+    assert said in lazarus(*words).err
+
+
+def test_roots_that_are_no_store(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/x").touch()
+    for root in (tmp_path / "file", tmp_path / "full", "/proc/1/x"):
+        result = Command(root)("images")
+        assert result.code == 1 and result.err.startswith("lazarus: ") and str(root) in result.err
+
+
+def test_streams_that_are_closed_or_full(lazarus: Command) -> None:
+    lazarus.ok("images")
+    for number, words in ((0, ["load"]), (0, ["cp", "-", "c:/"]), (1, ["images"]), (2, ["rm", "x"])):
+        result = lazarus(*words, stdin=open(os.devnull, "rb"), preexec_fn=lambda number=number: os.close(number))
+        assert result.code in (0, 1)
+    with open("/dev/full", "wb") as full:
+        result = lazarus("images", stdout=full)
+        assert result.code == 1 and "No space left" in result.err
+
+
+def test_who_reads_no_more(lazarus: Command) -> None:
+    source, target = os.pipe()
+    os.close(source)
+    result = lazarus("--help", stdout=target)
+    os.close(target)
+    assert result.err == "" and result.code in (0, 1, 141)
+
+
+def test_another_encoding(lazarus: Command) -> None:
+    lazarus.ok("images")
+    for encoding in ("ascii", "latin-1"):
+        assert lazarus("images", env={"PYTHONIOENCODING": encoding}).code == 0
+
+
+def test_empty_answers(lazarus: Command) -> None:
+    for words in (["images"], ["ps", "-a"]):
+        assert lazarus.ok(*words, "-q") == "" and lazarus.ok(*words, "--format", "json") == "[]"
+        assert len(lazarus.ok(*words).splitlines()) == 1
+    assert lazarus.ok("rm", "-f", "nothere") == lazarus.ok("rmi", "-f", "nothere:1") == ""
+
+
+def test_a_mistake_of_ours_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lazarus.cli import main
+    from lazarus.store import Store
+
+    def broken(_self: Store) -> None:
+        raise ZeroDivisionError("by hand")
+
+    monkeypatch.delenv("LAZARUS_TRACEBACK", raising=False)
+    monkeypatch.setattr(Store, "system_df", broken)
+    assert main(["--root", str(tmp_path / "s"), "system", "df"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "ZeroDivisionError: by hand" in line and "test_cli_errors.py" in line
+    monkeypatch.setenv("LAZARUS_TRACEBACK", "1")
+    with pytest.raises(ZeroDivisionError):
+        main(["--root", str(tmp_path / "s"), "system", "df"])
