@@ -7,12 +7,12 @@ one run mean anything.
 from __future__ import annotations
 
 import os
-import resource
 import statistics
 import subprocess
-import time
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -64,25 +64,30 @@ class Contender:
         }
 
 
+STOPWATCH = str(Path(__file__).with_name("stopwatch.py"))
+
+
 def measure(command: Sequence[str], environment: dict[str, str] | None = None) -> Cost:
-    """Runs a command to its end. CPU and peak memory are of the process and the children it waited for (wait4)."""
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
-    )
-    assert process.stderr is not None
-    errors = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - started
-    process.returncode = os.waitstatus_to_exitcode(status)
-    process.stderr.close()
+    """Runs a command to its end under a small process that looks at the clock; see stopwatch.py."""
+    read_end, write_end = os.pipe()
+    with open(read_end) as report:
+        try:
+            process = subprocess.run(
+                [sys.executable, "-I", "-S", STOPWATCH, str(write_end), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env=environment,
+                pass_fds=[write_end],
+                check=False,
+            )
+        finally:
+            os.close(write_end)
+        numbers = report.read().split()
     if process.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)}: exit {process.returncode}: {errors.decode(errors='replace')[-500:]}")
-    return Cost(wall, usage.ru_utime + usage.ru_stime, _peak(usage))
-
-
-def _peak(usage: resource.struct_rusage) -> int:
-    return usage.ru_maxrss
+        errors = process.stderr.decode(errors="replace")[-500:]
+        raise RuntimeError(f"{' '.join(command)}: exit {process.returncode}: {errors}")
+    return Cost(float(numbers[0]), float(numbers[1]), int(numbers[2]))
 
 
 def race(benchmark: Any, ours: Contender, others: Sequence[Contender], *, rounds: int, warm_up: int = 1) -> None:
