@@ -55,8 +55,12 @@ class Store:
         self.paths = StorePaths(path)
         fresh = _prepare_root(path, create)
         from lazarus.content.catalogue import Catalogue
+        from lazarus.content.reserve import Reserve
 
-        self.catalogue = Catalogue(self.paths.db, create=fresh or create, prepare=self._make_directories)
+        reserve = Reserve(self.paths.reserve)
+        self.catalogue = Catalogue(
+            self.paths.db, create=fresh or create, prepare=self._make_directories, reserve=reserve
+        )
         try:
             self.content.recover()
         except FileNotFoundError as error:
@@ -65,6 +69,7 @@ class Store:
         except BaseException:
             self.close()
             raise
+        reserve.fill()
 
     def _make_directories(self) -> None:
         for directory in self.paths.directories():
@@ -127,10 +132,15 @@ class Store:
                             container.remove()
             self.containers.sweep()
             unnamed = "" if all_images else " AND manifest_digest NOT IN (SELECT manifest_digest FROM names)"
-            with self.catalogue.write() as connection:
-                connection.execute(
-                    "DELETE FROM images WHERE manifest_digest NOT IN (SELECT manifest_digest FROM containers)" + unnamed
-                )
+
+            def delete_images() -> None:
+                with self.catalogue.write() as connection:
+                    connection.execute(
+                        "DELETE FROM images WHERE manifest_digest NOT IN (SELECT manifest_digest FROM containers)"
+                        + unnamed
+                    )
+
+            self.content.reserve.with_room(delete_images)
         return self.content.collect(dry_run=dry_run)
 
     def check(self, *, repair: bool = False) -> Iterator[Problem]:
@@ -138,8 +148,10 @@ class Store:
         return self.content.verify(repair)
 
     def close(self) -> None:
-        """Closes the catalogue. Idempotent; containers that run go on running."""
+        """Closes the catalogue, and fills the reserve again with what that gave back. Idempotent; containers that run
+        go on running."""
         self.catalogue.close()
+        self.content.reserve.fill()
 
     def __enter__(self) -> Self:
         return self

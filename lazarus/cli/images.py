@@ -275,7 +275,13 @@ VERBS = {
             "remove names of images, and images that have none left",
             rmi,
             (_IMAGES,),
-            (Option(("-f", "--force"), "force", "also when containers use it; a missing one is no error"),),
+            (
+                Option(
+                    ("-f", "--force"),
+                    "force",
+                    "all names of an ID; also when a container uses it: then only names go; a missing one is no error",
+                ),
+            ),
         ),
     )
 }

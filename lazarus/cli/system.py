@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from lazarus.store import Store
 
-_ROOMS = ("blobs", "layers", "objects", "stacks", "containers", "volumes", "staging", "trash", "total")
+_ROOMS = ("blobs", "layers", "objects", "stacks", "containers", "volumes", "staging", "trash", "reserve", "total")
 
 
 def df(store: Store, arguments: SimpleNamespace) -> int:

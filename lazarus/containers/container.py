@@ -86,7 +86,7 @@ class Container:
 
     @cached_property
     def image(self) -> Image:
-        """The image it was made from. `NotFoundError` when that was removed by force."""
+        """The image it was made from, which stays as long as the container, with or without a name."""
         return self.store.images.get(self.manifest_digest)
 
     def inspect(self) -> Json:
@@ -292,11 +292,11 @@ class Container:
                     rootfs.unmount(self.directory, lazy=force)
                 trash = f"{self.store.paths.trash}/container-{self.id}"
                 try:
-                    self.store.containers.forget(self)
+                    self.store.content.reserve.with_room(lambda: self.store.containers.forget(self))
                 except OSError as error:
                     if error.errno != errno.ENOSPC:
                         raise
-                    os.rename(self.directory, trash)  # a full disk: only its own files make room for the change
+                    os.rename(self.directory, trash)  # a full disk, no reserve: its own files make room for the change
                     remove_tree(trash)
                     self.store.containers.forget(self)
                     return True

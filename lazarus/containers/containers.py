@@ -109,6 +109,7 @@ class Containers:
 
     def _insert(self, image: Image, settings: Settings, name: str | None) -> Container:
         """Row, then directories: a directory without a row would be rubbish, a row without one can be removed."""
+        self.store.content.reserve.check()
         container_id = os.urandom(32).hex()
         root = self.store.stacks.open(settings.diff_ids).root
         chosen = check_name(name) if name is not None else random_name()

@@ -6,6 +6,7 @@ Words
     layer       a directory with an index and a recipe (see `lazarus.layers`)
     stack       a merged index and its EROFS image; a cache that can be rebuilt at any time
     catalogue   the SQLite database. What no row names does not exist, whatever lies in the directories
+    reserve     4 MiB of disk held back, so that a store on a full disk opens, and can be emptied
     lease       a row (pid, start time, boot ID, expiry) and a staging directory of the same name
 
 The life of content

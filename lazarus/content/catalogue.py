@@ -12,10 +12,12 @@ import sqlite3
 import time
 from _thread import get_ident
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
 from lazarus.content import schema
+from lazarus.content.reserve import Reserve
 from lazarus.errors import StoreError
 
 BUSY_SECONDS = 60.0
@@ -26,6 +28,8 @@ def translate(error: sqlite3.Error, path: str) -> Exception:
     code = getattr(error, "sqlite_errorcode", 0)
     primary = code & 0xFF
     if primary == sqlite3.SQLITE_FULL or (primary == sqlite3.SQLITE_IOERR and _disk_is_full(path)):
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+    if primary == sqlite3.SQLITE_CANTOPEN and _inodes_are_used_up(path):
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
     if primary in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return StoreError(f"{path}: the catalogue is damaged: {error}")
@@ -47,15 +51,41 @@ def _disk_is_full(path: str) -> bool:
     return status.f_bavail * status.f_frsize < 256 * 1024
 
 
-def _check_room(path: str) -> None:
+def _inodes_are_used_up(path: str) -> bool:
+    """SQLite says only "unable to open database file" when the log or the shared memory file gets no inode."""
+    try:
+        status = os.statvfs(path)
+    except OSError:
+        return False
+    return status.f_files > 0 and status.f_ffree == 0
+
+
+def _leaves_holes(path: str) -> bool:
     """SQLite maps its shared memory file (32 KiB) after writing a byte to each page of it. Where blocks are smaller
-    than pages that leaves holes, and on a full disk the first touch of a hole kills the process with SIGBUS."""
+    than pages that leaves holes, and on a full disk the first touch of a hole kills the process with SIGBUS. So there
+    we want room for all of it before it is mapped, and have it allocated after.
+
+    Raises `OSError` ENOSPC when there is no such room."""
     try:
         status = os.statvfs(os.path.dirname(path))
     except OSError:
-        return  # what follows says it better
-    if status.f_bsize < 4096 and status.f_bavail * status.f_frsize < 128 * 1024:
+        return False  # what follows says it better
+    if status.f_bsize >= 4096:
+        return False
+    if status.f_bavail * status.f_frsize < 128 * 1024:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+    return True
+
+
+def _fill_holes(path: str) -> None:
+    """Through SQLite's own descriptor: closing one of ours would release its locks on the file."""
+    wanted = os.stat(path)
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the descriptor of listdir itself
+            status = os.stat(f"/proc/self/fd/{name}")
+            if (status.st_dev, status.st_ino) == (wanted.st_dev, wanted.st_ino):
+                os.posix_fallocate(int(name), 0, wanted.st_size)
+                return
 
 
 class _Connection(sqlite3.Connection):
@@ -122,13 +152,22 @@ class Catalogue:
     Rows are `sqlite3.Row`. Opening one that exists costs about 0.4 ms.
     """
 
-    def __init__(self, path: str, *, create: bool = False, prepare: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        create: bool = False,
+        prepare: Callable[[], None] | None = None,
+        reserve: Reserve | None = None,
+    ) -> None:
         """Opens the database at `path`. With `create`, an empty or missing one gets its tables; `prepare` is called in
-        that transaction, so that whatever it makes exists once the schema version is there.
+        that transaction, so that whatever it makes exists once the schema version is there. On a full disk, pieces of
+        `reserve` make room for the files that SQLite needs beside an open database.
 
         Raises `StoreError` for a schema that is newer, a database that is not ours or is damaged; `OSError` otherwise.
         """
         self.path = path
+        self._reserve = reserve
         self._pid = os.getpid()
         self._connections: dict[int, _Connection] = {}
         self._inherited: list[dict[int, _Connection]] = []
@@ -148,7 +187,9 @@ class Catalogue:
         thread = get_ident()
         connection = self._connections.get(thread)
         if connection is None:
-            connection = self._connections[thread] = self._connect()
+            connection = self._connections[thread] = (
+                self._connect() if self._reserve is None else self._reserve.with_room(self._connect)
+            )
         return connection
 
     def write(self, *, durable: bool = True) -> Write:
@@ -167,7 +208,7 @@ class Catalogue:
             self._connections.popitem()[1].close()
 
     def _connect(self) -> _Connection:
-        _check_room(self.path)
+        holes = _leaves_holes(self.path)
         try:
             connection = sqlite3.connect(
                 self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, factory=_Connection
@@ -179,6 +220,8 @@ class Catalogue:
         try:
             connection.execute("PRAGMA foreign_keys=ON")
             connection.execute("PRAGMA synchronous=FULL")
+            if holes and os.path.exists(f"{self.path}-shm"):
+                _fill_holes(f"{self.path}-shm")
         except BaseException:
             connection.close()
             raise

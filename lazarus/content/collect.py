@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sqlite3
 from typing import TYPE_CHECKING, NamedTuple
 
 from lazarus._native.publish import remove_tree, sweep_objects
+from lazarus.content.lease import HOUSEKEEPING
 from lazarus.terms import DiffID
 
 if TYPE_CHECKING:
     from lazarus.content.content import ContentStore
     from lazarus.content.lease import Lease
-
-
-HOUSEKEEPING = ("collect", "recover", "stack")  # leases of these purposes do not look for layers and blobs to reuse
 
 
 class Collected(NamedTuple):
@@ -101,31 +100,51 @@ def delete_rows(connection: sqlite3.Connection, dead: Plan) -> None:
 
 def sweep(content: ContentStore, lease: Lease, *, objects: bool) -> Collected:
     """Renames what no row names to the lease's trash, under the write lock, and removes it after. Nobody adds names
-    meanwhile: publishing takes the same lock, and staging has its own links of the objects that it counts on."""
+    meanwhile: publishing takes the same lock, and staging has its own links of the objects that it counts on.
+
+    The trash grows with the names in it. On a full disk what has been moved makes room, and then it goes on."""
+    done = Collected(0, 0, 0, 0, 0)
+    while True:
+        part, failure = _sweep_once(content, lease, objects)
+        done = Collected(*map(sum, zip(done, part, strict=True)))
+        if failure is None:
+            return done
+        if part.bytes <= 0:
+            raise failure
+
+
+def _sweep_once(content: ContentStore, lease: Lease, objects: bool) -> tuple[Collected, OSError | None]:
+    """What went, and the error of a full disk that ended it early."""
     paths = content.paths
     trash = f"{paths.trash}/{lease.id}"
     os.mkdir(trash, 0o700)
+    failure = None
+    names: list[str] = []
     try:
         with content.catalogue.write(durable=False) as connection:
-            counts = []
             for directory, query in (
                 (paths.blobs, "SELECT digest FROM blobs"),
                 (paths.layers, "SELECT diff_id FROM layers"),
                 (paths.stacks, "SELECT chain_id FROM stacks"),
             ):
-                unnamed = _unnamed(connection, directory, query)
-                for name in unnamed:
+                for name in _unnamed(connection, directory, query):
                     os.rename(f"{directory}/{name}", f"{trash}/{os.path.basename(directory)}-{name}")
-                counts.append(len(unnamed))
-            object_count = 0
             if objects:
-                object_count = sweep_objects(paths.objects, trash, marks(content, connection))[0]
+                sweep_objects(paths.objects, trash, marks(content, connection))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        failure = error
     finally:
         # Outside the lock. Killed before or in it, the next open does the rest.
         own = os.stat(trash).st_blocks * 512
+        names = os.listdir(trash)
         freed = remove_tree(trash) - own
-    blobs, layers, stacks = counts
-    return Collected(blobs, layers, object_count, stacks, freed)
+    blobs, layers, stacks = (
+        sum(name.startswith(f"{os.path.basename(directory)}-") for name in names)
+        for directory in (paths.blobs, paths.layers, paths.stacks)
+    )
+    return Collected(blobs, layers, len(names) - blobs - layers - stacks, stacks, freed), failure
 
 
 def _unnamed(connection: sqlite3.Connection, directory: str, query: str) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from lazarus.content.lease import Lease
+from lazarus.content.reserve import Reserve
 from lazarus.content.staged import StagedBlob, StagedLayer
 from lazarus.errors import CorruptError, LimitError, NotFoundError
 from lazarus.terms import Digest
@@ -34,6 +35,7 @@ class ContentStore:
     def __init__(self, paths: StorePaths, catalogue: Catalogue) -> None:
         self.paths = paths
         self.catalogue = catalogue
+        self.reserve = Reserve(paths.reserve)
 
     def lease(self, purpose: str = "ingest") -> Lease:
         """A lease, to be used in a `with`; `purpose` is one word. A row and two directories (0.1 ms), no fsync."""
@@ -111,17 +113,18 @@ class ContentStore:
             return False
         from lazarus.content.recover import recover
 
-        return recover(self)
+        return self.reserve.with_room(lambda: recover(self))
 
     def collect(self, dry_run: bool = False) -> Collected:
         """Removes every blob, layer, stack and object that no image and no container needs.
 
         Content that a live lease may count on stays; a later collection takes it. `dry_run` only counts. The write lock
-        is held while objects are marked and renamed: about 2 us an object that goes.
+        is held while objects are marked and renamed: about 2 us an object that goes. On a full disk it takes the room
+        for its own work from the reserve.
         """
         from lazarus.content.collect import collect
 
-        return collect(self, dry_run)
+        return self.reserve.with_room(lambda: collect(self, dry_run))
 
     def verify(self, repair: bool = False) -> Iterator[Problem]:
         """Reads everything and yields what is wrong: objects, blobs, layers (each tar is replayed), stacks, rows.
@@ -134,8 +137,9 @@ class ContentStore:
         return verify(self, repair)
 
     def usage(self) -> dict[str, Any]:
-        """For `system df`: for each of blobs, layers, objects, stacks, containers, volumes, staging (and trash):
-        `count`, `bytes` (logical) and `allocated` (on disk); `total` is the sum; `reclaimable` bytes on disk."""
+        """For `system df`: for each of blobs, layers, objects, stacks, containers, volumes, staging (and trash, and the
+        reserve): `count`, `bytes` (logical) and `allocated` (on disk); `total` is their sum; `reclaimable` bytes on
+        disk."""
         from lazarus.content.usage import usage
 
         return usage(self)

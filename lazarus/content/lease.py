@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from lazarus.content.reserve import Reserve
 from lazarus.errors import LazarusError, StoreError
 
 if TYPE_CHECKING:
     from lazarus.content.catalogue import Catalogue
     from lazarus.content.paths import StorePaths
 
+HOUSEKEEPING = ("collect", "recover", "stack")  # leases of these purposes look for no layers and blobs to reuse
 LIFETIME = 24 * 3600.0  # seconds; matters only where the process cannot be looked up (another PID namespace)
 
 
@@ -95,10 +97,13 @@ class Lease:
         self.expires = 0.0
         self.fd = -1
         self._catalogue = catalogue
+        self._reserve = Reserve(paths.reserve)
         self._pid = 0
         self._numbers: Iterator[int] = itertools.count()
 
     def __enter__(self) -> Self:
+        if self.purpose not in HOUSEKEEPING:
+            self._reserve.check()
         me = identity()
         now = time.time()
         self.expires = now + LIFETIME
@@ -155,7 +160,8 @@ class Lease:
             raise StoreError(f"lease {self.id}: expired and recovered by another process")
 
     def _release(self) -> None:
-        """Never raises: what cannot be removed now (a full disk, say) is recovered once this process has ended."""
+        """Never raises: what cannot be removed now is recovered once this process has ended. On a full disk the row
+        goes with the help of the reserve: left, it would keep collections of this process from freeing anything."""
         from lazarus._native.publish import remove_tree
 
         self._pid = 0
@@ -164,7 +170,10 @@ class Lease:
             self.fd = -1
         try:
             remove_tree(self.directory)
-            with self._catalogue.write(durable=False) as connection:
-                connection.execute("DELETE FROM leases WHERE id=?", (self.id,))
+            self._reserve.with_room(self._delete_row)
         except (OSError, LazarusError):
             pass
+
+    def _delete_row(self) -> None:
+        with self._catalogue.write(durable=False) as connection:
+            connection.execute("DELETE FROM leases WHERE id=?", (self.id,))

@@ -8,7 +8,19 @@ from lazarus.terms import ChainID, DiffID, Digest
 class StorePaths:
     """The directories of the store at `root` (absolute), and the place of each thing in them; all are `str`."""
 
-    __slots__ = ("blobs", "containers", "db", "layers", "objects", "root", "stacks", "staging", "trash", "volumes")
+    __slots__ = (
+        "blobs",
+        "containers",
+        "db",
+        "layers",
+        "objects",
+        "reserve",
+        "root",
+        "stacks",
+        "staging",
+        "trash",
+        "volumes",
+    )
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -20,6 +32,7 @@ class StorePaths:
         self.containers = f"{root}/containers"
         self.volumes = f"{root}/volumes"
         self.staging = f"{root}/staging"
+        self.reserve = f"{root}/reserve"
         self.trash = f"{root}/trash"
 
     def directories(self) -> tuple[str, ...]:
@@ -34,6 +47,7 @@ class StorePaths:
             self.volumes,
             self.staging,
             self.trash,
+            self.reserve,
         )
 
     def blob(self, digest: Digest) -> str:

@@ -62,9 +62,9 @@ def usage(content: ContentStore) -> dict[str, Any]:
     paths = content.paths
     count, logical, allocated = sweep_objects(paths.objects, None, b"")
     rooms = {"objects": {"count": count, "bytes": logical, "allocated": allocated}}
-    for name in ("blobs", "layers", "stacks", "containers", "volumes", "staging", "trash"):
+    for name in ("blobs", "layers", "stacks", "containers", "volumes", "staging", "trash", "reserve"):
         directory = getattr(paths, name)
-        entries = os.listdir(directory)
+        entries = os.listdir(directory) if os.path.isdir(directory) else []  # the reserve may be missing
         found = [disk_usage(f"{directory}/{entry}") for entry in entries if os.path.lexists(f"{directory}/{entry}")]
         rooms[name] = {
             "count": len(found),

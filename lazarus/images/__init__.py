@@ -82,7 +82,7 @@ class Images:
         for reference in references:
             image = self.get(reference)
             names = images.setdefault(image.digest, (image, []))[1]
-            name = self._name_of(image, reference)
+            name = self.name_of(image, reference)
             if name is not None and name not in names:
                 names.append(name)
         save(self.store, [Named(image, tuple(names)) for image, names in images.values()], target, format, progress)
@@ -186,25 +186,13 @@ class Images:
         """Takes a name away; with the last one the image goes, and what nothing else needs.
 
         Asked for by ID, all names go: `ConflictError` for several unless `force`. So is an image that a container uses,
-        whose name is in the message; `force` removes it all the same (the container keeps its layers).
+        whose name is in the message: with `force` its names go, and it stays without one until a prune after the
+        container's end, so that the container can still be started and committed.
         Returns docker's lines: "Untagged: NAME", "Deleted: ID".
         """
-        image = self.get(reference)
-        names = image.names
-        name = self._name_of(image, reference)
-        if name is not None and len(names) > 1:
-            with self.store.catalogue.write() as connection:
-                connection.execute("DELETE FROM names WHERE reference=?", (name,))
-            return [f"Untagged: {name}"]
-        if name is None and len(names) > 1 and not force:
-            raise ConflictError(f"image {reference}: has several names ({', '.join(names)}); force removes them all")
-        with self.store.catalogue.write() as connection:
-            user = connection.execute("SELECT name FROM containers WHERE manifest_digest=?", (image.digest,)).fetchone()
-            if user is not None and not force:
-                raise ConflictError(f"image {reference}: container {user[0]} uses it")
-            connection.execute("DELETE FROM images WHERE manifest_digest=?", (image.digest,))
-        self.store.content.collect()
-        return [*(f"Untagged: {name}" for name in names), f"Deleted: {image.id}"]
+        from lazarus.images.remove import remove
+
+        return remove(self.store, reference, force)
 
     # -- finding --
 
@@ -244,7 +232,7 @@ class Images:
             raise ConflictError(f"image {text}: the beginning of {len(rows)} IDs")
         return self._image(rows[0]) if rows else None
 
-    def _name_of(self, image: Image, text: str) -> str | None:
+    def name_of(self, image: Image, text: str) -> str | None:
         """The name of `image` that `text` stands for; None when it is an ID or a digest."""
         reference = _parse(text)
         if reference is None or not reference.tag:

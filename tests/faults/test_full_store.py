@@ -1,0 +1,173 @@
+"""A disk that is full to its last block: the store on it can still be looked at, and emptied."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from cli_helpers import Command
+from store_helpers import add_image, assert_whole, content, make_tar, object_names
+
+from lazarus.content.reserve import PIECE, PIECES, Reserve
+from lazarus.store import Store
+
+pytestmark = pytest.mark.root
+BIG = make_tar({f"big/{number}": os.urandom(9000) for number in range(400)})
+
+
+@pytest.fixture(params=["ext4 4096", "ext4 1024", "tmpfs"])
+def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A file system of 24 MB without blocks set aside for root."""
+    kind, _, block = request.param.partition(" ")
+    place = tmp_path / "disk"
+    place.mkdir()
+    if kind == "tmpfs":
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "small", place], check=True)
+    else:
+        image = tmp_path / "image"
+        with open(image, "wb") as file:
+            file.truncate(24 << 20)
+        subprocess.run(["mkfs.ext4", "-q", "-m", "0", "-N", "2048", "-b", block, image], check=True)
+        subprocess.run(["mount", "-o", "loop", image, place], check=True)
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def _fill(disk: Path) -> None:
+    """To the last block, also what was freed a moment ago."""
+    for _ in range(2):
+        subprocess.run(["sync", "-f", disk], check=True)
+        with open(disk / "ballast", "ab", buffering=0) as file:
+            for size in (1 << 20, 4096, 1):
+                with suppress(OSError):
+                    while True:
+                        file.write(b"x" * size)
+    with pytest.raises(OSError, match="No space"), open(disk / "probe", "wb", buffering=0) as file:
+        file.write(b"x")
+    with suppress(OSError):
+        os.unlink(disk / "probe")
+
+
+def _free(disk: Path) -> int:
+    subprocess.run(["sync", "-f", disk], check=True)
+    status = os.statvfs(disk)
+    return status.f_bavail * status.f_frsize
+
+
+def _store(root: Path) -> None:
+    """Two images, one of them with a name; two containers of the other, as `create` leaves them."""
+    tar = make_tar({"etc/motd": b"hi", "usr/lib/object": content("object")})
+    (root.parent / "rootfs.tar").write_bytes(tar)
+    with Store(root) as store:
+        image = store.images.import_(str(root.parent / "rootfs.tar"), "small:1", changes=['CMD ["sh"]'])
+        for name in ("c1", "c2"):
+            container = store.containers.create(image, name=name)
+            Path(container.directory, "upper", "written").write_bytes(b"x" * 100_000)
+        add_image(store, BIG)
+    assert len(os.listdir(root / "reserve")) >= 30
+
+
+def test_looking_and_emptying(disk: Path) -> None:
+    root = disk / "store"
+    _store(root)
+    lazarus = Command(root)
+    _fill(disk)
+    for words in (["images"], ["ps", "-a"], ["inspect", "c1"], ["inspect", "small:1"], ["system", "df"], ["history"]):
+        words = [*words, "small:1"] if words == ["history"] else words
+        assert lazarus.ok(*words)
+        _fill(disk)  # somebody else takes what is left over
+    failed = lazarus("create", "small:1")
+    assert failed.code == 1 and "No space left" in failed.err and failed.err.count("\n") == 1
+    assert len(json.loads(lazarus.ok("ps", "-a", "--format", "json"))) == 2
+
+    both = [subprocess.Popen(lazarus.words("rm", name)) for name in ("c1", "c2")]
+    assert [process.wait(timeout=60) for process in both] == [0, 0]
+    assert lazarus.ok("ps", "-aq") == "" and os.listdir(root / "containers") == []
+    freed = _free(disk)
+    assert freed > 100_000
+    _fill(disk)
+    assert lazarus.ok("rmi", "small:1").startswith("Untagged: small:1\nDeleted: ")
+    _fill(disk)
+    lazarus.ok("system", "prune")
+    assert _free(disk) > 3_000_000
+    with Store(root) as store:
+        assert object_names(store) == set() and store.images.list() == []
+        assert os.listdir(store.paths.staging) == os.listdir(store.paths.trash) == []
+
+    os.unlink(disk / "ballast")
+    lazarus.ok("import", "-q", str(disk / "rootfs.tar"), "again:1")
+    lazarus.ok("create", "again:1", "sh")
+    with Store(root) as store:
+        assert_whole(store)
+    assert len(os.listdir(root / "reserve")) >= 30
+
+
+def test_a_load_does_not_use_it_up(disk: Path) -> None:
+    """Whatever fails for want of room leaves enough to remove something, be it tried ever so often."""
+    root = disk / "store"
+    _store(root)
+    lazarus = Command(root)
+    (disk / "big.tar").write_bytes(BIG)
+    _fill(disk)
+    for _ in range(6):
+        failed = lazarus("import", "-q", str(disk / "big.tar"), "big:1")
+        assert failed.code == 1 and "No space left" in failed.err
+        _fill(disk)
+    assert lazarus.ok("rm", "c1", "c2").split() == ["c1", "c2"]
+
+
+def test_without_inodes(disk: Path) -> None:
+    """A full table of inodes is a full disk, too."""
+    root = disk / "store"
+    _store(root)
+    (disk / "many").mkdir()
+    status = os.statvfs(disk)
+    if status.f_ffree > 5000:  # tmpfs: a quarter of the machine's memory
+        subprocess.run(["mount", "-o", f"remount,nr_inodes={status.f_files - status.f_ffree + 50}", disk], check=True)
+    with pytest.raises(OSError, match="No space"):
+        for number in range(5000):
+            os.close(os.open(disk / "many" / str(number), os.O_CREAT))
+    lazarus = Command(root)
+    assert lazarus.ok("images") and lazarus.ok("rm", "c1", "c2") and lazarus.ok("rmi", "small:1")
+    lazarus.ok("system", "prune")
+    assert os.statvfs(disk).f_ffree > 300
+
+
+def test_the_reserve_itself(tmp_path: Path) -> None:
+    reserve = Reserve(str(tmp_path / "reserve"))
+    assert reserve.give() == 0, "a store without one"
+    reserve.fill()
+    assert len(os.listdir(reserve.path)) == PIECES
+    assert all(os.stat(f"{reserve.path}/{name}").st_blocks * 512 >= PIECE for name in os.listdir(reserve.path))
+    calls: list[int] = []
+
+    def needs(pieces: int) -> str:
+        calls.append(len(os.listdir(reserve.path)))
+        if calls[-1] > PIECES - pieces:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return "done"
+
+    assert reserve.with_room(lambda: needs(0)) == "done" and calls == [PIECES]
+    calls.clear()
+    assert reserve.with_room(lambda: needs(5)) == "done"
+    assert calls == [PIECES, PIECES - 1, PIECES - 3, PIECES - 7]
+    with pytest.raises(OSError, match="No space"):
+        reserve.with_room(lambda: needs(PIECES + 1))
+    with pytest.raises(OSError, match="Permission"):
+        reserve.with_room(_deny)
+    assert os.listdir(reserve.path) == []
+    Path(reserve.path, "new").touch()  # of a process that died while it made one
+    reserve.fill()
+    assert sorted(os.listdir(reserve.path)) == [f"{number:02}" for number in range(PIECES)]
+    Reserve(str(tmp_path / "gone" / "reserve")).fill()
+    assert not (tmp_path / "gone").exists(), "a store that was removed stays away"
+
+
+def _deny() -> None:
+    raise PermissionError(errno.EACCES, "Permission denied")
