@@ -4,7 +4,10 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/random.h>
+#include <sys/sendfile.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -232,6 +235,18 @@ static ssize_t sys_copy_file_range(void *ctx, int in, off_t *in_offset, int out,
     SYS_CALL(ssize_t, copy_file_range(in, in_offset, out, out_offset, size, 0));
 }
 
+static ssize_t sys_sendfile(void *ctx, int out, int in, off_t *in_offset, size_t size)
+{
+    (void)ctx;
+    SYS_CALL(ssize_t, sendfile(out, in, in_offset, size));
+}
+
+static int sys_fallocate(void *ctx, int fd, int mode, off_t offset, off_t size)
+{
+    (void)ctx;
+    SYS_CALL(int, fallocate(fd, mode, offset, size));
+}
+
 static int sys_ioctl(void *ctx, int fd, unsigned long request, uintptr_t argument)
 {
     (void)ctx;
@@ -244,6 +259,12 @@ static int sys_fsync(void *ctx, int fd)
     SYS_CALL(int, fsync(fd));
 }
 
+static int sys_fdatasync(void *ctx, int fd)
+{
+    (void)ctx;
+    SYS_CALL(int, fdatasync(fd));
+}
+
 static int sys_syncfs(void *ctx, int fd)
 {
     (void)ctx;
@@ -254,6 +275,35 @@ static int sys_sync_file_range(void *ctx, int fd, off_t offset, off_t size, unsi
 {
     (void)ctx;
     SYS_CALL(int, sync_file_range(fd, offset, size, flags));
+}
+
+static int sys_mmap(void *ctx, void **out, size_t size, int protection, int flags, int fd, off_t offset)
+{
+    (void)ctx;
+    void *address = mmap(NULL, size, protection, flags, fd, offset);
+    if (address == MAP_FAILED)
+        return -errno;
+    *out = address;
+    return 0;
+}
+
+static int sys_munmap(void *ctx, void *address, size_t size)
+{
+    (void)ctx;
+    return munmap(address, size) < 0 ? -errno : 0;
+}
+
+static int sys_ofd_lock(void *ctx, int fd, int type, off_t offset, off_t size)
+{
+    (void)ctx;
+    struct flock lock = {.l_type = (short)type, .l_whence = SEEK_SET, .l_start = offset, .l_len = size};
+    SYS_CALL(int, fcntl(fd, F_OFD_SETLKW, &lock));
+}
+
+static ssize_t sys_getrandom(void *ctx, void *out, size_t size)
+{
+    (void)ctx;
+    SYS_CALL(ssize_t, getrandom(out, size, 0));
 }
 
 static int sys_fsopen(void *ctx, const char *type, unsigned flags)
@@ -326,10 +376,17 @@ static const struct lz_sys linux_table = {
     .lseek = sys_lseek,
     .ftruncate = sys_ftruncate,
     .copy_file_range = sys_copy_file_range,
+    .sendfile = sys_sendfile,
+    .fallocate = sys_fallocate,
     .ioctl = sys_ioctl,
     .fsync = sys_fsync,
+    .fdatasync = sys_fdatasync,
     .syncfs = sys_syncfs,
     .sync_file_range = sys_sync_file_range,
+    .mmap = sys_mmap,
+    .munmap = sys_munmap,
+    .ofd_lock = sys_ofd_lock,
+    .getrandom = sys_getrandom,
     .fsopen = sys_fsopen,
     .fsconfig = sys_fsconfig,
     .fsmount = sys_fsmount,

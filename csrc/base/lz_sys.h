@@ -51,10 +51,18 @@ struct lz_sys {
     off_t (*lseek)(void *ctx, int fd, off_t offset, int whence);
     int (*ftruncate)(void *ctx, int fd, off_t size);
     ssize_t (*copy_file_range)(void *ctx, int in, off_t *in_offset, int out, off_t *out_offset, size_t size);
+    ssize_t (*sendfile)(void *ctx, int out, int in, off_t *in_offset, size_t size); /* to out's own offset */
+    int (*fallocate)(void *ctx, int fd, int mode, off_t offset, off_t size);
     int (*ioctl)(void *ctx, int fd, unsigned long request, uintptr_t argument);
     int (*fsync)(void *ctx, int fd);
+    int (*fdatasync)(void *ctx, int fd);
     int (*syncfs)(void *ctx, int fd);
     int (*sync_file_range)(void *ctx, int fd, off_t offset, off_t size, unsigned flags);
+    int (*mmap)(void *ctx, void **out, size_t size, int protection, int flags, int fd, off_t offset);
+    int (*munmap)(void *ctx, void *address, size_t size);
+    /* Open file description lock (fcntl(2)): F_RDLCK and F_WRLCK wait, F_UNLCK gives back; `size` 0: to the end. */
+    int (*ofd_lock)(void *ctx, int fd, int type, off_t offset, off_t size);
+    ssize_t (*getrandom)(void *ctx, void *out, size_t size);
 
     /* mounts: the API of Linux 5.2 and later */
     int (*fsopen)(void *ctx, const char *type, unsigned flags);

@@ -3,7 +3,7 @@
  *     clone        FICLONE / FICLONERANGE: O(1), shares the blocks; needs reflink on one file system
  *     range        copy_file_range(): in the kernel, shares or copies server-side where the file system can
  *     sendfile     in the kernel through the page cache
- *     read-write   1 MiB at a time through memory
+ *     read-write   256 KiB at a time through memory
  *
  * Each rung falls to the next on EXDEV, EOPNOTSUPP, EINVAL, ENOSYS, ENOTTY and EPERM, never on ENOSPC, EDQUOT or EIO.
  * Two rungs of DESIGN.md's ladder are not here because they copy no data: attributes only (metacopy) is the
@@ -48,5 +48,9 @@ struct lz_copyup_result {
  * shorter than it should be. No fsync. */
 int lz_copyup_data(const struct lz_sys *sys, const struct lz_bytes_at *from, int out_fd, enum lz_rung rung,
                    struct lz_copyup_result *result, struct lz_detail *detail);
+
+/* The same into [out_offset, out_offset + size) of a file that has its size already and reads as zeros there. */
+int lz_copyup_range(const struct lz_sys *sys, const struct lz_bytes_at *from, int out_fd, uint64_t out_offset,
+                    enum lz_rung rung, struct lz_copyup_result *result, struct lz_detail *detail);
 
 #endif

@@ -7,12 +7,14 @@
  *         if (!fault.fired) break;           // ran out of calls to fail: rc must be success
  *         CHECK(rc < 0); ...nothing leaked, nothing half-visible...
  *     }
- * close() and umount2() are counted but still done when they fail, so the harness itself leaks nothing.
+ * close(), umount2(), munmap() and giving back a lock are counted but still done when they fail, so the harness itself
+ * leaks nothing.
  * Not for several threads at once, except that the counter is atomic.
  */
 #ifndef FAULT_H
 #define FAULT_H
 
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
@@ -69,8 +71,13 @@ FAULT_WRAP(ssize_t, pwrite, (void *ctx, int f, const void *b, size_t s, off_t a)
 FAULT_WRAP(off_t, lseek, (void *ctx, int f, off_t o, int w), (ctx, f, o, w))
 FAULT_WRAP(int, ftruncate, (void *ctx, int f, off_t s), (ctx, f, s))
 FAULT_WRAP(ssize_t, copy_file_range, (void *ctx, int i, off_t *a, int o, off_t *b, size_t s), (ctx, i, a, o, b, s))
+FAULT_WRAP(ssize_t, sendfile, (void *ctx, int o, int i, off_t *a, size_t s), (ctx, o, i, a, s))
+FAULT_WRAP(int, fallocate, (void *ctx, int f, int m, off_t o, off_t s), (ctx, f, m, o, s))
 FAULT_WRAP(int, ioctl, (void *ctx, int f, unsigned long r, uintptr_t a), (ctx, f, r, a))
 FAULT_WRAP(int, fsync, (void *ctx, int f), (ctx, f))
+FAULT_WRAP(int, fdatasync, (void *ctx, int f), (ctx, f))
+FAULT_WRAP(int, mmap, (void *ctx, void **o, size_t s, int p, int g, int f, off_t a), (ctx, o, s, p, g, f, a))
+FAULT_WRAP(ssize_t, getrandom, (void *ctx, void *o, size_t s), (ctx, o, s))
 FAULT_WRAP(int, syncfs, (void *ctx, int f), (ctx, f))
 FAULT_WRAP(int, sync_file_range, (void *ctx, int f, off_t o, off_t s, unsigned g), (ctx, f, o, s, g))
 FAULT_WRAP(int, fsopen, (void *ctx, const char *t, unsigned f), (ctx, t, f))
@@ -86,6 +93,20 @@ static int fault_close(void *ctx, int fd)
 {
     int rc = lz_sys_linux()->close(ctx, fd);
     return fault_now(ctx) ? ((struct fault *)ctx)->code : rc;
+}
+
+static int fault_munmap(void *ctx, void *address, size_t size)
+{
+    int rc = lz_sys_linux()->munmap(ctx, address, size);
+    return fault_now(ctx) ? ((struct fault *)ctx)->code : rc;
+}
+
+static int fault_ofd_lock(void *ctx, int fd, int type, off_t offset, off_t size)
+{
+    int rc = type == F_UNLCK ? lz_sys_linux()->ofd_lock(ctx, fd, type, offset, size) : 0;
+    if (fault_now(ctx))
+        return ((struct fault *)ctx)->code;
+    return type == F_UNLCK ? rc : lz_sys_linux()->ofd_lock(ctx, fd, type, offset, size);
 }
 
 static int fault_umount2(void *ctx, const char *path, int flags)
@@ -123,10 +144,17 @@ static inline void fault_arm(struct fault *fault, long fail_at, int code)
                   .lseek = fault_lseek,
                   .ftruncate = fault_ftruncate,
                   .copy_file_range = fault_copy_file_range,
+                  .sendfile = fault_sendfile,
+                  .fallocate = fault_fallocate,
                   .ioctl = fault_ioctl,
                   .fsync = fault_fsync,
+                  .fdatasync = fault_fdatasync,
                   .syncfs = fault_syncfs,
                   .sync_file_range = fault_sync_file_range,
+                  .mmap = fault_mmap,
+                  .munmap = fault_munmap,
+                  .ofd_lock = fault_ofd_lock,
+                  .getrandom = fault_getrandom,
                   .fsopen = fault_fsopen,
                   .fsconfig = fault_fsconfig,
                   .fsmount = fault_fsmount,
