@@ -2,7 +2,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -122,6 +124,80 @@ static void a_directory_is_hidden_from_it_alone(void)
     rmdir(directory);
 }
 
+/* The whole of /proc/self/mountinfo. */
+static size_t mount_table(char *out, size_t size)
+{
+    int fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
+    CHECK(fd >= 0);
+    size_t got = 0;
+    ssize_t count;
+    while (got + 1 < size && (count = read(fd, out + got, size - 1 - got)) > 0)
+        got += (size_t)count;
+    close(fd);
+    out[got] = '\0';
+    return got;
+}
+
+static void in_chroot(const char *root)
+{
+    CHECK(chroot(root) == 0 && chdir("/") == 0);
+    static char before[1 << 16], after[1 << 16];
+    CHECK(mount_table(before, sizeof before) > 0);
+    char out[400];
+    /* who enters the namespace later gets its root mount: nsenter does so, and must find the same directory */
+    run("while read -r id parent device part place rest; do test $place = / && echo mounted; done "
+        "</proc/self/mountinfo;"
+        "nsenter --mount=/proc/self/ns/mnt sh -c 'ls -d /mark'; ls /mark /hide",
+        "/hide", out, sizeof out);
+    CHECK_STR(out, "mounted\n/mark\n/mark\n\n/hide:\n");
+    run("nsenter --mount=/proc/self/ns/mnt ls -d /mark; ls /hide", NULL, out, sizeof out);
+    CHECK_STR(out, "/mark\nfile\n");
+    mount_table(after, sizeof after);
+    CHECK_STR(after, before); /* outside nothing has changed */
+}
+
+static void a_chroot_to_a_plain_directory(void)
+{
+    if (geteuid() != 0) {
+        printf("  not root: left out\n");
+        return;
+    }
+    char root[] = "/tmp/lz_spawn_XXXXXX";
+    CHECK(mkdtemp(root) != NULL);
+    static const char *const SCRIPT =
+        "cd $0 && mkdir hide && touch mark hide/file && for path in /bin /sbin /lib* /usr /etc /proc /dev; do "
+        "if test -L $path; then ln -s $(readlink $path) .$path; elif test -d $path; then mkdir .$path; fi; done";
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0)
+        execl("/bin/sh", "sh", "-ec", SCRIPT, root, NULL);
+    int status;
+    CHECK_EQ(waitpid(pid, &status, 0), pid);
+    CHECK_EQ(status, 0);
+    pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) { /* shared: what is mounted in one namespace appears in the others */
+        static const char *const SHOWN[] = {"/bin",    "/sbin", "/lib", "/lib32", "/lib64",
+                                            "/libx32", "/usr",  "/etc", "/proc",  "/dev"};
+        CHECK(unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
+        CHECK(mount(NULL, "/", NULL, MS_REC | MS_SHARED, NULL) == 0);
+        for (size_t i = 0; i < sizeof SHOWN / sizeof *SHOWN; i++) {
+            char place[80];
+            struct stat found;
+            snprintf(place, sizeof place, "%s%s", root, SHOWN[i]);
+            if (lstat(place, &found) == 0 && S_ISDIR(found.st_mode))
+                CHECK(mount(SHOWN[i], place, NULL, MS_BIND | MS_REC, NULL) == 0);
+        }
+        in_chroot(root);
+        _exit(0);
+    }
+    CHECK_EQ(waitpid(pid, &status, 0), pid);
+    CHECK_EQ(status, 0);
+    char command[100];
+    snprintf(command, sizeof command, "rm -r --one-file-system %s", root);
+    CHECK_EQ(system(command), 0);
+}
+
 static void orphans_are_adopted(void)
 {
     CHECK_EQ(lz_set_subreaper(true), 0);
@@ -141,6 +217,7 @@ int main(void)
     RUN(swapped_stdio);
     RUN(a_missing_program_is_an_errno);
     RUN(a_directory_is_hidden_from_it_alone);
+    RUN(a_chroot_to_a_plain_directory);
     RUN(orphans_are_adopted);
     return check_end();
 }
