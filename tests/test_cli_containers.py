@@ -12,9 +12,11 @@ import shutil
 import signal
 import subprocess
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_helpers import Command
@@ -327,4 +329,28 @@ def test_without_the_right_to_mount(lazarus: Command) -> None:
         words = lazarus.words("run", "--name", "x", *options, IMAGE, "sh")
         done = subprocess.run(["setpriv", "--bounding-set=-sys_admin", *words], capture_output=True, text=True)
         assert done.returncode == 125 and done.stderr.count("\n") == 1 and "CAP_SYS_ADMIN" in done.stderr
+        assert "containers need root: " in done.stderr
         lazarus.ok("rm", "-f", "x")
+
+
+def test_without_root(small_tar: Path) -> None:
+    """One line says that root is needed, and what works without; nothing is left, and that does work."""
+    if shutil.which("setpriv") is None:
+        pytest.skip("setpriv is not installed")
+    words = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"]
+    with tempfile.TemporaryDirectory() as place, open(small_tar, "rb") as tar:  # tmp_path is root's alone
+        os.chown(place, 1000, 1000)
+        own = Command(f"{place}/store")
+
+        def as_user(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
+            return subprocess.run([*words, *own.words(*command)], capture_output=True, text=True, cwd="/", **options)
+
+        if as_user("version").returncode != 0:
+            pytest.skip("another user cannot read this checkout")
+        assert as_user("import", "-", "small:1", stdin=tar).returncode == 0
+        assert as_user("images", "-q").stdout.count("\n") == 1
+        for verb, code in (("create", 1), ("run", 125)):
+            done = as_user(verb, "small:1", "sh")
+            assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1)
+            assert "containers need root: " in done.stderr and "without it work load, save" in done.stderr
+        assert as_user("ps", "-aq").stdout == ""

@@ -133,8 +133,12 @@ class Containers:
             for directory in _DIRECTORIES:
                 os.mkdir(f"{container.directory}/{directory}", 0o755)
             root.apply(f"{container.directory}/upper")
-        except OSError:
+        except OSError as error:
             container.remove()
+            if isinstance(error, PermissionError):
+                raise rootfs.needs_root(
+                    f"user {os.geteuid()} may not give its files their owners (CAP_CHOWN)"
+                ) from error
             raise
         return container
 

@@ -53,12 +53,22 @@ def mount(store: Store, directory: str, settings: Settings) -> str:
         _forget_volatile(directory)
     try:
         attach(describe(store, directory, settings), target)
-    except (OSError, UnsupportedError):
+    except (OSError, UnsupportedError) as error:
         from lazarus.mounts.kernel import KernelDriver
 
-        KernelDriver().probe()  # says which part of the whole this machine or user lacks, if that is why
+        try:
+            KernelDriver().probe()  # says which part of the whole this machine or user lacks, if that is why
+        except UnsupportedError as lacking:
+            raise (needs_root(str(lacking)) if isinstance(error, PermissionError) else lacking) from error
         raise
     return target
+
+
+def needs_root(why: str) -> UnsupportedError:
+    """The error for a user who may not do what a container takes."""
+    return UnsupportedError(
+        f"containers need root: {why}; without it work load, save, import, images, inspect, history, tag and rmi"
+    )
 
 
 def unmount(directory: str, *, lazy: bool = False) -> None:
