@@ -7,7 +7,7 @@ import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from lazarus.cli.options import PROGRAM, Option, Verb, Word
+from lazarus.cli.options import PROGRAM, Mistake, Option, Verb, Word
 from lazarus.cli.output import FORMAT, print_json, print_table, size
 
 if TYPE_CHECKING:
@@ -100,11 +100,10 @@ def version(_store: None, arguments: SimpleNamespace) -> int:
 
 def completion(_store: None, arguments: SimpleNamespace) -> int:
     """A completion script for a shell, by shtab."""
-    try:
-        import shtab  # type: ignore[import-not-found, import-untyped, unused-ignore]
-    except ImportError:
-        sys.stderr.write(f"{PROGRAM}: completion needs shtab, which is not installed (pip install shtab)\n")
-        return 1
+    import shtab
+
+    if arguments.shell not in shtab.SUPPORTED_SHELLS:
+        raise Mistake(f"{arguments.shell:.40}: not one of {', '.join(shtab.SUPPORTED_SHELLS)}")
     print(shtab.complete(whole_parser(), shell=arguments.shell))
     return 0
 
@@ -156,7 +155,7 @@ VERBS = {
             "completion",
             "print a completion script for a shell",
             completion,
-            (Word("shell", "SHELL", "bash, zsh or tcsh"),),
+            (Word("shell", "SHELL", "bash, zsh, tcsh, fish or powershell"),),
             needs_store=False,
         ),
     )
