@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import IO
 
 import lazarus
+from lazarus.errors import LazarusError, one_line
 from lazarus.images import Image
+from lazarus.mounts import detach
 
 CONTAINERS = 100
 PACKAGES = "python3 postgresql"
@@ -45,6 +47,27 @@ def disk_used(*directories: str | Path) -> int:
     return sum(int(line.split()[0]) for line in lines)
 
 
+def unmount_below(directory: Path) -> None:
+    """Undoes every mount in a directory, the last one first."""
+    places = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for place in reversed(places):
+        if place.startswith(f"{directory}/"):
+            detach(place, lazy=True)
+
+
+def put_aside(store: Path) -> None:
+    """Makes way for a new store at once; the old one is deleted at the end, when nobody waits for it."""
+    if store.exists():
+        store.rename(store.with_name(f"old-{store.name}-{time.time_ns()}"))
+
+
+def delete_old(home: Path) -> None:
+    """Deletes what was put aside, by this run and by those that did not come to their end."""
+    for old in home.glob("old-*"):
+        unmount_below(old)
+        shutil.rmtree(old, ignore_errors=True)
+
+
 def debian_tar(home: Path) -> Path:
     """A Debian root file system as a tar, by debootstrap; fetched once and kept."""
     archive = home / "debian-base.tar"
@@ -52,11 +75,15 @@ def debian_tar(home: Path) -> Path:
         return archive
     say("debootstrap: fetching a Debian root file system (once)")
     root = home / "rootfs"
+    unmount_below(root)
     shutil.rmtree(root, ignore_errors=True)
     command = ["debootstrap", "--variant=minbase", "bookworm", str(root)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    finally:
+        unmount_below(root)  # it has mounted /proc there, and an interrupt leaves it no time to undo that
     if result.returncode != 0:
-        sys.exit(f"demo: debootstrap failed: {result.stdout[-300:]}{result.stderr[-300:]}")
+        sys.exit(f"demo: debootstrap failed: {' '.join((result.stdout[-300:] + result.stderr[-300:]).split())}")
     # this machine's resolver, apt proxy and certificates, so that apt works inside behind a mirror too
     shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
     for settings in Path("/etc/apt/apt.conf.d").glob("99*"):
@@ -126,7 +153,8 @@ def table(rows: list[tuple[str, str]], out: IO[str] = sys.stdout) -> None:
 def main_job(home: Path) -> None:
     """The whole story; needs root."""
     archive = debian_tar(home)
-    shutil.rmtree(home / "store", ignore_errors=True)
+    unmount_below(home / "store")
+    put_aside(home / "store")
     with lazarus.Store(home / "store") as store:
         say("import the root file system as base layer")
         started = time.perf_counter()
@@ -167,7 +195,7 @@ def main_job(home: Path) -> None:
 def without_root(home: Path) -> None:
     """What an unprivileged user can do: import, save and load, with every byte checked."""
     print("not root: left out are debootstrap, containers and commits (they mount); what is left runs:")
-    shutil.rmtree(home / "store", ignore_errors=True)
+    put_aside(home / "store")
     archive = home / "documents.tar"
     subprocess.run(["tar", "-C", "/usr/share", "-cf", archive, "doc"], check=False, stderr=subprocess.DEVNULL)
     with lazarus.Store(home / "store") as store:
@@ -177,7 +205,7 @@ def without_root(home: Path) -> None:
         saved = home / "documents.oci.tar"
         saved.unlink(missing_ok=True)
         store.images.save(["documents:latest"], saved)
-        shutil.rmtree(home / "second", ignore_errors=True)
+        put_aside(home / "second")
         with lazarus.Store(home / "second") as second:
             (loaded,) = second.images.load(saved)
         table(
@@ -193,7 +221,15 @@ def main() -> None:
     home = Path(sys.argv[1] if len(sys.argv) > 1 else ".demo").resolve()
     home.mkdir(exist_ok=True)
     os.environ.setdefault("DEBIAN_FRONTEND", "noninteractive")
-    main_job(home) if os.geteuid() == 0 else without_root(home)
+    try:
+        try:
+            main_job(home) if os.geteuid() == 0 else without_root(home)
+        finally:
+            delete_old(home)
+    except KeyboardInterrupt:
+        sys.exit("demo: interrupted; nothing is left running or mounted")
+    except (LazarusError, OSError, subprocess.SubprocessError) as error:
+        sys.exit(f"demo: {one_line(error)}")
 
 
 if __name__ == "__main__":

@@ -74,6 +74,16 @@ NATIVE_CODES: dict[int, type[LazarusError]] = {
 }
 
 
+def one_line(error: BaseException) -> str:
+    """What there is to say about an error: the files that an `OSError` names, and what the kernel said about them."""
+    if isinstance(error, OSError):
+        names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+        return ": ".join([*names, error.strerror or str(error)])
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return str(error) or ("out of memory" if isinstance(error, MemoryError) else type(error).__name__)
+
+
 def from_code(code: int, text: str, path: object = None) -> Exception:
     """The exception for a negative return of csrc/: `OSError` for -errno, a `LazarusError` subclass otherwise."""
     if code < -10000:

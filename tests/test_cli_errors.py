@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -190,3 +192,17 @@ def test_a_mistake_of_ours_is_one_line(
     monkeypatch.setenv("LAZARUS_TRACEBACK", "1")
     with pytest.raises(ZeroDivisionError):
         main(["--root", str(tmp_path / "s"), "system", "df"])
+
+
+def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    words = Command(tmp_path / "store").words("load", "-i", str(fifo))
+    with (
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process,
+        fifo.open("wb"),  # it has been opened for reading too
+    ):
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (130, b"", b"lazarus: interrupted\n")
+    assert os.listdir(tmp_path / "store/staging") == []

@@ -35,15 +35,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     A process that ends here is not torn down piece by piece: that would take as long as mounting a container.
     """
     if argv is not None:
-        return command(argv)
+        return _interruptible(argv)
     _check_streams()
     try:
-        code = command(sys.argv[1:])
+        code = _interruptible(sys.argv[1:])
     except SystemExit as ending:  # argparse: help, or a wrong command line
         code = ending.code if isinstance(ending.code, int) else 1
     except BrokenPipeError:  # who reads the help has read enough
         code = 141
     return _leave(code)
+
+
+def _interruptible(argv: Sequence[str]) -> int:
+    """command(), and one line for Ctrl-C, whenever it comes: also while modules are still imported."""
+    try:
+        return command(argv)
+    except KeyboardInterrupt as interrupt:
+        from lazarus.cli.output import complain
+
+        complain(interrupt)
+        return 130
 
 
 def command(argv: Sequence[str]) -> int:
@@ -73,8 +84,6 @@ def command(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         sys.stdout = None  # whoever read it has gone: nothing to flush, nothing to say
         return 141
-    except KeyboardInterrupt:
-        return 130
     except Exception as error:
         return _explain(error, verb.engine_code)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -11,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from lazarus.cli.options import Option
+from lazarus.errors import one_line
 
 FORMAT = Option(
     ("--format",), "format", "table (the default) or json", "table|json", default="table", choices=("table", "json")
@@ -21,12 +21,7 @@ NO_TRUNC = Option(("--no-trunc",), "no_trunc", "print IDs and commands in full")
 
 def complain(error: BaseException) -> None:
     """The one line that is said about an error, on stderr; nothing in it drives the terminal."""
-    if isinstance(error, OSError):
-        names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
-        text = ": ".join([*names, error.strerror or str(error)])
-    else:
-        text = str(error) or "out of memory"
-    text = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)
+    text = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in one_line(error))
     with suppress(OSError):  # what was printed before comes first
         sys.stdout.flush()
     sys.stderr.write(f"lazarus: {text}\n")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from lazarus.containers import rootfs
 from lazarus.containers.settings import Settings
 from lazarus.containers.state import NOBODY, Lock, State, process, read_state, write_state
-from lazarus.errors import ConflictError, ContainerRuntimeError, NotFoundError
+from lazarus.errors import ConflictError, ContainerRuntimeError, NotFoundError, one_line
 from lazarus.runtime import bundle as oci
 from lazarus.runtime.crun import Runtime, Streams
 from lazarus.runtime.executable import check_program
@@ -62,7 +62,7 @@ class Execution:
                 if attachment is None and read_state(self.directory).status == "running":
                     raise  # a signal's: the start itself went well
                 with suppress(NotFoundError), lock.again():
-                    self._end(runtime, getattr(error, "exit_code", 125), held, str(error))
+                    self._end(runtime, getattr(error, "exit_code", 125), held, one_line(error))
                 raise
             with suppress(NotFoundError), lock.again():  # somebody may have removed it meanwhile
                 self._end(runtime, code, held)
@@ -157,7 +157,7 @@ class Execution:
                 code = self._attend(runtime, attachment, held, started)
             except BaseException as error:
                 code = getattr(error, "exit_code", 125)
-                report(json.dumps({"error": str(error), "exit_code": code}).encode())
+                report(json.dumps({"error": one_line(error), "exit_code": code}).encode())
                 return  # the caller still holds the lock, and cleans up
             with Lock(self.directory):
                 self._end(runtime, code, held, remove=False)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from lazarus._native.openat2 import open_in_root
-from lazarus.errors import ConflictError, ContainerRuntimeError, LazarusError
+from lazarus.errors import ConflictError, ContainerRuntimeError, LazarusError, one_line
 from lazarus.runtime import bundle as oci
 from lazarus.runtime.crun import Runtime, Streams
 from lazarus.runtime.executable import check_program
@@ -95,7 +95,7 @@ def _in_background(execution: Execution, runtime: Runtime, notes: str, terminal:
             null = os.open(os.devnull, os.O_RDWR)
             _attend(execution, runtime, notes, terminal, Attachment(None, null, null), lambda: report(b"{}"))
         except (OSError, LazarusError) as error:
-            failure = {"error": str(error), "exit_code": getattr(error, "exit_code", 125)}
+            failure = {"error": one_line(error), "exit_code": getattr(error, "exit_code", 125)}
             report(json.dumps(failure).encode())
         finally:
             _remove_directory(notes)
