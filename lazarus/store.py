@@ -7,17 +7,17 @@ import os
 from contextlib import suppress
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from lazarus.content.paths import StorePaths
 from lazarus.errors import ConflictError, NotFoundError, StoreError
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterator
 
     from lazarus.containers import Containers
     from lazarus.content.catalogue import Catalogue
-    from lazarus.content.collect import Collected
     from lazarus.content.content import ContentStore
     from lazarus.content.verify import Problem
     from lazarus.images import Images
@@ -33,6 +33,32 @@ def default_root() -> str:
     if os.geteuid() == 0:
         return "/var/lib/lazarus"
     return os.path.join(os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share"), "lazarus")
+
+
+class PrunedContainer(NamedTuple):
+    """A container that a prune removed."""
+
+    id: str
+    name: str
+
+
+class PrunedImage(NamedTuple):
+    """An image that a prune removed, with the names that it had."""
+
+    id: str
+    names: tuple[str, ...]
+
+
+class Pruned(NamedTuple):
+    """What a prune removed: containers and images, how many of the rest, and the bytes on disk that this gave back."""
+
+    containers: tuple[PrunedContainer, ...]
+    images: tuple[PrunedImage, ...]
+    blobs: int
+    layers: int
+    objects: int
+    stacks: int
+    bytes: int
 
 
 class Store:
@@ -118,30 +144,42 @@ class Store:
         """Counts and bytes of everything in the store; see `ContentStore.usage`."""
         return {"root": self.paths.root, **self.content.usage()}
 
-    def prune(self, *, all_images: bool = False, containers: bool = False, dry_run: bool = False) -> Collected:
+    def prune(self, *, all_images: bool = False, containers: bool = False, dry_run: bool = False) -> Pruned:
         """Removes images without a name that no container uses, then everything that nothing needs any more.
 
         `all_images` also removes images that have names but no container; `containers` first removes every container
-        that is not running. A dry run counts only what nothing needs already.
+        that is not running. A dry run changes nothing, and says what the same call would do without it.
         """
-        if not dry_run:
-            if containers:
-                for container in self.containers.list(all=True):
-                    with suppress(NotFoundError, ConflictError):  # removed or started meanwhile, or in use
-                        if container.status != "running":
-                            container.remove()
-            self.containers.sweep()
-            unnamed = "" if all_images else " AND manifest_digest NOT IN (SELECT manifest_digest FROM names)"
+        from lazarus.content.usage import disk_usage
 
-            def delete_images() -> None:
-                with self.catalogue.write() as connection:
-                    connection.execute(
-                        "DELETE FROM images WHERE manifest_digest NOT IN (SELECT manifest_digest FROM containers)"
-                        + unnamed
-                    )
+        gone: list[PrunedContainer] = []
+        images: dict[str, PrunedImage] = {}
+        freed = 0
+        for container in self.containers.list(all=True) if containers else ():
+            with suppress(NotFoundError, ConflictError):  # removed or started meanwhile, or in use
+                if container.status != "running":
+                    size = disk_usage(container.directory).allocated
+                    if not dry_run:
+                        container.remove()
+                    gone.append(PrunedContainer(container.id, container.name))
+                    freed += size
+        freed += self.containers.sweep(dry_run)
 
-            self.content.reserve.with_room(delete_images)
-        return self.content.collect(dry_run=dry_run)
+        def delete_rows(connection: sqlite3.Connection) -> None:
+            connection.executemany("DELETE FROM containers WHERE id=?", [(container.id,) for container in gone])
+            unused = connection.execute(
+                "SELECT manifest_digest, config_digest FROM images WHERE manifest_digest NOT IN"
+                " (SELECT manifest_digest FROM containers)"
+                + ("" if all_images else " AND manifest_digest NOT IN (SELECT manifest_digest FROM names)")
+                + " ORDER BY created, manifest_digest"
+            ).fetchall()
+            names = "SELECT reference FROM names WHERE manifest_digest=? ORDER BY reference"
+            for digest, config in unused:
+                images[digest] = PrunedImage(config, tuple(row[0] for row in connection.execute(names, (digest,))))
+            connection.executemany("DELETE FROM images WHERE manifest_digest=?", [(row[0],) for row in unused])
+
+        collected = self.content.collect(dry_run, rows=delete_rows)
+        return Pruned(tuple(gone), tuple(images.values()), *collected[:4], collected.bytes + freed)
 
     def check(self, *, repair: bool = False) -> Iterator[Problem]:
         """Reads everything and yields what is wrong; see `ContentStore.verify`."""

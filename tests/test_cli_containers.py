@@ -312,13 +312,24 @@ def test_the_store(lazarus: Command) -> None:
     lazarus.ok("run", "--name", "c", IMAGE, "sh", "-c", "echo > /x")
     usage = json.loads(lazarus.ok("system", "df", "--format", "json"))
     assert usage["containers"]["count"] == 1 and usage["root"] == lazarus.root
-    assert "containers" in lazarus.ok("system", "df")
+    table = lazarus.ok("system", "df")
+    assert "containers" in table and "volumes" not in table, "there are none yet"
     assert lazarus.ok("system", "check") == "0 problems"
     facts = json.loads(lazarus.ok("system", "info", "--format", "json"))
     assert (facts["Containers"], facts["Running"]) == (1, 0)
-    assert "would remove" in lazarus.ok("system", "prune", "-n") and lazarus.ok("ps", "-aq")
-    lazarus.ok("system", "prune", "--containers", "-f")
+    lazarus.ok("commit", "c", "moved:1")
+    lazarus.ok("commit", "-m", "another", "c", "moved:1")  # takes the name from the first
+    (unnamed,) = [image["Id"] for image in json.loads(lazarus.ok("images", "--format", "json")) if not image["Names"]]
+    container, image = lazarus.ok("ps", "-aq"), unnamed[7:19]
+    planned = lazarus.ok("system", "prune", "--containers", "-n")
+    assert planned.splitlines()[:-1] == [f"container {container} c", f"image {image} <none>"]
+    assert planned.splitlines()[-1].startswith("would remove: 1 container, 1 image, 2 blobs, 0 layers, ")
+    assert lazarus.ok("ps", "-aq") == container
+    as_json = json.loads(lazarus.ok("system", "prune", "--containers", "-n", "--format", "json"))
+    assert as_json["images"] == [{"id": unnamed, "names": []}] and as_json["containers"][0]["name"] == "c"
+    assert lazarus.ok("system", "prune", "--containers", "-f") == planned.replace("would remove", "removed")
     assert lazarus.ok("ps", "-aq") == "" and lazarus.ok("images", "-q")
+    lazarus.ok("rmi", "moved:1")
 
 
 def test_without_the_right_to_mount(lazarus: Command) -> None:

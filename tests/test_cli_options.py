@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lazarus.cli import VERBS
 from lazarus.cli.images import byte_count
 from lazarus.cli.options import Verb, parse_slowly, scan, truth, whole_number
+from lazarus.cli.output import duration
 from lazarus.cli.overview import all_verbs
 
 ALL = all_verbs()
@@ -130,3 +131,9 @@ def test_words() -> None:
     for text in ("", "-1", "+1", "1.0", "²", " 1", "1_0", str(2**63)):
         with pytest.raises(ValueError):
             whole_number(text)
+
+
+def test_how_long() -> None:
+    seconds = {0: "0 seconds", 1: "1 second", 1.9: "1 second", 59: "59 seconds", 60: "1 minute", 120: "2 minutes"}
+    seconds |= {3600: "1 hour", 86_400: "24 hours", 172_800: "2 days", 13 * 86_400: "13 days", 14 * 86_400: "2 weeks"}
+    assert {length: duration(length) for length in seconds} == seconds

@@ -154,14 +154,24 @@ def test_prune_takes_unnamed_images(store: Store) -> None:
                 connection.execute(
                     "INSERT INTO containers VALUES ('c', 'c', ?, ?, 0, '{}')", (sha256(manifest), chain_id(used))
                 )
-    assert store.prune(dry_run=True)[:3] == (0, 0, 0)
-    assert store.prune()[:3] == (1, 1, 4)
-    assert store.prune(all_images=True)[:3] == (1, 1, 4)
+    assert _pruned(store) == ([()], 1, 1, 4)
+    assert _pruned(store, all_images=True) == ([("named:latest",)], 1, 1, 4)
     assert store.layers.has(used[0])
     with store.catalogue.write() as connection:
         connection.execute("DELETE FROM containers")
-    assert store.prune()[:3] == (1, 1, 5)
+    assert _pruned(store) == ([()], 1, 1, 5)
     assert object_names(store) == set()
+
+
+def _pruned(store: Store, **options: bool) -> tuple[object, ...]:
+    """Prunes, once it has been said what would go: names of images, counts of blobs, layers and objects."""
+    before = tree(store.paths.root)
+    planned = store.prune(dry_run=True, **options)
+    assert tree(store.paths.root) == before
+    assert store.prune(**options) == planned
+    nothing = store.prune(**options)
+    assert sum(map(len, nothing[:2])) + sum(nothing[2:]) == 0
+    return [image.names for image in planned.images], planned.blobs, planned.layers, planned.objects
 
 
 def _in_child(work: Callable[[], None]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -61,7 +62,8 @@ def load(store: Store, arguments: SimpleNamespace) -> int:
             progress=progress,
         )
     for image in images:
-        print(f"Loaded image: {', '.join(image.names) or image.id}")
+        for name in image.loaded_names or (image.id,):
+            print(f"Loaded image: {name}")
     return 0
 
 
@@ -104,20 +106,18 @@ def _repository_and_tag(reference: str) -> tuple[str, str]:
 
 
 def images(store: Store, arguments: SimpleNamespace) -> int:
-    """The images, one row for each name."""
-    found = store.images.list()
-    if arguments.reference:
-        wanted = arguments.reference
-        found = [
-            image for image in found if any(wanted in (name, _repository_and_tag(name)[0]) for name in image.names)
-        ]
+    """The images, one row for each name; only names that the reference stands for, if there is one."""
+    wanted = arguments.reference or None
+    found = [
+        (image, image.names if wanted is None else image.names_meant_by(wanted)) for image in store.images.list(wanted)
+    ]
     if not arguments.all:
-        found = [image for image in found if image.names] + [image for image in found if not image.names]
+        found.sort(key=lambda item: not item[1])
     if arguments.quiet:
-        for image in found:
+        for image, _ in found:
             print(short(image.id, arguments.no_trunc))
     elif arguments.format == "json":
-        print_json([_as_json(image) for image in found])
+        print_json([_as_json(image, names) for image, names in found])
     else:
         rows = [
             (
@@ -126,17 +126,17 @@ def images(store: Store, arguments: SimpleNamespace) -> int:
                 age(image.created),
                 size(image.size),
             )
-            for image in found
-            for name in (image.names or ("<none>",))
+            for image, names in found
+            for name in (names or ("<none>",))
         ]
         print_table(("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"), rows)
     return 0
 
 
-def _as_json(image: Image) -> dict[str, Any]:
+def _as_json(image: Image, names: Sequence[str]) -> dict[str, Any]:
     return {
         "Id": image.id,
-        "Names": list(image.names),
+        "Names": list(names),
         "Digest": str(image.digest),
         "Created": int(image.created),
         "Size": image.size,
@@ -265,7 +265,14 @@ VERBS = {
             "images",
             "list images",
             images,
-            (Word("reference", "REFERENCE", "only this name, with or without a tag", "?"),),
+            (
+                Word(
+                    "reference",
+                    "REFERENCE",
+                    "only this name, as `run` would find it, with or without a tag; or an ID",
+                    "?",
+                ),
+            ),
             (Option(("-a", "--all"), "all", "in the order in which they came"), QUIET, NO_TRUNC, FORMAT),
         ),
         Verb("history", "show how an image came to be", history, (_IMAGE,), (NO_TRUNC, FORMAT)),

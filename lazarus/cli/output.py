@@ -64,12 +64,16 @@ def duration(seconds: float) -> str:
     """Seconds in the largest unit that fits: "2 hours"."""
     for unit, length in (("year", 31_556_952), ("month", 2_629_746), ("week", 604_800), ("day", 86_400)):
         if seconds >= 2 * length:
-            return f"{int(seconds // length)} {unit}s"
+            return plural(int(seconds // length), unit)
     for unit, length in (("hour", 3600), ("minute", 60)):
         if seconds >= length:
-            count = int(seconds // length)
-            return f"{count} {unit}{'s' if count > 1 else ''}"
-    return f"{max(int(seconds), 0)} seconds"
+            return plural(int(seconds // length), unit)
+    return plural(max(int(seconds), 0), "second")
+
+
+def plural(count: int, noun: str) -> str:
+    """ "1 layer", "2 layers"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def short(digest: str, no_trunc: bool = False) -> str:

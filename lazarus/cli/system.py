@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from lazarus.cli.options import PROGRAM, Mistake, Option, Verb, Word
-from lazarus.cli.output import FORMAT, print_json, print_table, size
+from lazarus.cli.output import FORMAT, plural, print_json, print_table, short, size
 
 if TYPE_CHECKING:
     import argparse
@@ -27,7 +27,7 @@ def df(store: Store, arguments: SimpleNamespace) -> int:
     rows = [
         (name, str(usage[name]["count"]), size(usage[name]["bytes"]), size(usage[name]["allocated"]))
         for name in _ROOMS
-        if name in usage
+        if name in usage and (name != "volumes" or usage[name]["count"])
     ]
     print_table(("WHAT", "COUNT", "SIZE", "ON DISK"), rows)
     print(f"\nreclaimable: {size(usage['reclaimable'])}")
@@ -35,13 +35,22 @@ def df(store: Store, arguments: SimpleNamespace) -> int:
 
 
 def prune(store: Store, arguments: SimpleNamespace) -> int:
-    """Removes what nothing needs."""
+    """Removes what nothing needs: a line for each container and image, and how many of the rest."""
     removed = store.prune(all_images=arguments.all, containers=arguments.containers, dry_run=arguments.dry_run)
     if arguments.format == "json":
-        print_json(removed._asdict())
+        found = removed._asdict()
+        for kind in ("containers", "images"):
+            found[kind] = [thing._asdict() for thing in found[kind]]
+        print_json(found)
         return 0
-    counts = ", ".join(f"{count} {name}" for name, count in removed._asdict().items() if name != "bytes")
-    print(f"{'would remove' if arguments.dry_run else 'removed'}: {counts}; {size(removed.bytes)}")
+    for container in removed.containers:
+        print(f"container {short(container.id)} {container.name}")
+    for image in removed.images:
+        print(f"image {short(image.id)} {', '.join(image.names) or '<none>'}")
+    counts = [(len(removed.containers), "container"), (len(removed.images), "image"), (removed.blobs, "blob")]
+    counts += [(removed.layers, "layer"), (removed.objects, "object"), (removed.stacks, "stack")]
+    what = ", ".join(plural(count, noun) for count, noun in counts)
+    print(f"{'would remove' if arguments.dry_run else 'removed'}: {what}; {size(removed.bytes)}")
     return 0
 
 
@@ -83,7 +92,7 @@ def check(store: Store, arguments: SimpleNamespace) -> int:
     for problem in store.check(repair=arguments.repair):
         problems += 1
         print(f"{problem.text}{' (taken out of the way)' if problem.repaired else ''}")
-    print(f"{problems} problem{'' if problems == 1 else 's'}")
+    print(plural(problems, "problem"))
     return 1 if problems else 0
 
 
@@ -137,7 +146,7 @@ VERBS = {
             (
                 Option(("-a", "--all"), "all", "also images that have a name but no container"),
                 Option(("--containers",), "containers", "first remove every container that is not running"),
-                Option(("-n", "--dry-run"), "dry_run", "only say what nothing needs"),
+                Option(("-n", "--dry-run"), "dry_run", "change nothing, only say what would go"),
                 Option(("-f", "--force"), "force", "accepted for the sake of scripts: nothing is asked anyway"),
                 FORMAT,
             ),

@@ -179,30 +179,34 @@ class Containers:
             raise ConflictError(f"container name {name}: already in use") from None
         container.name = name
 
-    def sweep(self) -> int:
-        """Removes directories without a row, of processes or machines that died at the wrong moment; how many.
+    def sweep(self, dry_run: bool = False) -> int:
+        """Removes directories without a row, of processes or machines that died at the wrong moment; the bytes on disk
+        that it gave back, or with `dry_run` would give.
 
         A row is there before its directory, and gone before it goes: so who holds the lock of a directory without a row
         is the only one who knows of it.
         """
         from lazarus._native.publish import remove_tree
+        from lazarus.content.usage import disk_usage
 
         rows = self.store.catalogue.read()
-        count = 0
+        freed = 0
         for name in os.listdir(self.store.paths.containers):
             directory, trash = f"{self.store.paths.containers}/{name}", f"{self.store.paths.trash}/container-{name}"
             if rows.execute("SELECT 1 FROM containers WHERE id = ?", (name,)).fetchone() is not None:
                 continue
             try:
                 with Lock(directory):
+                    if dry_run:
+                        freed += disk_usage(directory).allocated
+                        continue
                     if rootfs.is_mounted(f"{directory}/merged"):
                         rootfs.unmount(directory)
                     os.rename(directory, trash)
             except (NotFoundError, NotADirectoryError, ConflictError):
                 continue  # somebody removes it just now, or still uses its files
-            remove_tree(trash)
-            count += 1
-        return count
+            freed += remove_tree(trash)
+        return freed
 
     def forget(self, container: Container) -> None:
         """Deletes the row: from here on the container does not exist. Its directory is the caller's business."""

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import sqlite3
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from lazarus._native.publish import remove_tree, sweep_objects
@@ -15,6 +16,9 @@ from lazarus.terms import DiffID
 if TYPE_CHECKING:
     from lazarus.content.content import ContentStore
     from lazarus.content.lease import Lease
+
+
+Rows = Callable[[sqlite3.Connection], None]
 
 
 class Collected(NamedTuple):
@@ -35,17 +39,19 @@ class Plan(NamedTuple):
     stacks: set[str]
 
 
-def collect(content: ContentStore, dry_run: bool = False) -> Collected:
+def collect(content: ContentStore, dry_run: bool, rows: Rows | None) -> Collected:
     """See `ContentStore.collect`."""
     from lazarus.content.recover import recover
 
     if dry_run:
-        return _count(content)
+        return _count(content, rows)
     recover(content)
     with content.lease("collect") as lease:
         # First the rows, durably, then what they named: killed between the two, files without a row are left, never a
         # row without its files.
         with content.catalogue.write() as connection:
+            if rows is not None:
+                rows(connection)
             delete_rows(connection, plan(connection))
         return sweep(content, lease, objects=True)
 
@@ -164,7 +170,7 @@ def marks(content: ContentStore, connection: sqlite3.Connection) -> bytes:
     return b"".join(tables)
 
 
-def _count(content: ContentStore) -> Collected:
+def _count(content: ContentStore, rows: Rows | None) -> Collected:
     """A dry run: rows are deleted and rolled back, files are only looked at."""
     from lazarus.content.usage import disk_usage
 
@@ -172,6 +178,8 @@ def _count(content: ContentStore) -> Collected:
     freed = 0
     counts = []
     with _Undo(content) as connection:
+        if rows is not None:
+            rows(connection)
         dead = plan(connection)
         delete_rows(connection, dead)
         for directory, query in (

@@ -115,16 +115,17 @@ class ContentStore:
 
         return self.reserve.with_room(lambda: recover(self))
 
-    def collect(self, dry_run: bool = False) -> Collected:
-        """Removes every blob, layer, stack and object that no image and no container needs.
+    def collect(self, dry_run: bool = False, *, rows: Callable[[sqlite3.Connection], None] | None = None) -> Collected:
+        """Removes every blob, layer, stack and object that no image and no container needs, once `rows(connection)` has
+        deleted what the caller wants gone, in the same transaction; it may be called twice.
 
-        Content that a live lease may count on stays; a later collection takes it. `dry_run` only counts. The write lock
-        is held while objects are marked and renamed: about 2 us an object that goes. On a full disk it takes the room
-        for its own work from the reserve.
+        Content that a live lease may count on stays; a later collection takes it. `dry_run` undoes it and counts. The
+        write lock is held while objects are marked and renamed: about 2 us an object that goes. On a full disk it takes
+        the room for its own work from the reserve.
         """
         from lazarus.content.collect import collect
 
-        return self.reserve.with_room(lambda: collect(self, dry_run))
+        return self.reserve.with_room(lambda: collect(self, dry_run, rows))
 
     def verify(self, repair: bool = False) -> Iterator[Problem]:
         """Reads everything and yields what is wrong: objects, blobs, layers (each tar is replayed), stacks, rows.

@@ -72,4 +72,4 @@ def usage(content: ContentStore) -> dict[str, Any]:
             "allocated": sum(part.allocated for part in found),
         }
     rooms["total"] = {key: sum(room[key] for room in rooms.values()) for key in ("count", "bytes", "allocated")}
-    return {**rooms, "reclaimable": collect(content, dry_run=True).bytes}
+    return {**rooms, "reclaimable": collect(content, dry_run=True, rows=None).bytes}

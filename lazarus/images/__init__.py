@@ -60,8 +60,13 @@ class Images:
         from lazarus.oci.platforms import parse_platform
 
         wanted = parse_platform(platform) if isinstance(platform, str) else platform
-        digests = load(self.store, source, platform=wanted, keep_blobs=keep_blobs, limits=limits, progress=progress)
-        return [self.get(digest) for digest in digests]
+        found = load(self.store, source, platform=wanted, keep_blobs=keep_blobs, limits=limits, progress=progress)
+        images = []
+        for digest, names in found:
+            image = self.get(digest)
+            image.loaded_names = names
+            images.append(image)
+        return images
 
     def save(
         self,
@@ -164,10 +169,14 @@ class Images:
             raise NotFoundError(f"image {reference}: not in this store")
         return found
 
-    def list(self) -> builtins.list[Image]:
-        """Every image, newest first, those without a name too."""
+    def list(self, reference: str | None = None) -> builtins.list[Image]:
+        """Every image, newest first, those without a name too; with `reference` those that have a name which it stands
+        for (see `Image.names_meant_by`), or its ID."""
         rows = self._read(f"SELECT {_COLUMNS} FROM images ORDER BY images.created DESC, manifest_digest")
-        return [self._image(row) for row in rows]
+        images = [self._image(row) for row in rows]
+        if reference is None:
+            return images
+        return [image for image in images if image.names_meant_by(reference) or image.has_id(reference)]
 
     def tag(self, image: Image | str, name: str) -> Image:
         """Gives an image a further name; one that another image had moves here."""

@@ -25,6 +25,7 @@ class Image:
         self.id = config_digest
         self.created = created
         self.size = size
+        self.loaded_names: tuple[str, ...] = ()  # by `Images.load`: the names that the archive had for it
 
     def __repr__(self) -> str:
         return f"<Image {self.id[7:19]} {' '.join(self.names)}>"
@@ -36,6 +37,21 @@ class Image:
             "SELECT reference FROM names WHERE manifest_digest=? ORDER BY reference", (self.digest,)
         )
         return tuple(row[0] for row in rows)
+
+    def names_meant_by(self, reference: str) -> tuple[str, ...]:
+        """Its names that `reference` stands for: in any spelling, with any tag when it has none; all, for its digest or
+        the beginning of its ID."""
+        from lazarus.oci.references import meant_by
+
+        name, _, digest = reference.partition("@")
+        if digest:
+            return meant_by(name, self.names) if digest == self.digest else ()
+        return meant_by(reference, self.names) or (self.names if self.has_id(reference) else ())
+
+    def has_id(self, text: str) -> bool:
+        """Is `text` the beginning of its ID or digest?"""
+        digits = text.removeprefix("sha256:")
+        return digits != "" and f"sha256:{digits}" in (self.id[: len(digits) + 7], self.digest[: len(digits) + 7])
 
     @cached_property
     def diff_ids(self) -> tuple[DiffID, ...]:

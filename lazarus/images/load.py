@@ -35,8 +35,8 @@ def load(
     keep_blobs: bool,
     limits: Limits | None,
     progress: Progress | None,
-) -> list[Digest]:
-    """See `Images.load`; the manifest digests, in the order of the archive."""
+) -> list[tuple[Digest, tuple[str, ...]]]:
+    """See `Images.load`; the manifest digests, with the names that the archive has for each, in its order."""
     with store.content.lease("load") as lease, ExitStack() as closing:
         images = plan(open_source(source, lease, closing, limits), platform)
         wanted = [layer for layer in distinct(images) if not _is_here(store, layer, keep_blobs)]
@@ -52,7 +52,7 @@ def load(
                 row.insert(connection)  # type: ignore[arg-type]
 
         store.content.publish(lease, blobs=blobs, layers=staged, rows=insert)
-        return [row.manifest.digest for row in rows]
+        return [(row.manifest.digest, tuple(row.names)) for row in rows]
 
 
 def _is_here(store: Store, layer: PlannedLayer, keep_blobs: bool) -> bool:

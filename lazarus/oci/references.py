@@ -6,6 +6,7 @@ No registry is put before a name: `debian:app` stays `debian:app`. Only looking 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from lazarus.errors import FormatError
@@ -78,3 +79,17 @@ def spellings(reference: Reference) -> tuple[str, ...]:
         elif "." not in first and ":" not in first:
             found += [f"docker.io/{name}", f"localhost/{name}"]
     return tuple(f"{item}:{tag}" for item in found)
+
+
+def meant_by(text: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Those of `names` (`name:tag`) that `text` may stand for when images are listed: in every spelling, and with every
+    tag when it has none. None of them when it is no reference."""
+    try:
+        reference = parse_reference(text)
+    except FormatError:
+        return ()
+    wanted = spellings(reference)
+    if text.partition("@")[0].endswith(f":{reference.tag}"):
+        return tuple(name for name in names if name in wanted)
+    repositories = {name.rpartition(":")[0] for name in wanted}
+    return tuple(name for name in names if name.rpartition(":")[0] in repositories)
