@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 from pathlib import Path
@@ -206,3 +207,13 @@ def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (130, b"", b"lazarus: interrupted\n")
     assert os.listdir(tmp_path / "store/staging") == []
+
+
+def test_an_archive_for_a_terminal_is_refused_in_plain_words(lazarus: Command) -> None:
+    lazarus.ok("import", "/dev/null", "empty:1")
+    ours, theirs = pty.openpty()
+    done = subprocess.run(lazarus.words("save", "empty:1"), stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    said = os.read(ours, 1 << 16)
+    os.close(ours)
+    assert done.returncode == 2 and b"refusing to write an archive to a terminal" in said and b"\x1b" not in said

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -15,13 +17,19 @@ if TYPE_CHECKING:
     from lazarus.store import Store
 
 
-def binary_output(path: str) -> BinaryIO:
-    """A file for writing, or standard output for `-`, which must not be a terminal."""
+@contextmanager
+def binary_output(path: str) -> Iterator[BinaryIO]:
+    """A file that appears when it is whole; or standard output for `-`, which must not be a terminal."""
     if path != "-":
-        return open(path, "wb")
+        from lazarus.whole_file import whole_file
+
+        with whole_file(path) as fd, os.fdopen(fd, "wb", closefd=False) as file:
+            yield file
+        return
     if sys.stdout.isatty():
         raise Mistake("refusing to write an archive to a terminal; use -o FILE or redirect")
-    return os.fdopen(os.dup(1), "wb")
+    with os.fdopen(os.dup(1), "wb") as out:
+        yield out
 
 
 def diff(store: Store, arguments: SimpleNamespace) -> int:

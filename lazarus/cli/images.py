@@ -71,14 +71,14 @@ def save(store: Store, arguments: SimpleNamespace) -> int:
     """Writes images to an archive or a directory."""
     from lazarus.cli.files import binary_output
 
-    with progress_bars(not arguments.quiet) as progress:
-        if arguments.output == "-" and arguments.format != "oci-dir":
-            with binary_output("-") as out:
-                store.images.save(arguments.images, out, format=arguments.format, progress=progress)
-        else:
-            if arguments.output == "-":
-                raise Mistake("--format oci-dir needs -o DIRECTORY")
+    if arguments.output != "-":
+        with progress_bars(not arguments.quiet) as progress:
             store.images.save(arguments.images, arguments.output, format=arguments.format, progress=progress)
+        return 0
+    if arguments.format == "oci-dir":
+        raise Mistake("--format oci-dir needs -o DIRECTORY")
+    with binary_output("-") as out, progress_bars(not arguments.quiet) as progress:
+        store.images.save(arguments.images, out, format=arguments.format, progress=progress)
     return 0
 
 

@@ -13,6 +13,7 @@ from lazarus.oci.documents import write_index, write_manifest
 from lazarus.oci.strict_json import dumps
 from lazarus.oci.writers import ArchiveWriter, DirectoryWriter, Writer, put
 from lazarus.terms import Descriptor, DiffID, Digest, Progress, ProgressEvent
+from lazarus.whole_file import whole_file
 
 if TYPE_CHECKING:
     from lazarus.images.image import Image
@@ -41,43 +42,25 @@ def save(store: Store, images: Sequence[Named], target: Target, form: str, progr
         _write(store, images, ArchiveWriter(target.fileno()), form, progress)
         return
     path = os.fspath(target)
-    temporary = f"{path}.{os.getpid()}.partial"
     if form == "oci-dir":
-        _to_directory(store, images, path, temporary, progress)
-    else:
-        _to_file(store, images, path, temporary, form, progress)
-
-
-def _to_file(
-    store: Store, images: Sequence[Named], path: str, temporary: str, form: str, progress: Progress | None
-) -> None:
-    """Beside the target and renamed, so that a half archive never has its name."""
-    if os.path.exists(path) and not os.path.isfile(path):  # /dev/stdout, a FIFO
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            _write(store, images, ArchiveWriter(fd), form, progress)
-        finally:
-            os.close(fd)
+        _to_directory(store, images, path, progress)
         return
-    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        try:
-            _write(store, images, ArchiveWriter(fd), form, progress)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.rename(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with whole_file(path) as fd:
+        _write(store, images, ArchiveWriter(fd), form, progress)
 
 
-def _to_directory(store: Store, images: Sequence[Named], path: str, temporary: str, progress: Progress | None) -> None:
+def _to_directory(store: Store, images: Sequence[Named], path: str, progress: Progress | None) -> None:
+    """Beside the target and renamed, so that a half layout never has its name; a kill leaves `PATH.PID.partial`."""
     from lazarus._native.publish import remove_tree
 
     if os.path.lexists(path) and (not os.path.isdir(path) or os.listdir(path)):
         raise ConflictError(f"{path}: exists and is not an empty directory")
-    os.mkdir(temporary)
+    temporary = f"{os.path.normpath(path)}.{os.getpid()}.partial"
+    try:
+        os.mkdir(temporary)
+    except OSError as error:
+        error.filename = path  # the one that the user knows
+        raise
     try:
         _write(store, images, DirectoryWriter(temporary), "oci-dir", progress)
         os.rename(temporary, path)
