@@ -17,10 +17,10 @@ _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 def whole_file(path: str) -> Iterator[int]:
     """A descriptor for writing; at the end of the `with` the file is synced, and is or replaces `path` in one step.
 
-    Until then it has no name (O_TMPFILE), so that nothing is left of it when it fails or the process is killed; a file
-    system that has no such files gets `NAME.*.partial` beside it, which a kill leaves there. A file that is replaced keeps its
-    mode; a symlink stays, and what it points to is replaced. What is no regular file (a pipe, a device) is written
-    directly. Errors name `path` and no other.
+    Until then it has no name (O_TMPFILE), so that nothing is left of it when it fails or the process is killed; on a
+    file system that has no such files it is `NAME.*.partial` beside the target, which a kill leaves there. A file that
+    is replaced keeps its mode; a symlink stays, and what it points to is replaced. What is no regular file (a pipe, a
+    device) is written directly. Errors name `path` and no other.
     """
     try:
         found = os.stat(path)

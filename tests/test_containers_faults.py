@@ -137,6 +137,27 @@ def test_a_killed_supervisor(store: Store) -> None:
     assert container.stop(timeout=0) == 137
 
 
+@pytest.mark.parametrize("options", [["run", "--rm"], ["run", "-d", "--rm"]], ids=" ".join)
+def test_a_killed_supervisor_of_a_container_that_removes_itself(store: Store, options: list[str]) -> None:
+    """Who next asks for it finishes what its supervisor had to do."""
+    process = lazarus(store, *options, "--name", "gone", IMAGE, "sleep", "60")
+    until(lambda: any(container.status == "running" for container in store.containers.list()))
+    (container,) = store.containers.list()
+    state = container.state
+    os.kill(state.supervisor.pid, signal.SIGKILL)
+    process.wait(timeout=20)
+    assert process.stderr is not None
+    process.stderr.close()  # it is the container's too
+    assert container.status == "running", "its process lives"
+    os.kill(state.process.pid, signal.SIGKILL)
+    until(lambda: not state.process.alive)
+    command = [*LAZARUS, "--root", store.paths.root, "ps", "-aq"]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == ""
+    assert store.containers.list(all=True) == [] and not os.path.exists(container.directory)
+    with pytest.raises(NotFoundError, match="gone: it has been removed"):
+        _ = container.state
+
+
 def test_kill_9_of_run_at_any_moment(store: Store) -> None:
     """Afterwards every container can be listed, started or removed, and no process is left that nobody knows of."""
     generator = random.Random(20240611)

@@ -69,10 +69,17 @@ class Container:
 
     @property
     def state(self) -> State:
-        """Asked anew each time; cleans up behind a supervisor that was killed. `NotFoundError` once it is removed."""
+        """Asked anew each time; cleans up behind a supervisor that was killed: finishes the removal that an
+        `auto_remove` container was owed, too. `NotFoundError` once it is removed."""
         if not os.path.isdir(self.directory):
             raise NotFoundError(f"container {self.name}: it has been removed")
-        return self._execution.state()
+        state = self._execution.state()
+        if state.status == "exited" and self.settings.auto_remove:
+            with suppress(OSError):  # a full disk, say: the next one who asks tries again
+                if self._delete(force=True):
+                    raise NotFoundError(f"container {self.name}: it has been removed")
+            return self._execution.state()  # started anew meanwhile, or still there
+        return state
 
     @property
     def status(self) -> str:
