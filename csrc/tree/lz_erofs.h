@@ -12,6 +12,9 @@
 #ifndef LZ_EROFS_H
 #define LZ_EROFS_H
 
+#include <stddef.h>
+#include <stdint.h>
+
 #include "../base/lz_err.h"
 #include "../base/lz_sys.h"
 #include "../bytes/lz_index.h"
@@ -21,5 +24,11 @@
  * *size (may be NULL) gets the image's bytes. */
 int lz_erofs_write(const struct lz_sys *sys, const struct lz_index *merged, const int *layer_fds, int out_fd,
                    uint64_t *size, struct lz_detail *detail);
+
+/* What lz_erofs_write() would refuse of an entry, asked before it comes into a layer: a container could never be made on
+ * it. The xattrs are taken as those of an object file, which has two more. LZ_E_LIMIT (LZ_E_FORMAT for a name with a NUL
+ * in it) with a text that begins with `path`. */
+int lz_erofs_check_xattrs(const char *path, const struct lz_xattr *xattrs, size_t count, struct lz_detail *detail);
+int lz_erofs_check_device(const char *path, uint32_t major, uint32_t minor, struct lz_detail *detail);
 
 #endif

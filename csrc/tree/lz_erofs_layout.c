@@ -111,6 +111,13 @@ static uint64_t directory_size(const struct lz_index *index, uint32_t number)
     return size;
 }
 
+int lz_erofs_check_device(const char *path, uint32_t major, uint32_t minor, struct lz_detail *detail)
+{
+    if (major <= 0xFFF && minor <= 0xFFFFF)
+        return 0;
+    return lz_fail(detail, LZ_E_LIMIT, "%s: device %u:%u, Linux has 4095:1048575 at most", path, major, minor);
+}
+
 /* What the index must say of an entry before an inode can be made of it. */
 static int check_entry(const struct lz_index *index, uint32_t number, struct lz_detail *detail)
 {
@@ -123,10 +130,8 @@ static int check_entry(const struct lz_index *index, uint32_t number, struct lz_
     if (entry->kind == LZ_KIND_DIRECTORY)
         return entry->link == number ? check_children(index, number, detail)
                                      : lz_fail(detail, LZ_E_FORMAT, "%s: a hard link to a directory", path);
-    if ((entry->kind == LZ_KIND_CHAR || entry->kind == LZ_KIND_BLOCK) &&
-        (entry->major > 0xFFF || entry->minor > 0xFFFFF))
-        return lz_fail(detail, LZ_E_LIMIT, "%s: device %u:%u, Linux has 4095:1048575 at most", path, entry->major,
-                       entry->minor);
+    if (entry->kind == LZ_KIND_CHAR || entry->kind == LZ_KIND_BLOCK)
+        return lz_erofs_check_device(path, entry->major, entry->minor, detail);
     if (entry->kind == LZ_KIND_SYMLINK && entry->size > LZ_PATH_MAX)
         return lz_fail(detail, LZ_E_LIMIT, "%s: a symlink target of %llu bytes, Linux has %u at most", path,
                        (unsigned long long)entry->size, LZ_PATH_MAX);

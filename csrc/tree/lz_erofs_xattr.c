@@ -2,6 +2,7 @@
 
 #include "../bytes/lz_digest.h"
 #include "../bytes/lz_mark.h"
+#include "lz_erofs.h"
 #include "lz_erofs_layout.h"
 
 /* erofs_fs.h: prefixes are numbers; the two ACLs are whole names. */
@@ -101,6 +102,26 @@ static int put_object(struct gather *gather, const uint8_t digest[LZ_SHA256_SIZE
     return rc != 0 ? rc : put_xattr(gather, 4, redirect, sizeof redirect - 1, path, LZ_SHA256_HEX_SIZE + 2);
 }
 
+static int check_size(uint64_t size, const char *path, struct lz_detail *detail)
+{
+    if (size <= LZ_EROFS_XATTR_BYTES_MAX)
+        return 0;
+    return lz_fail(detail, LZ_E_LIMIT, "%s: %llu bytes of xattrs, EROFS holds at most %llu", path,
+                   (unsigned long long)size, (unsigned long long)LZ_EROFS_XATTR_BYTES_MAX);
+}
+
+int lz_erofs_check_xattrs(const char *path, const struct lz_xattr *xattrs, size_t count, struct lz_detail *detail)
+{
+    static const uint8_t digest[LZ_SHA256_SIZE];
+    struct gather gather = {.out = NULL};
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < count; i++)
+        rc = put_from_index(&gather, &xattrs[i], path, detail);
+    if (rc == 0)
+        rc = put_object(&gather, digest);
+    return rc != 0 ? rc : check_size(gather.size, path, detail);
+}
+
 int lz_erofs_xattrs(const struct lz_index *merged, uint32_t entry, struct lz_buf *out, uint32_t *size,
                     struct lz_detail *detail)
 {
@@ -114,11 +135,10 @@ int lz_erofs_xattrs(const struct lz_index *merged, uint32_t entry, struct lz_buf
         rc = put_from_index(&gather, &xattr, path, detail);
     if (rc == 0 && e->kind == LZ_KIND_FILE && (e->flags & LZ_FLAG_OBJECT) != 0)
         rc = put_object(&gather, e->digest);
+    if (rc == 0)
+        rc = check_size(gather.size, path, detail);
     if (rc != 0)
         return rc;
-    if (gather.size > LZ_EROFS_XATTR_BYTES_MAX)
-        return lz_fail(detail, LZ_E_LIMIT, "%s: %llu bytes of xattrs, EROFS holds at most %llu", path,
-                       (unsigned long long)gather.size, (unsigned long long)LZ_EROFS_XATTR_BYTES_MAX);
     *size = (uint32_t)gather.size;
     return 0;
 }

@@ -6,6 +6,7 @@
 #include "../bytes/lz_mark.h"
 #include "../bytes/lz_tar.h"
 #include "lz_content.h"
+#include "lz_erofs.h"
 #include "lz_recipe.h"
 #include "lz_stage.h"
 #include "lz_tree.h"
@@ -108,13 +109,14 @@ static int read_xattrs(struct lz_tar_stage *self, const struct lz_tar_entry *ent
         return rc;
     for (size_t i = 0; i < entry->xattr_count; i++) {
         const struct lz_tar_xattr *in = &entry->xattrs[i];
-        if (in->name_size > LZ_XATTR_NAME_MAX || in->value_size > LZ_XATTR_VALUE_MAX)
-            return lz_fail(detail, LZ_E_LIMIT,
-                           "entry %s: xattr %.40s: name of %zu and value of %zu bytes, allowed are %u and %u",
-                           name->path, in->name, in->name_size, in->value_size, LZ_XATTR_NAME_MAX, LZ_XATTR_VALUE_MAX);
+        if (in->name_size > LZ_XATTR_NAME_MAX)
+            return lz_fail(detail, LZ_E_LIMIT, "%s: xattr %.40s: a name of %zu bytes, allowed are %u", name->path,
+                           in->name, in->name_size, LZ_XATTR_NAME_MAX);
         self->xattrs[i] = (struct lz_xattr){in->name, in->name_size, in->value, in->value_size};
     }
-    return 0;
+    if (entry->xattr_count == 0)
+        return 0;
+    return lz_erofs_check_xattrs(name->path, self->xattrs, entry->xattr_count, detail);
 }
 
 /* 0 for types that are not a kind of file (hard links). */
@@ -158,6 +160,9 @@ static int add_node(struct lz_tar_stage *self, const struct lz_tar_entry *entry,
     if (node.kind == LZ_KIND_CHAR || node.kind == LZ_KIND_BLOCK) {
         node.major = entry->major;
         node.minor = entry->minor;
+        rc = lz_erofs_check_device(name->path, node.major, node.minor, detail);
+        if (rc != 0)
+            return rc;
     } else if (node.kind == LZ_KIND_SYMLINK) {
         if (entry->link_size == 0 || entry->link_size > LZ_PATH_MAX)
             return lz_fail(detail, entry->link_size == 0 ? LZ_E_FORMAT : LZ_E_LIMIT,

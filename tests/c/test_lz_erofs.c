@@ -487,6 +487,48 @@ static void limits_of_xattrs_and_devices(void)
     }
 }
 
+/* What is refused before it comes into a layer is what the writer would refuse, to the byte. */
+static void checks_before(void)
+{
+    static uint8_t value[65536];
+    char name[256];
+    (void)snprintf(name, sizeof name, "trusted.overlay.%0231d", 1); /* 247 bytes, and 8 more once it is escaped */
+    struct lz_xattr xattrs[5] = {{"user.v", 6, value, 65535}, {name, 247, value, 1}};
+    CHECK_EQ(lz_erofs_check_xattrs("x", xattrs, 2, NULL), 0);
+    xattrs[0].value_size = 65536;
+    struct lz_detail detail = {{0}};
+    CHECK_EQ(lz_erofs_check_xattrs("x", xattrs, 2, &detail), LZ_E_LIMIT);
+    CHECK(strcmp(detail.text, "x: xattr user.v has 65536 bytes, EROFS holds at most 65535") == 0);
+    (void)snprintf(name, sizeof name, "trusted.overlay.%0232d", 1);
+    CHECK_EQ(lz_erofs_check_xattrs("x", &(struct lz_xattr){name, 248, value, 1}, 1, NULL), LZ_E_LIMIT);
+    CHECK_EQ(lz_erofs_check_xattrs("x", &(struct lz_xattr){"user.a\0b", 8, value, 1}, 1, NULL), LZ_E_FORMAT);
+    /* 262,148 bytes: 12 of the header, 20 and 88 of the object's two, three times 65,540, and 65,408 of the last */
+    static const char *const names[] = {"user.aaaa", "user.bbbb", "user.cccc", "user.dddd"};
+    for (size_t i = 0; i < 4; i++)
+        xattrs[i] = (struct lz_xattr){names[i], 9, value, i < 3 ? 65532 : 65400};
+    for (int i = 0; i < 2; i++) {
+        struct stack stack = {0};
+        struct layer layer;
+        layer_begin(&layer);
+        struct lz_tree_node node = plain(LZ_KIND_FILE);
+        node.xattrs = xattrs;
+        node.xattr_count = 4;
+        node.size = 5000;
+        node.flags = LZ_FLAG_OBJECT;
+        CHECK_EQ(lz_erofs_check_xattrs("x", xattrs, 4, NULL), i == 0 ? 0 : LZ_E_LIMIT);
+        layer_add(&layer, "x", node);
+        stack_push(&stack, &layer);
+        stack_merge(&stack);
+        CHECK_EQ(write_to_nowhere(&stack, NULL), i == 0 ? 0 : LZ_E_LIMIT);
+        stack_free(&stack);
+        xattrs[3].value_size += 1;
+    }
+    CHECK_EQ(lz_erofs_check_device("x", 4095, 1048575, NULL), 0);
+    CHECK_EQ(lz_erofs_check_device("x", 4096, 0, NULL), LZ_E_LIMIT);
+    CHECK_EQ(lz_erofs_check_device("x", 0, 1048576, &detail), LZ_E_LIMIT);
+    CHECK(strcmp(detail.text, "x: device 0:1048576, Linux has 4095:1048575 at most") == 0);
+}
+
 static void every_failing_call(void)
 {
     struct stack stack = {0};
@@ -528,6 +570,7 @@ int main(void)
     RUN(wrong_content_is_named);
     RUN(bad_entries);
     RUN(limits_of_xattrs_and_devices);
+    RUN(checks_before);
     RUN(every_failing_call);
     (void)unlink(image);
     CHECK_EQ(rmdir(directory), 0);

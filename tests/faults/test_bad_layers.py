@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from store_helpers import add_image
 
 from lazarus import errors
 from lazarus._native.index import Index
@@ -47,6 +48,12 @@ def extended(**records: bytes) -> bytes:
 
 def long_name(name: bytes) -> bytes:
     return header(b"././@LongLink", len(name) + 1, b"L", at_257=b"ustar  \0") + padded(name + b"\0")
+
+
+def with_xattrs(**sizes: int) -> bytes:
+    """A file "f" with xattrs user.NAME of so many bytes."""
+    records = {f"SCHILY.xattr.user.{name}": b"v" * size for name, size in sizes.items()}
+    return extended(**records) + header(b"f", 5) + padded(b"hello") + END  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -140,10 +147,19 @@ def test_pax_size_wins_over_the_headers(store: Store) -> None:
         ),
         (header(b"s", kind=b"2", at_157=b"/etc") + header(b"s/.wh.x") + END, errors.UnsafeError, "s/x.*symlink"),
         (header(b"f") + header(b"f/.wh..wh..opq") + END, errors.UnsafeError, "f"),
+        (with_xattrs(v=65536), errors.LimitError, r"f: xattr user\.v has 65536 bytes, EROFS holds at most 65535"),
+        (with_xattrs(a=65000, b=65000, c=65000, d=65000, e=5000), errors.LimitError, "f: .* bytes of xattrs, EROFS"),
+        (header(b"f", kind=b"4", at_329=b"0010000\0") + END, errors.LimitError, "f: device 4096:0, Linux has 4095:"),
     ],
 )
 def test_what_can_only_be_refused(store: Store, tar: bytes, kind: type[errors.LazarusError], match: str) -> None:
     refuse(store, tar, kind, match)
+
+
+def test_the_largest_xattrs_that_a_container_can_see(store: Store) -> None:
+    """What is just let in, the stack takes."""
+    for tar in (with_xattrs(v=65535), with_xattrs(a=65000, b=65000, c=65000, d=65000)):
+        assert os.path.getsize(store.stacks.open(add_image(store, tar)).image_path) > 65535
 
 
 def test_devices_that_are_whiteouts(store: Store) -> None:
