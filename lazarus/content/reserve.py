@@ -65,7 +65,8 @@ class Reserve:
             self._fill()
         except OSError as error:
             if error.errno == errno.ENOSPC:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.path.dirname(self.path)) from error
+                text = f"{os.strerror(errno.ENOSPC)}; what is left is held back for looking and removing"
+                raise OSError(errno.ENOSPC, text, os.path.dirname(self.path)) from error
 
     def _fill(self) -> None:
         names = self._names()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lazarus.errors import ConflictError, FormatError, NotFoundError
+from lazarus.errors import ConflictError, FormatError, NotFoundError, TruncatedError
 from lazarus.images.image import Image
 from lazarus.terms import Digest, Limits, Platform, Progress
 
@@ -115,6 +115,8 @@ class Images:
         with self.store.content.lease("import") as lease, ExitStack() as closing:
             fd, what = open_file(source, closing)
             staged = self.store.layers.ingest(lease, fd, limits=limits, name=what, progress=progress)
+            if staged.tar_size == 0:  # a pipe whose writer failed, rather than a root file system
+                raise TruncatedError(f"{what}: empty: not a tar")
             digest = add_layer(
                 self.store,
                 None,

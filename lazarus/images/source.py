@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -9,7 +10,7 @@ import sys
 from contextlib import ExitStack
 from typing import IO, TYPE_CHECKING
 
-from lazarus.errors import LazarusError
+from lazarus.errors import LazarusError, TruncatedError
 from lazarus.oci.docker_archive import check_is_readable
 from lazarus.oci.layout import MARKER, ArchiveFiles, Layout, open_layout
 from lazarus.oci.outer_tar import OuterTar
@@ -35,6 +36,8 @@ def open_source(source: Source, lease: Lease, closing: ExitStack, limits: Limits
     fd, what = open_file(source, closing)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         fd = _spool(fd, lease, closing)
+    if os.fstat(fd).st_size == 0:
+        raise TruncatedError(f"{what}: empty: not an archive")
     if os.pread(fd, 4, 0).startswith(_MAGICS):
         fd = _decompress(fd, what, lease, closing, limits or Limits())
     tar = OuterTar(fd, what)
@@ -53,6 +56,8 @@ def open_file(source: Source, closing: ExitStack) -> tuple[int, str]:
         return source.fileno(), name if isinstance(name, str) else "stream"
     fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     closing.callback(os.close, fd)
+    if stat.S_ISDIR(os.fstat(fd).st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fsdecode(source))
     return fd, os.fsdecode(source)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cli_helpers import Command
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import images_made as made
@@ -293,3 +294,17 @@ def test_weird_members_of_the_outer_archive(store: lazarus.Store, tmp_path: Path
         refuse(store, bad, "leaves the archive", errors.UnsafeError)
     bad.write_bytes(made.layer({"index.json": b"{}"})[:1024] + made.layer(files))
     refuse(store, bad, "index.json")
+
+
+@pytest.mark.parametrize("words", [["load", "-q", "-i"], ["import", "-q"]])
+def test_nothing_and_a_directory_are_no_archive(tmp_path: Path, words: list[str]) -> None:
+    """As a pipe gives it whose writer failed. The line names what was given."""
+    (tmp_path / "empty").touch()
+    lazarus = Command(tmp_path / "store")
+    for name, source in ((f"{tmp_path}/empty", b""), ("/dev/null", b""), ("-", b"")):
+        result = lazarus(*words, name, stdin=source)
+        assert result.code == 1 and result.err.count("\n") == 1
+        assert (name if name != "-" else "stdin") in result.err and ": empty: not a" in result.err
+    result = lazarus(*words, str(tmp_path))
+    assert result.code == 1 and result.err.startswith(f"lazarus: {tmp_path}: ") and result.err.count("\n") == 1
+    assert lazarus.ok("images", "-q") == ""
