@@ -278,6 +278,8 @@ def test_mount_and_umount(lazarus: Command) -> None:
     path = Path(lazarus.ok("mount", "c"))
     assert (path / "data/file").read_text() == "from the image\n" and str(path) in lazarus.ok("mount")
     assert lazarus.ok("umount", "c") == "c" and not path.is_mount() and lazarus.ok("mount") == ""
+    lazarus.ok("mount", "c")
+    assert lazarus.ok("umount", str(path)) and not path.is_mount()
 
 
 @pytest.fixture
@@ -296,10 +298,24 @@ def test_union(lazarus: Command, tmp_path: Path, target: Path) -> None:
     assert {path.name for path in target.iterdir()} == {"a", "b"}
     (target / "new").write_text("x")
     assert (tmp_path / "upper/new").read_text() == "x"
-    subprocess.run(["umount", target], check=True)
+    with (target / "new").open():
+        result = lazarus("umount", str(target))
+        assert result.code == 1 and "in use by another process" in result.err
+    assert lazarus.ok("umount", str(target)) == str(target) and not target.is_mount()
     lazarus.ok("union", lowers, str(target))
     with pytest.raises(OSError, match="Read-only"):
         (target / "x").touch()
+    lazarus.ok("umount", "./target", cwd=tmp_path)
+    odd = tmp_path / "a:b\\ c"
+    odd.mkdir()
+    (odd / "odd").touch()
+    (odd / "target").mkdir()
+    escaped = str(odd).replace("\\", "\\\\").replace(":", "\\:")
+    lazarus.ok("union", f"{escaped}/target:{tmp_path}/a", str(target))
+    lazarus.ok("umount", str(target))
+    lazarus.ok("union", f"{tmp_path}/a:{tmp_path}/b", str(odd / "target"))
+    assert {path.name for path in (odd / "target").iterdir()} == {"a", "b"}
+    assert lazarus.ok("umount", str(odd / "target"))
     for words in (
         [f"{tmp_path}/none", str(target)],
         [lowers, "--upper", f"{tmp_path}/upper", str(target)],

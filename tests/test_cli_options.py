@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lazarus.cli import VERBS
 from lazarus.cli.images import byte_count
-from lazarus.cli.options import Verb, parse_slowly, scan, truth, whole_number
+from lazarus.cli.options import Verb, complaint, parse_slowly, scan, truth, whole_number
 from lazarus.cli.output import duration
 from lazarus.cli.overview import all_verbs
 
@@ -101,10 +101,12 @@ def test_what_the_scanner_understands_it_understands_as_argparse_does(name: str)
     @given(st.lists(pieces, max_size=6))
     def agree(argv: list[str]) -> None:
         fast = scan(verb, argv)
-        if fast is None:
-            return  # argparse has the word
+        if fast is None:  # argparse has the word
+            assert complaint(verb, argv) is None or slowly(verb, argv) is None, argv
+            return
         slow = slowly(verb, argv)
         assert slow == fast, argv
+        assert complaint(verb, argv) is None, argv
 
     agree()
 

@@ -32,7 +32,8 @@ cdef list encoded(object words):
     cdef list out = [w if isinstance(w, bytes) else (<str?> w).encode("utf-8", "surrogateescape") for w in words]
     for word in out:
         if b"\0" in word:
-            raise OSError(EINVAL, f"a NUL byte in an argument or environment variable: {word[:80]!r}")
+            shown = word[:80].decode("utf-8", "backslashreplace")
+            raise OSError(EINVAL, f"a NUL byte in an argument or environment variable: {shown!r}")
     return out
 
 

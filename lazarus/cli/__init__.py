@@ -8,8 +8,9 @@
     system.py       system df|prune|info|check, version, completion
     output.py       tables, sizes, ages, JSON          progress.py   bars, where there is a terminal
 
-Exit codes: 0; 1 an error, said in one line on stderr; 2 a wrong command line; for `run`, `exec` and `start -a` the
-container's own, or 125 (the engine failed), 126 (the command cannot be invoked), 127 (it was not found).
+Exit codes: 0; 1 an error, said in one line on stderr; 2 a wrong command line; 130 interrupted. For `run`, `exec` and
+`start` the container's own, or 125 (the engine failed, or a wrong command line), 126 (the command cannot be invoked),
+127 (it was not found).
 """
 
 from __future__ import annotations

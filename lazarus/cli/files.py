@@ -10,8 +10,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, BinaryIO
 
 from lazarus.cli.containers import CONTAINER, CONTAINERS, each
-from lazarus.cli.options import Mistake, Option, Verb, Word, truth
-from lazarus.cli.output import FORMAT, print_json
+from lazarus.cli.options import PROGRAM, Mistake, Option, Verb, Word, truth
+from lazarus.cli.output import FORMAT, complain, print_json
 
 if TYPE_CHECKING:
     from lazarus.store import Store
@@ -114,16 +114,43 @@ def mount(store: Store, arguments: SimpleNamespace) -> int:
 
 
 def umount(store: Store, arguments: SimpleNamespace) -> int:
-    """Unmounts containers."""
-    return each(store, arguments.containers, lambda container: container.unmount())
+    """Unmounts containers, and unions: what has a slash in it is a directory."""
+    from lazarus.errors import LazarusError
+    from lazarus.mounts.union import dissolve
+
+    failures = 0
+    for name in arguments.containers:
+        place, _, rest = os.path.realpath(name).removeprefix(f"{store.paths.containers}/").partition("/")
+        if rest == "merged" and "/" in name:  # what `mount` printed
+            failures += each(store, [place], lambda container: container.unmount())
+        elif "/" not in name:
+            failures += each(store, [name], lambda container: container.unmount())
+        else:
+            try:
+                dissolve(name)
+                print(name)
+            except (LazarusError, OSError) as error:
+                failures += 1
+                complain(error)
+    return 1 if failures else 0
+
+
+def split_lowers(text: str) -> list[str]:
+    """`A:B:C` as overlayfs reads it: a backslash takes the next character as it is, so `\\:` is a colon in a name."""
+    parts, letters = [""], iter(text)
+    for letter in letters:
+        if letter == ":":
+            parts.append("")
+        else:
+            parts[-1] += next(letters, letter) if letter == "\\" else letter
+    return [part for part in parts if part]
 
 
 def union(_store: None, arguments: SimpleNamespace) -> int:
     """Directories of the host over one another."""
     from lazarus.mounts.union import union as unite
 
-    lowers = [part for part in arguments.lowers.split(":") if part]
-    unite(lowers, arguments.target, upper=arguments.upper, work=arguments.work)
+    unite(split_lowers(arguments.lowers), arguments.target, upper=arguments.upper, work=arguments.work)
     return 0
 
 
@@ -197,16 +224,25 @@ VERBS = {
             (),
             "Without arguments: lists what is mounted.",
         ),
-        Verb("umount", "unmount root file systems of containers", umount, (CONTAINERS,)),
+        Verb(
+            "umount",
+            "unmount root file systems of containers, and unions",
+            umount,
+            (CONTAINERS._replace(metavar="CONTAINER|DIR", help=f"{CONTAINER.help}; or a union's target (with a /)"),),
+        ),
         Verb(
             "union",
             "mount directories of the host over one another",
             union,
-            (Word("lowers", "A:B:C", "lower directories, topmost first"), Word("target", "TARGET", "where to mount")),
+            (
+                Word("lowers", "A:B:C", "lower directories, topmost first; \\: is a colon in a name"),
+                Word("target", "TARGET", "where to mount"),
+            ),
             (
                 Option(("--upper",), "upper", "writable directory on top of all", "DIR"),
                 Option(("--work",), "work", "empty directory on the same file system as the upper", "DIR"),
             ),
+            f"`{PROGRAM} umount TARGET` undoes it (./TARGET for one in the current directory).",
             needs_store=False,
         ),
     )

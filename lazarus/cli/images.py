@@ -256,7 +256,7 @@ VERBS = {
             (
                 _CHANGE,
                 Option(("-m", "--message"), "message", "comment in its history", "TEXT", default=""),
-                _PLATFORM,
+                _PLATFORM._replace(help="the platform that it is for (default: this host's)"),
                 _NO_BARS,
                 *_LIMITS,
             ),

@@ -59,9 +59,14 @@ class Verb(NamedTuple):
     needs_store: bool = True
     engine_code: int = 1
 
+    @property
+    def usage_code(self) -> int:
+        """The exit code for a wrong command line: 2, but for verbs whose other codes are those of a container."""
+        return 2 if self.engine_code == 1 else self.engine_code
+
 
 class Mistake(Exception):
-    """The command line is wrong in a way that only the verb can see: the message, the usage, exit code 2."""
+    """The command line is wrong in a way that only the verb can see: the message, the usage, `usage_code`."""
 
 
 def truth(text: str) -> bool:
@@ -83,7 +88,46 @@ def whole_number(text: str) -> int:
 def parse(verb: Verb, argv: Sequence[str]) -> SimpleNamespace:
     """The arguments of a verb. Ends the program, as argparse does, with help or a usage error."""
     found = scan(verb, argv)
-    return found if found is not None else parse_slowly(verb, argv)
+    if found is not None:
+        return found
+    problem = complaint(verb, argv)
+    if problem is not None:
+        sys.stderr.write(f"{PROGRAM} {verb.name}: {problem}; see {PROGRAM} {verb.name} --help\n")
+        raise SystemExit(verb.usage_code)
+    try:
+        return parse_slowly(verb, argv)
+    except SystemExit as ending:
+        raise SystemExit(verb.usage_code if ending.code else 0) from None
+
+
+def complaint(verb: Verb, argv: Sequence[str]) -> str | None:
+    """The two commonest mistakes in one line: a flag that the verb has not, a word that is missing. None for others,
+    and when help is asked for."""
+    by_flag = {flag: option for option in verb.options for flag in option.flags}
+    rest = verb.words[-1].amount == "..." if verb.words else False
+    queue, count = list(argv), 0
+    while queue and not (rest and count == len(verb.words) - 1):
+        text = queue.pop(0)
+        if text == "--":
+            count += len(queue)
+            break
+        if not text.startswith("-") or text == "-":
+            count += 1
+            continue
+        flag, separator, _ = text.partition("=")
+        flags = [flag] if text.startswith("--") else [f"-{letter}" for letter in text[1:]]
+        while flags:
+            flag = flags.pop(0)
+            if flag in ("-h", "--help") and flag not in by_flag:
+                return None
+            if flag not in by_flag:
+                return f"unknown flag: {flag:.60}{f' in {text:.60}' if flags else ''}"
+            if by_flag[flag].metavar:
+                if not flags and not (separator and text.startswith("--")) and queue:
+                    queue.pop(0)
+                break
+    missing = [word.metavar for word in verb.words if word.amount in ("", "+")][count:]
+    return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing" if missing else None
 
 
 def parse_slowly(verb: Verb, argv: Sequence[str]) -> SimpleNamespace:
@@ -209,7 +253,7 @@ def build_parser(verb: Verb) -> argparse.ArgumentParser:
 def usage_error(verb: Verb, message: str) -> int:
     """Writes the usage and the message; the exit code for a wrong command line."""
     sys.stderr.write(f"{build_parser(verb).format_usage()}{PROGRAM} {verb.name}: {message}\n")
-    return 2
+    return verb.usage_code
 
 
 Action = Callable[["Store", SimpleNamespace], int]

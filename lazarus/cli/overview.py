@@ -37,7 +37,8 @@ def help_text() -> str:
         lines += [f"  {name:14} {verb.summary}" for name, verb in verbs.items() if VERBS[name] == module]
         lines.append("")
     lines += [
-        "  --root DIR     the store (default: $LAZARUS_ROOT, else /var/lib/lazarus for root)",
+        "  --root DIR     the store (default: $LAZARUS_ROOT, else /var/lib/lazarus for root",
+        "                 and $XDG_DATA_HOME/lazarus or ~/.local/share/lazarus for others)",
         "  --version      the version",
         "",
         f"`{PROGRAM} VERB --help` says what a verb takes.",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 
 from lazarus.errors import ConflictError, LimitError, NotFoundError
-from lazarus.mounts.attach import attach
+from lazarus.mounts.attach import attach, detach
 from lazarus.terms import Mount
 
 MAX_LOWERS = 500  # OVL_MAX_STACK, fs/overlayfs/params.h
@@ -26,6 +28,36 @@ def union(lowers: Sequence[Path], target: Path, *, upper: Path | None = None, wo
     mount = describe([os.fspath(path) for path in lowers], _text(upper), _text(work))
     attach(mount, _directory(os.fspath(target), "target"))
     return mount
+
+
+def dissolve(target: Path) -> None:
+    """Undoes union(). `NotFoundError` where no overlay is mounted, `ConflictError` while files in it are open."""
+    path = _directory(os.fspath(target), "target")
+    kind = _mounted(path)
+    if kind != "overlay":
+        raise NotFoundError(
+            f"union: target {path}: {f'{kind}, not a union, is' if kind else 'nothing is'} mounted there"
+        )
+    try:
+        detach(path)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        raise ConflictError(f"union: target {path}: in use by another process") from error
+
+
+def _mounted(path: str) -> str | None:
+    """The type of the file system that is mounted exactly there; None when none is."""
+    kind = None
+    with open("/proc/self/mountinfo", "rb") as table:  # the last one lies on top
+        for line in table:
+            fields, _, rest = line.partition(b" - ")
+            place = fields.split(b" ")[4]
+            if b"\\" in place:  # space, tab, newline and backslash are octal there
+                place = re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), place)
+            if place == os.fsencode(path):
+                kind = os.fsdecode(rest.split(b" ")[0])
+    return kind
 
 
 def describe(lowers: Sequence[str], upper: str | None, work: str | None) -> Mount:

@@ -192,7 +192,7 @@ def _number(field: bytes, where: str) -> int:
         return int.from_bytes(field[1:], "big")
     text = field.strip(b" \0")
     if text.strip(b"01234567"):
-        raise FormatError(f"{where}: {field!r} is not a number: no tar, or a damaged one")
+        raise FormatError(f"{where}: {field.decode('latin-1')!a} is not a number: no tar, or a damaged one")
     return int(text or b"0", 8)
 
 
