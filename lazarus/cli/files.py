@@ -120,9 +120,9 @@ def umount(store: Store, arguments: SimpleNamespace) -> int:
 
     failures = 0
     for name in arguments.containers:
-        place, _, rest = os.path.realpath(name).removeprefix(f"{store.paths.containers}/").partition("/")
-        if rest == "merged" and "/" in name:  # what `mount` printed
-            failures += each(store, [place], lambda container: container.unmount())
+        identity = os.path.basename(os.path.dirname(os.path.realpath(name)))
+        if "/" in name and os.path.realpath(name) == os.path.realpath(f"{store.paths.container(identity)}/merged"):
+            failures += each(store, [identity], lambda container: container.unmount())  # what `mount` printed
         elif "/" not in name:
             failures += each(store, [name], lambda container: container.unmount())
         else:
