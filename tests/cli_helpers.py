@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import IO, Any
 
@@ -53,3 +55,10 @@ class Command:
         result = self(*words, **options)
         assert result.code == 0, result
         return result.out.strip()
+
+    def import_something(self, reference: str) -> None:
+        """An image of one empty file."""
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w") as tar:
+            tar.addfile(tarfile.TarInfo("file"))
+        self.ok("import", "-", reference, stdin=out.getvalue())

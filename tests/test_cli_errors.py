@@ -225,9 +225,9 @@ def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
 
 
 def test_an_archive_for_a_terminal_is_refused_in_plain_words(lazarus: Command) -> None:
-    lazarus.ok("import", "/dev/null", "empty:1")
+    lazarus.import_something("some:1")
     ours, theirs = pty.openpty()
-    done = subprocess.run(lazarus.words("save", "empty:1"), stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs)
+    done = subprocess.run(lazarus.words("save", "some:1"), stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs)
     os.close(theirs)
     said = os.read(ours, 1 << 16)
     os.close(ours)

@@ -108,9 +108,9 @@ def test_a_pipe_is_written_directly(tmp_path: Path) -> None:
 
 def test_save_speaks_of_the_path_that_was_given(tmp_path: Path) -> None:
     lazarus = Command(tmp_path / "store")
-    lazarus.ok("import", "/dev/null", "empty:1", stdin=b"")
+    lazarus.import_something("some:1")
     for words in (["-o", "/nosuch/x"], ["--format", "oci-dir", "-o", "/nosuch/x"]):
-        result = lazarus("save", *words, "empty:1")
+        result = lazarus("save", *words, "some:1")
         assert (result.code, result.err) == (1, "lazarus: /nosuch/x: No such file or directory\n")
-    lazarus.ok("save", "-o", str(tmp_path / "out.tar"), "empty:1")
+    lazarus.ok("save", "-o", str(tmp_path / "out.tar"), "some:1")
     assert sorted(os.listdir(tmp_path)) == ["out.tar", "store"]
