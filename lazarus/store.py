@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lazarus.containers import Containers
     from lazarus.content.catalogue import Catalogue
     from lazarus.content.content import ContentStore
+    from lazarus.content.pool import Pool
     from lazarus.content.verify import Problem
     from lazarus.images import Images
     from lazarus.layers.layer_store import LayerStore
@@ -65,7 +66,7 @@ class Store:
     """A store of images and containers. A context manager; `close()` when used without `with`.
 
     Any number of processes and threads may have the same store open. Attributes: `paths`, `catalogue`, `content`,
-    `layers`, `stacks`, `images`, `containers`.
+    `layers`, `stacks`, `images`, `containers`, `pool`.
     """
 
     paths: StorePaths
@@ -88,7 +89,7 @@ class Store:
             self.paths.db, create=fresh or create, prepare=self._make_directories, reserve=reserve
         )
         try:
-            self.content.recover()
+            self._recover()
         except FileNotFoundError as error:
             self.close()
             raise StoreError(f"{path}: the store has lost a directory: {error.filename}") from error
@@ -96,6 +97,19 @@ class Store:
             self.close()
             raise
         reserve.fill()
+
+    def _recover(self) -> None:
+        """A store whose rooms are not to be seen has a pool that is not mounted here: after a reboot, or in a mount
+        namespace that was made before it. A store without a pool, or with a mounted one, pays nothing for this."""
+        try:
+            self.content.recover()
+        except FileNotFoundError:
+            if not os.path.islink(self.paths.data):
+                raise
+            from lazarus.content.pool_disk import reattach
+
+            reattach(self.paths)
+            self.content.recover()
 
     def _make_directories(self) -> None:
         for directory in self.paths.directories():
@@ -140,6 +154,13 @@ class Store:
 
         return Containers(self)
 
+    @cached_property
+    def pool(self) -> Pool:
+        """The XFS image that gives a store on any file system copy-ups that share blocks."""
+        from lazarus.content.pool import Pool
+
+        return Pool(self.content, self.containers.still)
+
     def system_df(self) -> dict[str, Any]:
         """Counts and bytes of everything in the store; see `ContentStore.usage`."""
         return {"root": self.paths.root, **self.content.usage()}
@@ -179,6 +200,8 @@ class Store:
             connection.executemany("DELETE FROM images WHERE manifest_digest=?", [(row[0],) for row in unused])
 
         collected = self.content.collect(dry_run, rows=delete_rows)
+        if not dry_run and self.pool.exists:
+            self.pool.trim()
         return Pruned(tuple(gone), tuple(images.values()), *collected[:4], collected.bytes + freed)
 
     def check(self, *, repair: bool = False) -> Iterator[Problem]:

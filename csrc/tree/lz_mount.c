@@ -48,7 +48,7 @@ static int mount_erofs_loop(const struct lz_sys *sys, const char *image, struct 
     if (fd < 0)
         return lz_fail(detail, fd, "%s", lz_error_text(fd));
     char name[LZ_LOOP_NAME_SIZE];
-    int device = lz_loop_attach(sys, fd, name, detail);
+    int device = lz_loop_attach(sys, fd, LZ_LOOP_READ_ONLY, name, detail);
     (void)sys->close(sys->ctx, fd);
     if (device < 0)
         return device;

@@ -6,6 +6,7 @@
     files.py        diff commit cp export mount umount union
     images.py       load save import images history tag rmi
     system.py       system df|prune|info|check, version, completion
+    pool.py         pool create|status|grow|destroy
     output.py       tables, sizes, ages, JSON          progress.py   bars, where there is a terminal
 
 Exit codes: 0; 1 an error, said in one line on stderr; 2 a wrong command line; 130 interrupted. For `run`, `exec` and
@@ -27,7 +28,9 @@ VERBS = {
     **dict.fromkeys(("diff", "commit", "cp", "export", "mount", "umount", "union"), "files"),
     **dict.fromkeys(("load", "save", "import", "images", "history", "tag", "rmi"), "images"),
     **dict.fromkeys(("system df", "system prune", "system info", "system check", "version", "completion"), "system"),
+    **dict.fromkeys(("pool create", "pool status", "pool grow", "pool destroy"), "pool"),
 }
+GROUPS = ("system", "pool")  # first words of verbs of two words
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,7 +66,7 @@ def command(argv: Sequence[str]) -> int:
     root, words = _global_options(list(argv))
     if words is None:
         return _overview(argv)
-    name = f"{words[0]} {words[1]}" if words[0] == "system" and len(words) > 1 else words[0]
+    name = f"{words[0]} {words[1]}" if words[0] in GROUPS and len(words) > 1 else words[0]
     module = VERBS.get(name)
     if module is None:
         return _overview(argv)

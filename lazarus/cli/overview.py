@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from lazarus.cli import VERBS
+from lazarus.cli import GROUPS, VERBS
 from lazarus.cli.options import PROGRAM, Verb
 
 _GROUPS = {
@@ -15,6 +15,7 @@ _GROUPS = {
     "files": "Files of containers",
     "images": "Images",
     "system": "The store",
+    "pool": "The store's pool",
 }
 
 
@@ -58,10 +59,10 @@ def overview(argv: Sequence[str]) -> int:
         out = sys.stdout if words else sys.stderr
         out.write(help_text())
         return 0 if words else 2
-    if words[0] == "system":
-        names = ", ".join(name.partition(" ")[2] for name in VERBS if name.startswith("system "))
+    if words[0] in GROUPS:
+        names = ", ".join(name.partition(" ")[2] for name in VERBS if name.startswith(f"{words[0]} "))
         asked = len(words) > 1 and words[1] in ("-h", "--help")
-        text = f"usage: {PROGRAM} [--root DIR] system WORD ...\n\nWORD is one of {names}.\n"
+        text = f"usage: {PROGRAM} [--root DIR] {words[0]} WORD ...\n\nWORD is one of {names}.\n"
         (sys.stdout if asked else sys.stderr).write(text)
         return 0 if asked else 2
     kind = "option" if words[0].startswith("-") else "verb"

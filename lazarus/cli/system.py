@@ -121,16 +121,17 @@ def whole_parser() -> argparse.ArgumentParser:
     """All verbs as one argparse parser; only completion needs it."""
     import argparse
 
+    from lazarus.cli import GROUPS
     from lazarus.cli.options import build_parser
     from lazarus.cli.overview import all_verbs
 
     parser = argparse.ArgumentParser(prog=PROGRAM)
     parser.add_argument("--root", metavar="DIR", help="the store")
     verbs = parser.add_subparsers(metavar="VERB")
-    system = verbs.add_parser("system", help="the store").add_subparsers(metavar="WORD")
+    groups = {name: verbs.add_parser(name).add_subparsers(metavar="WORD") for name in GROUPS}
     for name, verb in all_verbs().items():
         group, _, word = name.rpartition(" ")
-        (system if group else verbs).add_parser(word, help=verb.summary, parents=[build_parser(verb)], add_help=False)
+        groups.get(group, verbs).add_parser(word, help=verb.summary, parents=[build_parser(verb)], add_help=False)
     return parser
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from lazarus.containers import rootfs
@@ -21,7 +22,7 @@ from lazarus.containers.settings import (
     parse_bind,
     working_directory,
 )
-from lazarus.containers.state import Lock
+from lazarus.containers.state import Lock, Room, make_room_for_descriptors
 from lazarus.errors import ConflictError, ContainerRuntimeError, FormatError, NotFoundError
 from lazarus.runtime.bundle import Bind
 from lazarus.terms import ChainID, Digest
@@ -115,31 +116,32 @@ class Containers:
         chosen = check_name(name) if name is not None else random_name()
         now = time.time()
         row = (container_id, chosen, image.digest, image.chain_id, now, settings.to_json())
-        try:
-            with self.store.catalogue.write(durable=False) as connection:
-                found = connection.execute("SELECT 1 FROM images WHERE manifest_digest=?", (image.digest,)).fetchone()
-                if found is None:
-                    raise NotFoundError(f"image {settings.image}: it has been removed")
-                connection.execute(
-                    "INSERT INTO containers(id, name, manifest_digest, chain_id, created, config)"
-                    " VALUES (?, ?, ?, ?, ?, ?)",
-                    row,
-                )
-        except sqlite3.IntegrityError:
-            raise ConflictError(f"container name {chosen}: already in use") from None
-        container = Container(self.store, container_id, chosen, image.digest, image.chain_id, now, settings)
-        try:
-            os.mkdir(container.directory, 0o700)
-            for directory in _DIRECTORIES:
-                os.mkdir(f"{container.directory}/{directory}", 0o755)
-            root.apply(f"{container.directory}/upper")
-        except OSError as error:
-            container.remove()
-            if isinstance(error, PermissionError):
-                raise rootfs.needs_root(
-                    f"user {os.geteuid()} may not give its files their owners (CAP_CHOWN)"
-                ) from error
-            raise
+        with Room(self.store.paths.containers):
+            try:
+                with self.store.catalogue.write(durable=False) as connection:
+                    wanted = "SELECT 1 FROM images WHERE manifest_digest=?"
+                    if connection.execute(wanted, (image.digest,)).fetchone() is None:
+                        raise NotFoundError(f"image {settings.image}: it has been removed")
+                    connection.execute(
+                        "INSERT INTO containers(id, name, manifest_digest, chain_id, created, config)"
+                        " VALUES (?, ?, ?, ?, ?, ?)",
+                        row,
+                    )
+            except sqlite3.IntegrityError:
+                raise ConflictError(f"container name {chosen}: already in use") from None
+            container = Container(self.store, container_id, chosen, image.digest, image.chain_id, now, settings)
+            try:
+                os.mkdir(container.directory, 0o700)
+                for directory in _DIRECTORIES:
+                    os.mkdir(f"{container.directory}/{directory}", 0o755)
+                root.apply(f"{container.directory}/upper")
+            except OSError as error:
+                container.remove()
+                if isinstance(error, PermissionError):
+                    raise rootfs.needs_root(
+                        f"user {os.geteuid()} may not give its files their owners (CAP_CHOWN)"
+                    ) from error
+                raise
         return container
 
     def get(self, name: str) -> Container:
@@ -207,6 +209,26 @@ class Containers:
                 continue  # somebody removes it just now, or still uses its files
             freed += remove_tree(trash)
         return freed
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Inside the `with` no container runs, is mounted, starts, comes or goes: their files can be moved elsewhere.
+
+        Waits for a commit or a copy that is under way; `ConflictError` names a container that runs or is mounted.
+        """
+        with Room(self.store.paths.containers, alone=True), ExitStack() as locks:
+            containers = self.list(all=True)
+            make_room_for_descriptors(len(containers))
+            for container in containers:
+                try:
+                    locks.enter_context(Lock(container.directory))
+                except NotFoundError:
+                    continue  # without a directory: created by a process that died there
+                if container._execution.settled().status == "running":
+                    raise ConflictError(f"container {container.name}: it is running; stop it first")
+                if rootfs.is_mounted(container.rootfs):
+                    raise ConflictError(f"container {container.name}: it is mounted; unmount it first")
+            yield
 
     def forget(self, container: Container) -> None:
         """Deletes the row: from here on the container does not exist. Its directory is the caller's business."""

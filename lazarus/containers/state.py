@@ -112,7 +112,7 @@ class Lock:
                 fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX)
-                    if os.stat(self._directory).st_ino == os.fstat(fd).st_ino:
+                    if os.path.samestat(os.stat(self._directory), os.fstat(fd)):  # not removed, nor moved to a pool
                         self._fd, fd = fd, -1
                         return self
                 finally:
@@ -143,3 +143,40 @@ class Lock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+class Room:
+    """Holds the directory of all containers: several processes make new ones, or one (`alone`) moves them elsewhere."""
+
+    def __init__(self, directory: str, *, alone: bool = False) -> None:
+        self._directory = directory
+        self._how = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+        self._fd = -1
+
+    def __enter__(self) -> Self:
+        while True:
+            fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, self._how)
+                if os.path.samestat(os.stat(self._directory), os.fstat(fd)):
+                    self._fd, fd = fd, -1
+                    return self
+            finally:
+                if fd >= 0:
+                    os.close(fd)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._fd)
+
+
+def make_room_for_descriptors(count: int) -> None:
+    """Raises this process's soft limit, if need be and allowed, so that `count` more descriptors can be open."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + 512
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == -1 else min(wanted, hard), hard))

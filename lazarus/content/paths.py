@@ -50,6 +50,33 @@ class StorePaths:
             self.reserve,
         )
 
+    # With a pool (see `lazarus.content.pool_disk`); names that a store without one does not have.
+
+    @property
+    def data(self) -> str:
+        """A link to where the rooms are."""
+        return f"{self.root}/data"
+
+    @property
+    def host(self) -> str:
+        """The rooms on the host's own file system, while they are reached through `data`."""
+        return f"{self.root}/host"
+
+    @property
+    def pool(self) -> str:
+        """The directory of the pool: its image and its mount point."""
+        return f"{self.root}/pool"
+
+    @property
+    def pool_image(self) -> str:
+        """The sparse file with the pool's file system."""
+        return f"{self.root}/pool/image"
+
+    @property
+    def pool_mount(self) -> str:
+        """Where that is mounted."""
+        return f"{self.root}/pool/mount"
+
     def blob(self, digest: Digest) -> str:
         """The file of a blob."""
         return f"{self.blobs}/{digest.hex}"

@@ -29,6 +29,10 @@ def recover(content: ContentStore) -> bool:
 
         with content.lease("recover") as lease:
             sweep(content, lease, objects=False)
+    if os.path.lexists(paths.pool) or os.path.lexists(paths.data):
+        from lazarus.content.pool_disk import tidy_if_free
+
+        tidy_if_free(paths)
     return found_dead
 
 

@@ -376,7 +376,7 @@ static void loop_devices_clear_themselves(void)
 {
     int fd = open(image, O_RDONLY | O_CLOEXEC);
     char name[LZ_LOOP_NAME_SIZE];
-    int device = lz_loop_attach(linux_sys, fd, name, NULL);
+    int device = lz_loop_attach(linux_sys, fd, LZ_LOOP_READ_ONLY, name, NULL);
     CHECK(device >= 0);
     char backing[96], path[512] = "";
     (void)snprintf(backing, sizeof backing, "/sys/block/%s/loop/backing_file", name + strlen("/dev/"));

@@ -1,0 +1,189 @@
+#include "lz_copy.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+
+#include "../base/lz_mem.h"
+#include "lz_data.h"
+#include "lz_fs.h"
+#include "lz_links.h"
+#include "lz_walk.h"
+
+#define BUFFER_SIZE (1024u * 1024)
+
+struct copier {
+    const struct lz_sys *sys;
+    const struct lz_diff_source *source;
+    struct lz_detail *detail;
+    int to_fd;
+    struct lz_links links;
+    uint8_t *buffer;
+};
+
+/* Owner, mode, xattrs and time of what `dir` and `name` say; "" is dir itself. In this order: a change of owner clears
+ * set-user-ID bits and capabilities. A symlink has no mode. */
+static int set_attributes(const struct copier *self, const struct lz_walk_node *node, int dir, const char *name)
+{
+    const struct lz_sys *sys = self->sys;
+    int flags = name[0] == 0 ? AT_EMPTY_PATH : AT_SYMLINK_NOFOLLOW;
+    int rc = sys->fchownat(sys->ctx, dir, name, node->uid, node->gid, flags);
+    if (rc >= 0 && name[0] == 0) {
+        char path[LZ_FD_PATH_SIZE];
+        lz_fd_path(dir, path);
+        rc = sys->fchmodat(sys->ctx, AT_FDCWD, path, node->mode);
+    } else if (rc >= 0 && node->kind != LZ_KIND_SYMLINK) {
+        rc = sys->fchmodat(sys->ctx, dir, name, node->mode);
+    }
+    for (size_t i = 0; rc >= 0 && i < node->xattr_count; i++) {
+        const struct lz_tar_xattr *xattr = &node->xattrs[i];
+        rc = sys->setxattrat(sys->ctx, dir, name, xattr->name, xattr->value, xattr->value_size);
+    }
+    struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = node->mtime, .tv_nsec = (long)node->mtime_nsec}};
+    return rc < 0 ? rc : sys->utimensat(sys->ctx, dir, name, times, flags);
+}
+
+/* ---- files ---- */
+
+static int copy_extent(const struct copier *self, int from, int to, uint64_t offset, uint64_t size)
+{
+    const struct lz_sys *sys = self->sys;
+    for (uint64_t end = offset + size; offset < end;) {
+        size_t room = end - offset < BUFFER_SIZE ? (size_t)(end - offset) : BUFFER_SIZE;
+        ssize_t got = lz_pread_full(sys, from, self->buffer, room, (off_t)offset);
+        if (got < 0)
+            return (int)got;
+        if ((size_t)got < room)
+            return LZ_E_TRUNCATED;
+        int rc = lz_pwrite_all(sys, to, self->buffer, room, (off_t)offset);
+        if (rc != 0)
+            return rc;
+        offset += room;
+    }
+    return 0;
+}
+
+static int copy_data(const struct copier *self, const struct lz_walk_node *node, int to)
+{
+    struct lz_data data = {.fd = -1};
+    int rc = lz_data_open(self->sys, self->source, node, true, &data, self->detail);
+    if (rc < 0)
+        return rc;
+    rc = self->sys->ftruncate(self->sys->ctx, to, (off_t)data.size);
+    if (!data.sparse && rc >= 0)
+        rc = copy_extent(self, data.fd, to, 0, data.size);
+    for (size_t i = 0; data.sparse && rc >= 0 && i < data.extent_count; i++)
+        rc = copy_extent(self, data.fd, to, data.extents[i].offset, data.extents[i].size);
+    lz_data_close(self->sys, &data);
+    return rc < 0 ? rc : 0;
+}
+
+static int copy_file(const struct copier *self, const struct lz_walk_node *node)
+{
+    int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW;
+    int fd = self->sys->openat(self->sys->ctx, self->to_fd, node->path, flags, 0600);
+    if (fd < 0)
+        return fd;
+    int rc = copy_data(self, node, fd);
+    if (rc == 0)
+        rc = set_attributes(self, node, fd, "");
+    int closed = self->sys->close(self->sys->ctx, fd);
+    return rc < 0 ? rc : closed;
+}
+
+/* ---- everything else ---- */
+
+static mode_t type_of(enum lz_kind kind)
+{
+    switch (kind) {
+    case LZ_KIND_CHAR:
+        return S_IFCHR;
+    case LZ_KIND_BLOCK:
+        return S_IFBLK;
+    case LZ_KIND_FIFO:
+        return S_IFIFO;
+    default:
+        return S_IFSOCK;
+    }
+}
+
+/* What has no descriptor of its own is reached from the directory that it is in. */
+static int copy_special(const struct copier *self, const struct lz_walk_node *node)
+{
+    const struct lz_sys *sys = self->sys;
+    char path[LZ_PATH_MAX + 1];
+    memcpy(path, node->path, node->path_size + 1);
+    char *slash = strrchr(path, '/');
+    const char *name = slash != NULL ? slash + 1 : path;
+    if (slash != NULL)
+        *slash = 0;
+    int parent = sys->openat(sys->ctx, self->to_fd, slash != NULL ? path : ".", O_RDONLY | O_DIRECTORY, 0);
+    if (parent < 0)
+        return parent;
+    int rc;
+    if (node->kind == LZ_KIND_SYMLINK)
+        rc = sys->symlinkat(sys->ctx, node->target, parent, name);
+    else
+        rc = sys->mknodat(sys->ctx, parent, name, type_of(node->kind) | 0600, makedev(node->major, node->minor));
+    if (rc >= 0)
+        rc = set_attributes(self, node, parent, name);
+    (void)sys->close(sys->ctx, parent);
+    return rc;
+}
+
+static int copy_node(struct copier *self, const struct lz_walk_node *node)
+{
+    const struct lz_sys *sys = self->sys;
+    if (node->kind == LZ_KIND_DIRECTORY)
+        return node->path_size > 0 ? sys->mkdirat(sys->ctx, self->to_fd, node->path, 0700) : 0;
+    if (node->has_links) {
+        const char *first = lz_links_find(&self->links, node->link_dev, node->link_number);
+        if (first != NULL)
+            return sys->linkat(sys->ctx, self->to_fd, first, self->to_fd, node->path, 0);
+        int rc = lz_links_add(&self->links, node->link_dev, node->link_number, node->path, node->path_size);
+        if (rc != 0)
+            return rc;
+    }
+    return node->kind == LZ_KIND_FILE ? copy_file(self, node) : copy_special(self, node);
+}
+
+static int visit(void *ctx, const struct lz_walk_node *node)
+{
+    struct copier *self = ctx;
+    int rc = copy_node(self, node);
+    return rc >= 0 ? 0 : lz_fail(self->detail, rc, "copying /%s: %s", node->path, lz_error_text(rc));
+}
+
+/* Directories get their attributes in a walk of their own, when nothing is made in them any more. */
+static int visit_directory(void *ctx, const struct lz_walk_node *node)
+{
+    struct copier *self = ctx;
+    if (node->kind != LZ_KIND_DIRECTORY)
+        return 0;
+    const struct lz_sys *sys = self->sys;
+    int fd = sys->openat(sys->ctx, self->to_fd, node->path_size > 0 ? node->path : ".", O_RDONLY | O_DIRECTORY, 0);
+    int rc = fd;
+    if (fd >= 0) {
+        rc = set_attributes(self, node, fd, "");
+        (void)sys->close(sys->ctx, fd);
+    }
+    return rc >= 0 ? 0 : lz_fail(self->detail, rc, "copying /%s: %s", node->path, lz_error_text(rc));
+}
+
+int lz_copy_tree(const struct lz_sys *sys, int from_fd, int to_fd, struct lz_detail *detail)
+{
+    struct lz_diff_source source = {.upper_fd = from_fd, .objects_fd = -1};
+    struct lz_walk_options options = {.source = &source, .plain = true, .attributes = true};
+    struct copier copier = {.sys = sys, .source = &source, .detail = detail, .to_fd = to_fd};
+    copier.buffer = lz_alloc_array(BUFFER_SIZE, 1);
+    if (copier.buffer == NULL)
+        return lz_fail(detail, -ENOMEM, "copying: %s", lz_error_text(-ENOMEM));
+    int rc = lz_walk(sys, &options, visit, &copier, detail);
+    if (rc == 0)
+        rc = lz_walk(sys, &options, visit_directory, &copier, detail);
+    lz_links_free(&copier.links);
+    free(copier.buffer);
+    return rc;
+}

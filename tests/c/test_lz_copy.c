@@ -1,0 +1,149 @@
+/* A tree with one of everything, copied; whatever call fails, nothing leaks, and a success is whole. */
+#include "tree/lz_copy.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "fault.h"
+
+static char top[] = "/tmp/lz_copy.XXXXXX";
+
+static void shell(const char *line)
+{
+    char command[2048];
+    (void)snprintf(command, sizeof command, "cd %s && %s", top, line);
+    int rc = system(command);
+    if (rc != 0)
+        fprintf(stderr, "failed: %s\n", command);
+    CHECK_EQ(rc, 0);
+}
+
+static int open_descriptors(void)
+{
+    DIR *self = opendir("/proc/self/fd");
+    CHECK(self != NULL);
+    int count = 0;
+    while (readdir(self) != NULL)
+        count++;
+    CHECK_EQ(closedir(self), 0);
+    return count;
+}
+
+static int open_directory(const char *name)
+{
+    char path[128];
+    (void)snprintf(path, sizeof path, "%s/%s", top, name);
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    CHECK(fd >= 0);
+    return fd;
+}
+
+static int copy(const struct lz_sys *sys, struct lz_detail *detail)
+{
+    int from = open_directory("from"), to = open_directory("to");
+    int rc = lz_copy_tree(sys, from, to, detail);
+    CHECK_EQ(close(from), 0);
+    CHECK_EQ(close(to), 0);
+    return rc;
+}
+
+static void make_tree(void)
+{
+    shell("mkdir -p from/a/b 'from/sp ace' && printf hello > from/a/file && : > from/empty");
+    shell("ln from/a/file from/a/b/link && ln -s ../a/file from/a/symlink && ln -s /nowhere from/dangling");
+    shell("mkfifo from/fifo && mknod from/null c 1 3 && mknod from/whiteout c 0 0 && mknod from/block b 7 200");
+    shell("truncate -s 100M from/sparse && printf mid | dd of=from/sparse bs=1M seek=50 conv=notrunc status=none");
+    shell("head -c 3000001 /dev/urandom > from/large && truncate -s 7M from/hole");
+    shell("setfattr -n trusted.overlay.opaque -v y from/a && setfattr -n trusted.overlay.metacopy from/hole && "
+          "setfattr -n user.x -v 1 from/a/file && setfattr -h -n trusted.y -v 2 from/dangling && "
+          "setfattr -n trusted.y -v 3 from/fifo && setcap cap_net_raw+ep from/large");
+    shell("chown 1:2 from/a/file && chmod 4751 from/a/file && chown -h 3:4 from/dangling && chmod 1777 from/a/b && "
+          "chmod 0 from/empty && chown 5:6 from/null && chmod 0000 'from/sp ace' && setfacl -m u:7:r from/large");
+    shell("ln from/fifo from/a/fifo2");
+    /* deeper than the descriptors that a walk keeps, and than one path */
+    shell("cd from && for i in $(seq 1 150); do mkdir d$i && cd d$i; done && echo deep > bottom");
+    shell("find from -exec touch -h -d '2001-02-03 04:05:06.789' {} + && touch -d '1965-01-01 00:00:00.5' from");
+}
+
+/* Everything that stat and the attribute tools say. Times of access and change are the copy's own. */
+static void compare(void)
+{
+    shell("for side in from to; do (cd $side && find . -printf '%P|%y|%m|%U|%G|%n|%T@|%l|%s\\n' | sed "
+          "'s/|d\\(.*\\)|[0-9]*$/|d\\1/'"
+          " | sort && getfattr -R -h -d -m - . 2>/dev/null | sed 's/^# file: //' && "
+          "find . -type f -exec sha256sum {} + | sort && stat -c '%t:%T' null whiteout block) > $side.list; done");
+    shell("cmp from.list to.list && test $(wc -l < to.list) -gt 40");
+    shell("test $(stat -c %i to/a/file) = $(stat -c %i to/a/b/link)");
+    shell("test $(stat -c %i to/fifo) = $(stat -c %i to/a/fifo2)");
+    shell("test $(du -k to/sparse | cut -f1) -lt 100 && test $(du -k to/hole | cut -f1) -lt 20");
+}
+
+static void everything_is_copied(void)
+{
+    shell("mkdir to");
+    int before = open_descriptors();
+    struct lz_detail detail = {{0}};
+    int rc = copy(lz_sys_linux(), &detail);
+    if (rc != 0)
+        fprintf(stderr, "%s\n", detail.text);
+    CHECK_EQ(rc, 0);
+    CHECK_EQ(open_descriptors(), before);
+    compare();
+    shell("rm -rf to");
+}
+
+static void into_a_name_that_is_there(void)
+{
+    shell("mkdir to && : > to/large");
+    struct lz_detail detail = {{0}};
+    CHECK_EQ(copy(lz_sys_linux(), &detail), -EEXIST);
+    CHECK(strstr(detail.text, "/large") != NULL);
+    shell("rm -rf to");
+}
+
+static void every_failing_call(void)
+{
+    shell("rm -rf from/d1"); /* the same calls over and over */
+    long n = 1;
+    for (;; n++) {
+        shell("mkdir to");
+        struct fault fault;
+        fault_arm(&fault, n, n % 2 != 0 ? -ENOSPC : -EIO);
+        int before = open_descriptors();
+        struct lz_detail detail = {{0}};
+        int rc = copy(fault_sys(&fault), &detail);
+        CHECK_EQ(open_descriptors(), before);
+        CHECK(rc == 0 || detail.text[0] != 0);
+        if (rc == 0)
+            compare(); /* also where what failed was the closing of something that was only read */
+        if (!fault.fired) {
+            CHECK_EQ(rc, 0);
+            break;
+        }
+        shell("rm -rf to");
+    }
+    CHECK(n > 150);
+    fprintf(stderr, "  %ld calls failed in turn\n", n - 1);
+}
+
+int main(void)
+{
+    if (geteuid() != 0) {
+        fprintf(stderr, "  not root: owners and devices cannot be made\n");
+        return 0;
+    }
+    CHECK(mkdtemp(top) != NULL);
+    (void)umask(022);
+    make_tree();
+    RUN(everything_is_copied);
+    RUN(into_a_name_that_is_there);
+    RUN(every_failing_call);
+    shell("cd / && rm -rf \"$OLDPWD\"");
+    return check_end();
+}
