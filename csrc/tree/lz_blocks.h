@@ -1,25 +1,29 @@
 /* lz_blocks.h - block-level copy-up: a file that has only the blocks that were written, and a map that says which.
  *
  *     upper file   sparse, has the final size from the start; carries the xattr `<trusted|user>.overlay.lazarus`, whose
- *                  value is the name of its map
+ *                  value begins with the name of its map
  *     map          a file in the maps' directory (`<work>/blocks`): which blocks lie in the upper file, what the lower
  *                  content is (so that a wrong one is noticed), how far the lower shows through (`lower_end`)
  *
- * A byte is read from the upper file where its block's bit is set, else from the lower content where it lies before
- * lower_end, else it is zero. A 4 KiB write to a 1 GiB file writes one block.
+ * At and behind lower_end (at first the lower's size) the upper file is right, whatever the map says. Before it a byte is
+ * read from the upper file where its block's bit is set, else from the lower. A 4 KiB write to a 1 GiB file writes one
+ * block and one bit.
  *
  * Crash safety. A killed process: the data is written before its bit is set, in the same page cache. A power cut: there are
  * two bitmaps. `now` is good within the boot that wrote it (the header names the boot); `kept` is good always: sync()
- * writes the data back, then copies now to kept, then writes the map back. After another boot now is kept again: what
- * was written since the last sync may be gone, as in any file, but nothing reads as what it never was. Truncation: the
- * file first, then lower_end; whoever opens or extends takes the smaller of both first. The header has a checksum over
- * what never changes; what changes is bounded on every use, so that a damaged map is an error or a right answer.
+ * writes the data back, then makes kept what now was before, then writes the map back. After another boot now is kept
+ * again: what was written since the last sync may be gone, as in any file, but nothing reads as what it never was.
+ * Truncation: the file first, then lower_end; whoever opens or extends takes the smaller of both first. Nothing is
+ * written back when a file is created: until the first sync the xattr says so, and a power cut that takes the map leaves
+ * the lower's content. Damage is noticed: the header has checksums, bits have a check each, and what is bounded is bounded
+ * on every use, so that a damaged map is LZ_E_CORRUPT or a right answer.
  *
- * Concurrency. Any number of handles, threads and processes: bits are set with release and read with acquire order
- * (the map is mapped MAP_SHARED). Whoever brings in a block that is not there takes the block's lock (an OFD lock on
- * the map for other processes, a mutex for threads of one handle), looks again, fills what the write does not cover from
- * the lower, then sets the bit. Changes of size take the lock of the whole map. A read that runs beside a write sees the
- * old or the new bytes, block by block, like a local file.
+ * Concurrency. Any number of handles, threads and processes. Whoever brings in a block that is not there locks it (an
+ * OFD lock on the map for other handles and processes, a mutex for threads of one handle), looks again, fills what the
+ * write does not cover from the lower, then sets the bit; who finds the bit set takes no lock. Changes of size lock the
+ * whole map. A read that runs beside a write sees the old or the new bytes, block by block, like a local file. A handle
+ * belongs to the process that opened it: after fork() the child opens its own, as locks do not tell the two apart. One
+ * thing is not covered: a truncation that is killed half-way while another process writes behind the new end.
  */
 #ifndef LZ_BLOCKS_H
 #define LZ_BLOCKS_H
@@ -48,7 +52,8 @@ struct lz_blocks_lower {
 
 /* Makes `file_fd` (new, empty, open for reading and writing, not yet visible) a block-level file of the lower's size:
  * writes the map into maps_fd under a random name, sets the size and the xattr. `block_size`: a power of two of
- * 4 KiB .. 64 KiB. On failure the map is removed again. */
+ * 4 KiB .. 64 KiB, else -EINVAL. On failure the map is removed again. Whoever removes the last name of a block-level file
+ * removes its map, too; one that no file names is garbage. */
 int lz_blocks_create(const struct lz_sys *sys, int file_fd, int maps_fd, bool user_xattr, uint32_t block_size,
                      const struct lz_blocks_lower *lower, struct lz_detail *detail);
 
@@ -58,12 +63,14 @@ int lz_blocks_name(const struct lz_sys *sys, int dir_fd, const char *name, bool 
                    char out[LZ_BLOCKS_NAME_SIZE]);
 
 /* Opens what create() made; file_fd and the lower's fd are borrowed. `writable` as file_fd is. LZ_E_CORRUPT when the map
- * is damaged or belongs to another lower, -ENOENT (with a detail) when it is gone. */
+ * is damaged or belongs to another lower. -ENOENT (with a detail) when it is gone: settled meanwhile if lz_blocks_name()
+ * says 0 now. */
 int lz_blocks_open(const struct lz_sys *sys, int file_fd, int maps_fd, const char *map_name, bool writable,
                    const struct lz_blocks_lower *lower, struct lz_blocks **out, struct lz_detail *detail);
 void lz_blocks_close(struct lz_blocks *file);
 
-/* As pread, pwrite, ftruncate, fdatasync, of a file; counts or negative codes. Writing past the end extends. */
+/* As pread, pwrite, ftruncate, fdatasync, of a file; counts or negative codes. Writing past the end extends. -EBADF to
+ * change what is not open for writing; LZ_E_TRUNCATED when the lower has become shorter. */
 ssize_t lz_blocks_read(struct lz_blocks *file, void *out, size_t size, uint64_t offset);
 ssize_t lz_blocks_write(struct lz_blocks *file, const void *bytes, size_t size, uint64_t offset);
 ssize_t lz_blocks_append(struct lz_blocks *file, const void *bytes, size_t size); /* O_APPEND, over all processes */

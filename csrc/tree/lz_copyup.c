@@ -16,6 +16,7 @@ struct copy {
     int out_fd;
     uint64_t out_offset;
     enum lz_rung asked, rung;
+    bool whole; /* the output is a new file of our own */
     uint8_t *buffer;
     uint64_t copied;
     struct lz_detail *detail;
@@ -113,7 +114,7 @@ static int copy_extent(struct copy *copy, uint64_t at, uint64_t end)
             copy->copied += (uint64_t)got;
         } else if (copy->asked == LZ_RUNG_AUTO && copy->rung != LZ_RUNG_READ_WRITE &&
                    (got == 0 || falls_through(got))) {
-            copy->rung++;
+            copy->rung = copy->rung == LZ_RUNG_RANGE && copy->whole ? LZ_RUNG_SENDFILE : LZ_RUNG_READ_WRITE;
         } else {
             return got == 0 ? fail_truncated(copy, at) : fail_rung(copy, (int)got);
         }
@@ -159,7 +160,7 @@ static int copy_extents(struct copy *copy, bool holes)
 
 /* ---- the ladder ---- */
 
-static int climb_down(struct copy *copy, bool set_size, struct lz_copyup_result *result)
+static int climb_down(struct copy *copy, struct lz_copyup_result *result)
 {
     const struct lz_sys *sys = copy->sys;
     struct stat info;
@@ -179,7 +180,7 @@ static int climb_down(struct copy *copy, bool set_size, struct lz_copyup_result 
     }
     if (copy->rung == LZ_RUNG_CLONE)
         copy->rung = LZ_RUNG_RANGE;
-    if (set_size && (rc = sys->ftruncate(sys->ctx, copy->out_fd, (off_t)copy->from->size)) != 0)
+    if (copy->whole && (rc = sys->ftruncate(sys->ctx, copy->out_fd, (off_t)copy->from->size)) != 0)
         return lz_fail(copy->detail, rc, "copy-up: setting the size: %s", lz_error_text(rc));
     rc = copy_extents(copy, (uint64_t)info.st_blocks * 512 < available);
     if (rc == 0)
@@ -188,12 +189,12 @@ static int climb_down(struct copy *copy, bool set_size, struct lz_copyup_result 
     return rc;
 }
 
-static int copy_up(struct copy *copy, bool set_size, struct lz_copyup_result *result)
+static int copy_up(struct copy *copy, struct lz_copyup_result *result)
 {
     if (copy->asked == LZ_RUNG_METACOPY || copy->asked == LZ_RUNG_BLOCKS || copy->asked >= LZ_RUNG_COUNT)
         return lz_fail(copy->detail, -EOPNOTSUPP, "copy-up: %s copies no data", lz_rung_name(copy->asked));
     struct lz_copyup_result done = {.rung = LZ_RUNG_AUTO};
-    int rc = climb_down(copy, set_size, &done);
+    int rc = climb_down(copy, &done);
     free(copy->buffer);
     if (rc == 0 && result != NULL)
         *result = done;
@@ -203,8 +204,8 @@ static int copy_up(struct copy *copy, bool set_size, struct lz_copyup_result *re
 int lz_copyup_data(const struct lz_sys *sys, const struct lz_bytes_at *from, int out_fd, enum lz_rung rung,
                    struct lz_copyup_result *result, struct lz_detail *detail)
 {
-    struct copy copy = {.sys = sys, .from = from, .out_fd = out_fd, .asked = rung, .detail = detail};
-    return copy_up(&copy, true, result);
+    struct copy copy = {.sys = sys, .from = from, .out_fd = out_fd, .asked = rung, .whole = true, .detail = detail};
+    return copy_up(&copy, result);
 }
 
 int lz_copyup_range(const struct lz_sys *sys, const struct lz_bytes_at *from, int out_fd, uint64_t out_offset,
@@ -212,5 +213,5 @@ int lz_copyup_range(const struct lz_sys *sys, const struct lz_bytes_at *from, in
 {
     struct copy copy = {
         .sys = sys, .from = from, .out_fd = out_fd, .out_offset = out_offset, .asked = rung, .detail = detail};
-    return copy_up(&copy, false, result);
+    return copy_up(&copy, result);
 }

@@ -49,7 +49,8 @@ struct lz_copyup_result {
 int lz_copyup_data(const struct lz_sys *sys, const struct lz_bytes_at *from, int out_fd, enum lz_rung rung,
                    struct lz_copyup_result *result, struct lz_detail *detail);
 
-/* The same into [out_offset, out_offset + size) of a file that has its size already and reads as zeros there. */
+/* The same into [out_offset, out_offset + size) of a file that has its size already and reads as zeros there. AUTO leaves
+ * out sendfile, which writes at the descriptor's own offset: others may be moving that. */
 int lz_copyup_range(const struct lz_sys *sys, const struct lz_bytes_at *from, int out_fd, uint64_t out_offset,
                     enum lz_rung rung, struct lz_copyup_result *result, struct lz_detail *detail);
 

@@ -4,11 +4,12 @@
 #define CHECK_H
 
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static int check_count;
+static atomic_int check_count; /* tests have threads */
 
 #define CHECK(condition)                                                                                               \
     do {                                                                                                               \

@@ -17,6 +17,7 @@
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <unistd.h>
 
 #include "base/lz_sys.h"
 
@@ -25,6 +26,7 @@ struct fault {
     atomic_long calls;
     long fail_at; /* 0: never */
     int code;
+    bool dies; /* the call does not fail, the process ends: what a kill at that point leaves */
     atomic_bool fired;
 };
 
@@ -34,6 +36,8 @@ static inline bool fault_now(void *ctx)
     if (atomic_fetch_add(&fault->calls, 1) + 1 != fault->fail_at)
         return false;
     atomic_store(&fault->fired, true);
+    if (fault->dies)
+        _exit(99);
     return true;
 }
 
