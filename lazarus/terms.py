@@ -107,6 +107,22 @@ class Change(NamedTuple):
     size: int = 0
 
 
+class ViewChange(NamedTuple):
+    """What became of one path between two views. `change` is "A", "C" or "D"; `path` is bytes with a leading slash.
+
+    `kind` as in `Change`: what is there now, with "D" what was there. `differs` says of a "C" what is not the same:
+    "type", "content", "target" (of a symlink), "device", "mode", "owner", "mtime", "xattrs", "links" (which of the
+    paths that both views have are one file). Sizes are in bytes, of regular files; else 0.
+    """
+
+    change: str
+    path: bytes
+    kind: str
+    differs: tuple[str, ...] = ()
+    old_size: int = 0
+    size: int = 0
+
+
 class Limits(NamedTuple):
     """Bounds on what an image may ask for; 0 means the native default (csrc/tree/lz_ingest.h).
 

@@ -36,7 +36,7 @@ def test_help_on_all(lazarus: Command) -> None:
     for words in (["--help"], ["-h"], ["help"]):
         result = lazarus(*words)
         assert result.code == 0 and all(f"  {verb}" in result.out for verb in VERBS)
-    assert lazarus("system", "--help").code == 0
+    assert lazarus("system", "--help").code == lazarus("image", "--help").code == 0
     assert lazarus("--version").out == lazarus("version").out != ""
 
 
@@ -48,6 +48,13 @@ def test_help_on_all(lazarus: Command) -> None:
         ["--bogus"],
         ["system"],
         ["system", "bogus"],
+        ["image"],
+        ["image", "bogus"],
+        ["image", "squash", "x", "--from", "first"],
+        ["image", "split", "x", "1"],
+        ["image", "rebase", "x"],
+        ["image", "reorder", "x"],
+        ["image", "diff", "x"],
         ["run"],
         ["run", "--bogus", "x"],
         ["run", "--network", "bridge", "x"],

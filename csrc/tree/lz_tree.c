@@ -124,7 +124,7 @@ void lz_tree_drop_children(struct lz_tree *tree, uint32_t number)
         lz_tree_drop(tree, tree->nodes[number].first_child);
 }
 
-static void make_implicit_directory(struct node *node)
+void lz_tree_make_implicit(struct node *node)
 {
     uint16_t name_size = node->entry.name_size;
     node->entry = (struct lz_entry){.kind = LZ_KIND_DIRECTORY,
@@ -169,7 +169,7 @@ int lz_tree_new(const struct lz_tree_limits *limits, struct lz_tree **out)
                                    .first_child = NO_NODE,
                                    .next_sibling = NO_NODE,
                                    .previous_sibling = NO_NODE};
-    make_implicit_directory(&tree->nodes[0]);
+    lz_tree_make_implicit(&tree->nodes[0]);
     *out = tree;
     return 0;
 }
@@ -197,7 +197,7 @@ static int enter(struct lz_tree *tree, uint32_t *number, const char *path, size_
         return lz_fail(detail, LZ_E_UNSAFE, "'%s': its parent '%.*s' is a %s of the same layer, not a directory", path,
                        (int)size, path, node->entry.kind == LZ_KIND_SYMLINK ? "symlink" : "file");
     /* whiteout of NAME and something in NAME/: a new directory that has nothing of the lower's */
-    make_implicit_directory(node);
+    lz_tree_make_implicit(node);
     node->entry.flags = LZ_FLAG_OPAQUE;
     return 0;
 }
@@ -230,7 +230,7 @@ static int find_parent(struct lz_tree *tree, const char *path, size_t size, uint
             int rc = lz_tree_new_child(tree, at, path + from, length, &next, detail);
             if (rc != 0)
                 return rc;
-            make_implicit_directory(&tree->nodes[next]);
+            lz_tree_make_implicit(&tree->nodes[next]);
         }
         int rc = enter(tree, &next, path, from + length, detail);
         if (rc != 0)
@@ -432,7 +432,7 @@ int lz_tree_opaque(struct lz_tree *tree, const char *path, size_t size, struct l
     if (rc != 0)
         return rc;
     if (made)
-        make_implicit_directory(&tree->nodes[number]);
+        lz_tree_make_implicit(&tree->nodes[number]);
     rc = enter(tree, &number, path, size, detail);
     if (rc != 0)
         return rc;

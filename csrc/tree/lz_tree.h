@@ -5,6 +5,8 @@
  *     one layer    add(), link(), whiteout(), opaque() in the tar's order, then write() -> a layer index
  *     a stack      apply(layer 0), apply(layer 1), ... then write() -> a merged index (no whiteouts or opaque marks left)
  *
+ * and, for lz_relayer.h, compose(layer n), compose(layer n + 1), ...: one layer that does what these do together.
+ *
  * Rules inside one layer (OCI image-spec layer.md; the same in whatever order the tar has them):
  *   - a later entry of the same path replaces the earlier one; a directory over a directory keeps the children and takes
  *     the later attributes; a non-directory over a directory drops the children
@@ -88,9 +90,23 @@ void lz_tree_begin_stack(struct lz_tree *tree);
 int lz_tree_apply(struct lz_tree *tree, const struct lz_index *layer, const uint8_t diff_id[32],
                   struct lz_detail *detail);
 
+/* What compose() does with an entry. */
+enum lz_take {
+    LZ_TAKE_NONE = 0,   /* leaves it out, and with a directory what is in it must be left out too */
+    LZ_TAKE_ALL = 1,    /* */
+    LZ_TAKE_PARENT = 2, /* a directory that is only the way to others: as if the layer did not list it, without marks */
+};
+
+/* Lays a layer index on top like apply(), but keeps what it says about layers that are below all of them: laid on
+ * anything, the result does what the composed layers do one after the other. `take` has an enum lz_take for each entry;
+ * NULL takes all. Entries remember `layer_number` (in entry.layer) and where in that layer's index their inline content
+ * is. The tree must have been filled by compose() only. 0, LZ_E_LIMIT or -ENOMEM. */
+int lz_tree_compose(struct lz_tree *tree, const struct lz_index *layer, uint32_t layer_number, const uint8_t *take,
+                    struct lz_detail *detail);
+
 /* Writes header and table to `fd` (positional writes: header at 0, table after `inline_size` bytes of inline data that
- * the caller has written from LZ_INDEX_INLINE_OFFSET on). No fsync. Whiteouts are kept iff the tree was filled by
- * add()/whiteout(). *entry_count (may be NULL) gets the number of entries. 0, -errno, LZ_E_LIMIT when the paths pass
+ * the caller has written from LZ_INDEX_INLINE_OFFSET on). No fsync. Whiteouts are kept unless the tree is a
+ * stack. *entry_count (may be NULL) gets the number of entries. 0, -errno, LZ_E_LIMIT when the paths pass
  * max_text, -ENOMEM. */
 int lz_tree_write(const struct lz_sys *sys, struct lz_tree *tree, int fd, uint64_t inline_size, uint32_t *entry_count,
                   struct lz_detail *detail);

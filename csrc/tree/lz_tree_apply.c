@@ -4,9 +4,8 @@
 
 #include "lz_tree_internal.h"
 
-/* Copies an entry of a layer into a node: attributes, xattrs, symlink target. */
-static int take_entry(struct lz_tree *tree, const struct lz_index *layer, uint32_t from, uint32_t number,
-                      uint32_t layer_number, struct lz_detail *detail)
+int lz_tree_take_entry(struct lz_tree *tree, const struct lz_index *layer, uint32_t from, uint32_t number,
+                       uint32_t layer_number, struct lz_detail *detail)
 {
     const struct lz_entry *entry = &layer->entries[from];
     size_t xattrs_from = tree->xattrs.size;
@@ -56,7 +55,7 @@ static int apply_entry(struct lz_tree *tree, const struct lz_index *layer, uint3
     *out = number; /* what replaces something takes its node, so a file that each layer changes is one entry */
     if (merges && (entry->flags & LZ_FLAG_IMPLICIT) != 0)
         return 0;
-    return take_entry(tree, layer, from, number, layer_number, detail);
+    return lz_tree_take_entry(tree, layer, from, number, layer_number, detail);
 }
 
 void lz_tree_begin_stack(struct lz_tree *tree)
@@ -85,7 +84,7 @@ int lz_tree_apply(struct lz_tree *tree, const struct lz_index *layer, const uint
     if ((layer->entries[0].flags & LZ_FLAG_OPAQUE) != 0)
         lz_tree_drop_children(tree, 0);
     if ((layer->entries[0].flags & LZ_FLAG_IMPLICIT) == 0)
-        rc = take_entry(tree, layer, 0, 0, layer_number, detail);
+        rc = lz_tree_take_entry(tree, layer, 0, 0, layer_number, detail);
     for (uint32_t i = 1; rc == 0 && i < layer->entry_count; i++) {
         const struct lz_entry *entry = &layer->entries[i];
         rc = apply_entry(tree, layer, i, nodes[entry->parent], layer_number, &nodes[i], detail);

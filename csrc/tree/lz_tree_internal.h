@@ -1,5 +1,5 @@
 /* lz_tree_internal.h - the tree's insides, shared by lz_tree.c (one layer's rules), lz_tree_apply.c (rules between
- * layers) and lz_tree_write.c (the file). */
+ * layers), lz_tree_compose.c (several layers as one), lz_relayer*.c (their tar) and lz_tree_write.c (the file). */
 #ifndef LZ_TREE_INTERNAL_H
 #define LZ_TREE_INTERNAL_H
 
@@ -53,6 +53,12 @@ int lz_tree_new_child(struct lz_tree *tree, uint32_t parent, const char *name, s
 /* Takes a node out of its directory; what is below it is unreachable then. */
 void lz_tree_drop(struct lz_tree *tree, uint32_t number);
 void lz_tree_drop_children(struct lz_tree *tree, uint32_t number);
+/* Makes a node a directory that nothing listed. */
+void lz_tree_make_implicit(struct node *node);
+/* Copies an entry of a layer into a node: attributes, xattrs, symlink target. The node's flags are INLINE or OBJECT
+ * then, its group is 0. 0, LZ_E_LIMIT or -ENOMEM. */
+int lz_tree_take_entry(struct lz_tree *tree, const struct lz_index *layer, uint32_t from, uint32_t number,
+                       uint32_t layer_number, struct lz_detail *detail);
 /* LZ_E_LIMIT when `size` bytes more are too many xattrs. */
 int lz_tree_check_xattrs(const struct lz_tree *tree, size_t size, struct lz_detail *detail);
 /* Puts a symlink's target among the names. 0, LZ_E_LIMIT or -ENOMEM. */

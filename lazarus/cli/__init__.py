@@ -5,6 +5,7 @@
     containers.py   ps exec stop kill wait rm logs rename inspect
     files.py        diff commit cp export mount umount union
     images.py       load save import images history tag rmi
+    image.py        image squash|rebase|drop|reorder|split|diff
     system.py       system df|prune|info|check, version, completion
     pool.py         pool create|status|grow|destroy
     output.py       tables, sizes, ages, JSON          progress.py   bars, where there is a terminal
@@ -27,10 +28,13 @@ VERBS = {
     **dict.fromkeys(("ps", "exec", "stop", "kill", "wait", "rm", "logs", "rename", "inspect"), "containers"),
     **dict.fromkeys(("diff", "commit", "cp", "export", "mount", "umount", "union"), "files"),
     **dict.fromkeys(("load", "save", "import", "images", "history", "tag", "rmi"), "images"),
+    **dict.fromkeys(
+        ("image squash", "image rebase", "image drop", "image reorder", "image split", "image diff"), "image"
+    ),
     **dict.fromkeys(("system df", "system prune", "system info", "system check", "version", "completion"), "system"),
     **dict.fromkeys(("pool create", "pool status", "pool grow", "pool destroy"), "pool"),
 }
-GROUPS = ("system", "pool")  # first words of verbs of two words
+GROUPS = ("image", "system", "pool")  # first words of verbs of two words
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ _GROUPS = {
     "containers": "Containers",
     "files": "Files of containers",
     "images": "Images",
+    "image": "Layers of images",
     "system": "The store",
     "pool": "The store's pool",
 }

@@ -1,16 +1,16 @@
-"""Images: load and save, import, tag, remove, and what a commit becomes."""
+"""Images: load and save, import, tag, remove, what a commit becomes, and new images out of layers that exist."""
 
 from __future__ import annotations
 
 import builtins
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from lazarus.errors import ConflictError, FormatError, NotFoundError, TruncatedError
 from lazarus.images.image import Image
-from lazarus.terms import Digest, Limits, Platform, Progress
+from lazarus.terms import Digest, Limits, Platform, Progress, ViewChange
 
 if TYPE_CHECKING:
     import sqlite3
@@ -161,6 +161,87 @@ class Images:
             platform=None,
         )
         return self.get(digest)
+
+    # -- deconstructing: see relayer.py. Each gives a new image, and the old one stays. --
+
+    def squash(
+        self,
+        image: Image | str,
+        reference: str | None = None,
+        *,
+        first: int = 1,
+        last: int | None = None,
+        progress: Progress | None = None,
+    ) -> Image:
+        """Layers `first` to `last` (1 is the lowest; default: all) as one; the tree stays the same.
+
+        Marks that hide something of the layers below stay. No content is copied and no object is written; but each is
+        read once, because the new layer's diff ID is the SHA-256 of its tar (about 600 MB/s on one core).
+        """
+        from lazarus.images.relayer import squash
+
+        return self.get(squash(self.store, self._given(image), first, last, reference, _now(), progress))
+
+    def split(
+        self,
+        image: Image | str,
+        layer: int | str,
+        paths: Sequence[str | bytes],
+        reference: str | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> Image:
+        """One layer (its number, 1 is the lowest, or diff ID) as two: what matches no pattern, and on it what does.
+
+        `paths` are globs (csrc/bytes/lz_glob.h). All that is in a directory that matches does too, and all names of a
+        hard-linked file of which one does. The tree stays the same; the cost is that of `squash`.
+        """
+        from lazarus.images.relayer import split
+
+        return self.get(split(self.store, self._given(image), layer, paths, reference, _now(), progress))
+
+    def drop(self, image: Image | str, layers: Sequence[int | str], reference: str | None = None) -> Image:
+        """Without these layers (numbers, 1 is the lowest, or diff IDs). The others stay the same bytes, so what they
+        delete may not be there any more, which is no error. Reads no content."""
+        from lazarus.images.relayer import drop
+
+        return self.get(drop(self.store, self._given(image), layers, reference, _now()))
+
+    def reorder(
+        self, image: Image | str, order: Sequence[int | str], reference: str | None = None, *, force: bool = False
+    ) -> Image:
+        """The same layers in another order, lowest first. `ConflictError` names the first path that would not be the
+        same then, unless `force`. Reads no content."""
+        from lazarus.images.relayer import reorder
+
+        return self.get(reorder(self.store, self._given(image), order, force, reference, _now()))
+
+    def rebase(
+        self, image: Image | str, onto: Image | str, reference: str | None = None, *, base: Image | str | None = None
+    ) -> Image:
+        """The layers that `image` has above its `base` on the layers of `onto`, with the config of `image`.
+
+        Without `base` it is the image that annotation or label org.opencontainers.image.base.digest names, or the only
+        one of this store whose layers are the lowest of `image`; `NotFoundError` or `ConflictError` where that leaves
+        doubt, and for another platform. Reads no content; the layers keep their digests.
+        """
+        from lazarus.images.relayer import rebase
+
+        old = None if base is None else self._given(base)
+        return self.get(rebase(self.store, self._given(image), self._given(onto), old, reference, _now()))
+
+    def diff(self, before: Image | str, after: Image | str) -> Iterator[ViewChange]:
+        """What became of each path from one image's tree to another's, sorted by path, component by component.
+
+        Every path that is in one of them only is a change, also inside a directory that is. Reads indexes alone: about
+        4 ms for 17,000 equal entries, after merging the layers (milliseconds per 10,000 entries).
+        """
+        from lazarus.images.relayer import diff
+
+        return diff(self.store, self._given(before), self._given(after))
+
+    def _given(self, image: Image | str) -> Image:
+        return self.get(image) if isinstance(image, str) else image
 
     def get(self, reference: str) -> Image:
         """By `name[:tag]`, `name@digest`, digest, ID, or the beginning of an ID. `NotFoundError`, or `ConflictError`

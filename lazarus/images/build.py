@@ -82,28 +82,47 @@ def add_layer(
 
     Same inputs, same bytes. Docker's media types of a base become OCI's; the layers' digests stay.
     """
-    names = [] if reference is None else [parse_tag(reference).tagged]
     document = _config(base, staged, changes, author, message, created, created_by, platform)
-    config = store.content.stage_blob(lease, dumps(document))
-    layers = [] if base is None else [_as_oci(layer) for layer in base.manifest.layers]
+    layers = [] if base is None else [as_oci(layer) for layer in base.manifest.layers]
     digest = staged.blob or Digest(staged.diff_id)
     size = staged.blob_size if staged.blob is not None else staged.tar_size
     compression = staged.blob_compression if staged.blob is not None else "none"
     layers.append(Descriptor(media.layer_media_type(compression), digest, size))
-    manifest = store.content.stage_blob(
-        lease, write_manifest(Descriptor(media.OCI_CONFIG, config.digest, config.size), layers)
-    )
     diff_ids = [*(() if base is None else base.diff_ids), staged.diff_id]
+    size_of_all = (0 if base is None else base.size) + staged.tar_size
+    return publish_image(
+        store, lease, document, list(zip(diff_ids, layers, strict=True)), [staged], created, size_of_all, reference
+    )
+
+
+def publish_image(
+    store: Store,
+    lease: Lease,
+    document: dict[str, Any],
+    layers: Sequence[tuple[DiffID, Descriptor]],
+    staged: Sequence[StagedLayer],
+    created: float,
+    size: int,
+    reference: str | None,
+) -> Digest:
+    """Writes a config and the manifest of `layers` and publishes the lease with them and the `staged` ones among
+    them; the manifest's digest. `size` is the sum of the layers' tars in bytes."""
+    names = [] if reference is None else [parse_tag(reference).tagged]
+    config = store.content.stage_blob(lease, dumps(document))
+    descriptors = [descriptor for _, descriptor in layers]
+    manifest = store.content.stage_blob(
+        lease, write_manifest(Descriptor(media.OCI_CONFIG, config.digest, config.size), descriptors)
+    )
     image = NewImage(
         manifest,
         config.digest,
         media.OCI_MANIFEST,
-        list(zip(diff_ids, (layer.digest for layer in layers), strict=True)),
+        [(diff_id, descriptor.digest) for diff_id, descriptor in layers],
         created=created,
-        size=(0 if base is None else base.size) + staged.tar_size,
+        size=size,
         names=names,
     )
-    store.content.publish(lease, blobs=[config, manifest], layers=[staged], rows=image.insert)
+    store.content.publish(lease, blobs=[config, manifest], layers=staged, rows=image.insert)
     return manifest.digest
 
 
@@ -123,8 +142,7 @@ def _config(
         document |= {"architecture": chosen.architecture, "os": chosen.os}
         if chosen.variant:
             document["variant"] = chosen.variant
-    for key in ("container", "container_config", "docker_version", "id", "parent"):  # of Docker's own making
-        document.pop(key, None)
+    drop_foreign(document)
     when = rfc3339(created)
     line = {"created": when, "created_by": created_by, "author": author, "comment": message}
     document["created"] = when
@@ -137,7 +155,14 @@ def _config(
     return document
 
 
-def _as_oci(layer: Descriptor) -> Descriptor:
+def drop_foreign(document: dict[str, Any]) -> None:
+    """Takes members of Docker's own making, which speak of the image that it was, out of a config."""
+    for key in ("container", "container_config", "docker_version", "id", "parent"):
+        document.pop(key, None)
+
+
+def as_oci(layer: Descriptor) -> Descriptor:
+    """A layer's descriptor with OCI's media type."""
     compression = media.layer_compression(layer.media_type, f"layer {layer.digest}")
     return layer._replace(media_type=media.layer_media_type(compression))
 
