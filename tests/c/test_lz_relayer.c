@@ -394,8 +394,8 @@ static void long_names(void)
     pile_free(&pile);
 }
 
-static int write_plain(struct pile *pile, const struct lz_sys *sys, int (*step)(void *, uint64_t),
-                       struct lz_detail *detail)
+static int write_layer(struct pile *pile, const struct lz_sys *sys, int (*step)(void *, uint64_t),
+                       struct lz_relayer_result *result, struct lz_detail *detail)
 {
     struct lz_relayer_layer layers[LAYERS_MAX];
     for (size_t i = 0; i < pile->count; i++)
@@ -406,13 +406,19 @@ static int write_plain(struct pile *pile, const struct lz_sys *sys, int (*step)(
                                    .objects_fd = pile->room.objects,
                                    .staging_fd = staging,
                                    .step = step};
-    struct lz_relayer_result result;
-    int rc = lz_relayer_write(sys, &plan, &result, detail);
+    int rc = lz_relayer_write(sys, &plan, result, detail);
     (void)unlinkat(staging, "index", 0);
     (void)unlinkat(staging, "recipe", 0);
     (void)close(staging);
     CHECK_EQ(unlinkat(pile->room.dir, "new", AT_REMOVEDIR), 0);
     return rc;
+}
+
+static int write_plain(struct pile *pile, const struct lz_sys *sys, int (*step)(void *, uint64_t),
+                       struct lz_detail *detail)
+{
+    struct lz_relayer_result result;
+    return write_layer(pile, sys, step, &result, detail);
 }
 
 static int descriptors(void)
@@ -512,6 +518,40 @@ static void foreign_recipe(void)
     pile_free(&pile);
 }
 
+/* Whatever byte of a recipe is another: an error, or a layer that is the right one. */
+static void damaged_recipe(void)
+{
+    struct pile pile = rich_pile();
+    struct lz_relayer_result whole = squash(&pile, 0, 1, NULL), result;
+    off_t size = lseek(pile.recipes[0], 0, SEEK_END);
+    uint8_t *bytes = malloc((size_t)size);
+    CHECK_EQ(pread(pile.recipes[0], bytes, (size_t)size, 0), size);
+    (void)close(pile.recipes[0]);
+    pile.count = 1;
+    int errors = 0;
+    for (off_t i = 0; i < size; i++) {
+        int fd = pile.recipes[0] = memfd_create("recipe", MFD_CLOEXEC);
+        uint8_t flipped = bytes[i] ^ (uint8_t)(1u << (i % 8));
+        CHECK_EQ(pwrite(fd, bytes, (size_t)size, 0), size);
+        CHECK_EQ(pwrite(fd, &flipped, 1, i), 1);
+        int rc = write_layer(&pile, lz_sys_linux(), NULL, &result, NULL);
+        CHECK(rc == 0 || rc < -10000);
+        CHECK(rc != 0 || memcmp(&result, &whole, sizeof whole) == 0);
+        errors += rc != 0;
+        CHECK_EQ(ftruncate(fd, i), 0); /* and cut there */
+        CHECK(write_layer(&pile, lz_sys_linux(), NULL, &result, NULL) < -10000);
+        CHECK_EQ(close(fd), 0);
+    }
+    CHECK(errors > size / 2);
+    pile.recipes[0] = memfd_create("recipe", MFD_CLOEXEC);
+    for (size_t i = 1; i < 3; i++) {
+        free(pile.bytes[i]);
+        (void)close(pile.recipes[i]);
+    }
+    free(bytes);
+    pile_free(&pile);
+}
+
 int main(void)
 {
     open_root();
@@ -522,6 +562,7 @@ int main(void)
     RUN(cancelled);
     RUN(damaged);
     RUN(foreign_recipe);
+    RUN(damaged_recipe);
     close_root();
     return check_end();
 }
