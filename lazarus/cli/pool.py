@@ -40,6 +40,8 @@ def _bytes(text: str) -> int:
     digits = text.rstrip("KMGTiBkmgtb")
     unit = text[len(digits) :].upper().removesuffix("B").removesuffix("I")
     try:
+        if not (digits.isascii() and digits.replace(".", "", 1).isdigit()):
+            raise ValueError(digits)
         count = float(digits) * {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}[unit]
     except (KeyError, ValueError):
         raise Mistake(f"SIZE {text!r:.60}: not a number with K, M, G, T or nothing behind it") from None

@@ -96,7 +96,7 @@ class Execution:
             os.close(root)
         document = oci.bundle_document(
             what,
-            rootfs=f"{self.directory}/merged",
+            rootfs=os.path.realpath(f"{self.directory}/merged"),  # runc refuses a path with symlinks, as a pool makes
             hostname=rootfs.hostname_of(self.id, settings),
             network=settings.network,
             binds=(*files, *settings.binds),

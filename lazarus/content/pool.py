@@ -5,7 +5,8 @@ whatever file system the store itself is on. `pool_disk` says how a store moves 
 
 Room. The image is sparse: it takes of the host's disk what was ever written in it, less what `prune` gave back. Making
 and growing one is refused unless the host has room for all of it then; what others write on the host later can take
-that room away. A pool that meets a full host fails writes (EIO, or ENOSPC at an fsync); `status` warns before.
+that room away. A pool that meets a full host fails writes (EIO, or ENOSPC at an fsync); `status` warns before. A pool
+that is full itself can be grown, and containers can be removed; `prune` needs a little room on it first.
 
 Durability is the host's: an fsync inside is a flush of the loop device, which is an fsync of the image.
 """
@@ -16,7 +17,7 @@ import errno
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
 from lazarus._native import mount as mounts
@@ -111,17 +112,16 @@ class Pool:
         """
         paths = self._paths
         self._check_root()
-        with disk.Exclusive(paths):
+        with disk.Exclusive(paths), self._content.lease("pool") as lease:
             disk.tidy(paths)
             if self.exists:
                 raise ConflictError(f"{paths.root}: it has a pool already; see pool status, pool grow")
             size = self._check_size(size, 0)
-            with self._content.lease("pool") as lease:
-                directory = lease.new_directory("pool")
-                make_image(f"{directory}/image", size)
-                os.mkdir(f"{directory}/mount", 0o700)
-                self._move_in(lease, directory)
-                disk.tidy(paths)
+            directory = lease.new_directory("pool")
+            make_image(f"{directory}/image", size)
+            os.mkdir(f"{directory}/mount", 0o700)
+            self._move_in(lease, directory)
+            disk.tidy(paths)
         return self.status()
 
     def _move_in(self, lease: Lease, directory: str) -> None:
@@ -189,13 +189,13 @@ class Pool:
         """
         paths = self._paths
         self._check_root()
-        with disk.Exclusive(paths):
+        with disk.Exclusive(paths), ExitStack() as ending:
             self._check_exists()
             disk.mount(paths)
-            disk.tidy(paths)
             if force:
                 self._lose_all()
             with self._content.lease("pool") as lease, self._still():
+                disk.tidy(paths)
                 if not force:
                     self._check_room()
                 with self._content.catalogue.write(durable=False) as connection:
@@ -203,6 +203,8 @@ class Pool:
                     if force and (table := first_used_table(connection)):
                         raise ConflictError(f"{paths.root}: {table} came back meanwhile; try again")
                     self._move_out(force)
+                # This lease's staging keeps the pool busy. Another one, so that whoever finds us dead tidies up.
+                ending.enter_context(self._content.lease("pool"))
             disk.tidy(paths)
 
     def _move_out(self, force: bool) -> None:

@@ -29,7 +29,7 @@ def recover(content: ContentStore) -> bool:
 
         with content.lease("recover") as lease:
             sweep(content, lease, objects=False)
-    if os.path.lexists(paths.pool) or os.path.lexists(paths.data):
+    if any(os.path.lexists(name) for name in (paths.data, paths.host, paths.pool)):
         from lazarus.content.pool_disk import tidy_if_free
 
         tidy_if_free(paths)
