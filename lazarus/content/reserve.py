@@ -29,24 +29,32 @@ class Reserve:
         self.path = path
 
     def with_room(self, act: Callable[[], _Result]) -> _Result:
-        """Calls `act`; on a full disk (`OSError` ENOSPC) again, each time with twice as many pieces given up, until
-        none is left. So `act` leaves things as they were when it raises, or goes on where it was."""
+        """Calls `act`; on a full disk (`OSError` ENOSPC) again, each time with twice as many pieces given up, and once
+        more when none was left: another process may just have given them. So `act` leaves things as they were when it
+        raises, or goes on where it was."""
         pieces = 1
+        last = False
         while True:
             try:
                 return act()
             except OSError as error:
-                if error.errno != errno.ENOSPC or not self.give(pieces):
+                if error.errno != errno.ENOSPC or last:
                     raise
+            last = self.give(pieces) == 0
             pieces *= 2
 
     def give(self, pieces: int = PIECES) -> int:
-        """Gives up so many pieces, or what there is; how many it were. They are anybody's who takes them first."""
+        """Gives up so many pieces, or what there is; how many it were. They are anybody's who takes them first. One
+        that another process gives at the same moment counts: there is room now, and that is what was asked for."""
         given = 0
         for name in self._names()[:pieces]:
-            with suppress(OSError):
+            try:
                 os.unlink(f"{self.path}/{name}")
-                given += 1
+            except FileNotFoundError:
+                pass
+            except OSError:
+                continue
+            given += 1
         return given
 
     def fill(self) -> None:

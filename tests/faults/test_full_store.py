@@ -160,6 +160,10 @@ def test_the_reserve_itself(tmp_path: Path) -> None:
     assert calls == [PIECES, PIECES - 1, PIECES - 3, PIECES - 7]
     with pytest.raises(OSError, match="No space"):
         reserve.with_room(lambda: needs(PIECES + 1))
+    calls.clear()
+    with pytest.raises(OSError, match="No space"):
+        reserve.with_room(lambda: needs(PIECES + 1))
+    assert calls == [0, 0], "once more: another process may just have given the last"
     with pytest.raises(OSError, match="Permission"):
         reserve.with_room(_deny)
     assert os.listdir(reserve.path) == []
@@ -168,6 +172,29 @@ def test_the_reserve_itself(tmp_path: Path) -> None:
     assert sorted(os.listdir(reserve.path)) == [f"{number:02}" for number in range(PIECES)]
     Reserve(str(tmp_path / "gone" / "reserve")).fill()
     assert not (tmp_path / "gone").exists(), "a store that was removed stays away"
+
+
+def test_two_that_give_the_same_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both list it, one removes it: the other goes on, too."""
+    reserve = Reserve(str(tmp_path / "reserve"))
+    reserve.fill()
+    names = reserve._names()
+    assert reserve.give(2) == 2
+    monkeypatch.setattr(reserve, "_names", lambda: names)
+    assert reserve.give(2) == 2
+    assert len(os.listdir(reserve.path)) == PIECES - 2
+
+
+def test_many_that_remove_at_once(disk: Path) -> None:
+    root = disk / "store"
+    _store(root)
+    with Store(root) as store:
+        for number in range(8):
+            store.containers.create("small:1", name=f"m{number}")
+    lazarus = Command(root)
+    _fill(disk)
+    removers = [subprocess.Popen(lazarus.words("rm", f"m{number}")) for number in range(8)]
+    assert [process.wait(timeout=60) for process in removers] == [0] * 8
 
 
 def _deny() -> None:
