@@ -82,7 +82,8 @@ def test_first_write_to_a_large_file(benchmark: Any, scratch: Path) -> None:
             if store.pool.exists:
                 store.pool.destroy(force=True)
             store.close()
-    host = subprocess.run(["stat", "-f", "-c", "%T", str(scratch)], capture_output=True, text=True, check=True).stdout
+    find = ["findmnt", "-no", "FSTYPE", "-T", str(scratch)]
+    host = subprocess.run(find, capture_output=True, text=True, check=False).stdout
     print(f"\nfirst 4 KiB write to a {SIZE >> 20} MiB file; the host's file system: {host.strip()}")
     medians = {
         name: [statistics.median(column) for column in zip(*found, strict=True)] for name, found in seconds.items()

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from container_fixtures import small_tar
 from pool_helpers import BIG, SIZE, check, check_layout, devices, fill, need_pool, reboot, release, wait_for_devices
 from small_rootfs import need_runtime
 from store_helpers import add_image, assert_whole, content, layer_tar, make_tar
@@ -24,8 +23,8 @@ from lazarus.content.pool import MINIMUM
 from lazarus.errors import ConflictError, LimitError, NotFoundError, StoreError, UnsupportedError
 from lazarus.store import Store
 
+pytest_plugins = ("container_fixtures",)
 pytestmark = pytest.mark.root
-__all__ = ["small_tar"]
 
 
 @pytest.fixture
