@@ -108,8 +108,8 @@ static int open_upper(const struct lz_sys *sys, const struct lz_walk_node *node,
     return fd == -ELOOP || fd == -ENXIO ? -ENOENT : fd; /* became a symlink or a fifo since it was listed */
 }
 
-static int open_object(const struct lz_sys *sys, int objects_fd, const uint8_t digest[32], const char *path,
-                       struct lz_detail *detail)
+int lz_data_open_object(const struct lz_sys *sys, int objects_fd, const uint8_t digest[32], const char *path,
+                        struct lz_detail *detail)
 {
     char hex[LZ_SHA256_HEX_SIZE + 1];
     char name[LZ_SHA256_HEX_SIZE + 2];
@@ -131,7 +131,7 @@ static int open_lower(const struct lz_sys *sys, const struct lz_diff_source *sou
         data->fd = source->layer_fds[entry->layer];
         data->offset = LZ_INDEX_INLINE_OFFSET + entry->data_offset;
     } else if ((entry->flags & LZ_FLAG_OBJECT) != 0) {
-        int fd = open_object(sys, source->objects_fd, entry->digest, node->path, detail);
+        int fd = lz_data_open_object(sys, source->objects_fd, entry->digest, node->path, detail);
         if (fd < 0)
             return fd;
         data->fd = fd;

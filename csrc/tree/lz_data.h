@@ -1,5 +1,5 @@
 /* lz_data.h - from the content of a file to a tar stream: big reads, big writes, holes found, digests checked
- * (internal to pack).
+ * (internal to pack; the union opens objects with it).
  */
 #ifndef LZ_DATA_H
 #define LZ_DATA_H
@@ -48,6 +48,10 @@ struct lz_data {
 int lz_data_open(const struct lz_sys *sys, const struct lz_diff_source *source, const struct lz_walk_node *node,
                  bool no_xdev, struct lz_data *data, struct lz_detail *detail);
 void lz_data_close(const struct lz_sys *sys, struct lz_data *data);
+
+/* The object of a digest, for reading. -ENOENT and the like come with a detail that names `path` and the digest. */
+int lz_data_open_object(const struct lz_sys *sys, int objects_fd, const uint8_t digest[32], const char *path,
+                        struct lz_detail *detail);
 
 /* A descriptor to read the regular file that `fd` is, perhaps as O_PATH, which only /proc opens again. Or -errno. */
 int lz_data_reopen(const struct lz_sys *sys, int fd);

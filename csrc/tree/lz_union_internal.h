@@ -2,7 +2,9 @@
  * file reads from.
  *
  *     lz_union.c             life, counters
+ *     lz_union_walker.c      the directories that a walk stands in
  *     lz_union_look.c        one name through the branches of a directory
+ *     lz_union_marks.c       what overlay's xattrs say
  *     lz_union_resolve.c     a path, name by name
  *     lz_union_content.c     bytes of a share
  *     lz_union_attributes.c  stat, links, xattrs
