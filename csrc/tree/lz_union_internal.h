@@ -36,6 +36,7 @@ struct lz_union {
     pthread_mutex_t files;            /* guards `open_files` */
     struct lz_union_file *open_files; /* those whose bytes are a lower's */
     _Atomic uint64_t copyups[LZ_RUNG_COUNT], copyups_other, bytes_asked, bytes_copied;
+    struct lz_union_writer *writer; /* the writing half's own, once something was changed; under `names` */
 };
 
 /* Descriptor of <work>/blocks and of <work>/lock; both are opened when first asked for, and made then if `create`. They
@@ -151,6 +152,7 @@ struct lz_union_source {
     struct lz_bytes_at lower; /* the data's lower; fd -1: the upper has all of it */
     bool lower_owned;
     struct lz_blocks *blocks; /* a block-level file */
+    _Atomic uint64_t filled;  /* lz_blocks_filled() that is in the union's bytes_copied already */
 };
 
 struct lz_union_file {
@@ -184,6 +186,8 @@ int lz_union_file_new(struct lz_union *self, const struct lz_place *place, int f
 void lz_union_files_moved(struct lz_union *self, const struct lz_origin *origin, const char *path, size_t size);
 
 /* ---- the writing half ---- */
+
+void lz_union_writer_free(struct lz_union *self); /* at the end of the union */
 
 /* The part of lz_union_open() that may change something: O_WRONLY, O_RDWR, O_CREAT, O_TRUNC. */
 int lz_union_open_writing(struct lz_union *self, const char *path, size_t size, int flags, uint32_t mode,
