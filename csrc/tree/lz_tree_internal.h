@@ -43,6 +43,7 @@ struct lz_tree {
     struct trail trail;
     uint32_t groups;
     bool merged; /* filled by apply() */
+    bool part;   /* likewise, and something lies below: whiteouts and opaque marks stay */
 };
 
 /* A child of node `parent` by name, or NO_NODE. */

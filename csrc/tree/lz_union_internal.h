@@ -9,7 +9,8 @@
  *     lz_union_content.c     bytes of a share
  *     lz_union_attributes.c  stat, links, xattrs
  *     lz_union_list.c        names of a directory
- *     lz_union_file.c        open files, reading
+ *     lz_union_file.c        open files, and how they follow a copy-up
+ *     lz_union_read.c        reading them
  */
 #ifndef LZ_UNION_INTERNAL_H
 #define LZ_UNION_INTERNAL_H
@@ -103,6 +104,9 @@ int lz_union_walk(struct lz_union *self, const char *path, size_t size, unsigned
  * when it does not exist (child->exists), or a code. `flags`: LZ_WALK_CHANGE. */
 int lz_union_child(struct lz_union *self, const struct lz_place *directory, const char *name, size_t size,
                    unsigned flags, struct lz_place *child);
+
+void lz_union_info_of_entry(const struct lz_union *self, uint32_t branch, uint32_t entry, struct lz_union_info *out);
+void lz_union_info_of_stat(const struct stat *info, uint32_t branch, struct lz_union_info *out);
 
 /* The share that gives the data of a file, NULL when the upper has all of it. */
 const struct lz_share *lz_place_data(const struct lz_place *place);

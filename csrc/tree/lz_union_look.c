@@ -13,6 +13,7 @@ struct search {
     size_t size;
     bool directory;  /* found so far: a directory; what is no directory ends it */
     bool needs_data; /* found so far: a file without data */
+    bool borrows;    /* found so far: an opaque directory that takes only its attributes from below */
     bool stop;
     char redirect[LZ_PATH_MAX + 1]; /* `name` points here once there was one */
 };
@@ -151,7 +152,9 @@ static int step_index(const struct lz_index *index, struct spot *spot, const cha
         return 1;
     }
     search->directory |= last;
-    search->stop |= (entry->flags & LZ_FLAG_OPAQUE) != 0;
+    bool opaque = (entry->flags & LZ_FLAG_OPAQUE) != 0, implicit = (entry->flags & LZ_FLAG_IMPLICIT) != 0;
+    search->borrows |= last && opaque && implicit;
+    search->stop |= opaque && !(last && implicit);
     return 1;
 }
 
@@ -352,6 +355,7 @@ static int look_lowers(struct lz_walker *walker, size_t path_size, struct lz_loo
                 break;
             number = look->only[only++];
         }
+        bool borrowing = search->borrows;
         struct lz_part part = walker->parts[number];
         struct spot spot;
         struct hit hit;
@@ -367,10 +371,11 @@ static int look_lowers(struct lz_walker *walker, size_t path_size, struct lz_loo
             look->exists = true;
             if (data && !search->needs_data)
                 take_data(walker->self, &spot, &look->info);
-            if (!data || !search->needs_data)
+            if (!borrowing && (!data || !search->needs_data))
                 rc = keep_part(walker, &part, path_size, same_name, &spot);
             if (rc < 0)
                 return rc;
+            search->stop |= search->borrows && (!implicit || look->enter);
         }
         if (!absolute && search->name[0] == '/') {
             absolute = true;
@@ -447,7 +452,7 @@ int lz_union_look(struct lz_walker *walker, size_t path_size, struct lz_look *lo
     struct search search;
     search.name = look->name;
     search.size = look->size;
-    search.directory = search.needs_data = search.stop = false;
+    search.directory = search.needs_data = search.borrows = search.stop = false;
     look->exists = look->in_upper = look->upper_whiteout = look->upper_opaque = look->metacopy = false;
     look->upper_fd = -1;
     look->first = walker->part_count;
@@ -479,7 +484,7 @@ int lz_union_look_below(struct lz_walker *walker, size_t path_size, const struct
     struct search search;
     search.name = look->name;
     search.size = look->size;
-    search.directory = search.needs_data = search.stop = false;
+    search.directory = search.needs_data = search.borrows = search.stop = false;
     size_t count = walker->part_count, text_size = walker->text.size;
     int rc = look_lowers(walker, path_size, &lowers, &search);
     walker->part_count = count;

@@ -8,7 +8,8 @@
  *   - a file goes on only if it has attributes alone (metacopy; block by block), to the file that has its data
  *   - a redirect changes the name that is looked for further down: `name` in the same directory, or `/a/b` from the root
  *     of each branch that is left
- *   - a directory of an index that its tar did not list (IMPLICIT) takes the attributes of the one below
+ *   - a directory of an index that its tar did not list (IMPLICIT) takes the attributes of the one below, also when it
+ *     is opaque
  *
  * The upper is held by a descriptor, so that a rename beside the walk does not lead it astray; lowers do not change, and
  * are reached by path from their branch's descriptor.
@@ -87,15 +88,12 @@ int lz_union_look(struct lz_walker *walker, size_t path_size, struct lz_look *lo
 /* Whether a lower shows something under the name when the upper is taken away. */
 int lz_union_look_below(struct lz_walker *walker, size_t path_size, const struct lz_look *look, bool *out);
 
-/* Attributes of the top level, which were not looked at on the way in. */
-int lz_walker_info(struct lz_walker *walker, struct lz_union_info *out);
+/* Attributes of the root. */
+int lz_union_root_info(struct lz_union *self, struct lz_union_info *out);
 int lz_place_add(struct lz_place *place, const struct lz_share *share);
 
 /* The upper's directory of the top level, opened again if need be. Stays the walker's. */
 int lz_walker_upper(struct lz_walker *walker);
-
-void lz_union_info_of_entry(const struct lz_union *self, uint32_t branch, uint32_t entry, struct lz_union_info *out);
-void lz_union_info_of_stat(const struct stat *info, uint32_t branch, struct lz_union_info *out);
 
 /* What overlay's xattrs say of a file or directory. */
 struct lz_marks {

@@ -144,27 +144,40 @@ static int finish_look(struct walk *walk, size_t path_size, const struct lz_look
     return (walk->flags & LZ_WALK_MAY_MISS) != 0 ? 0 : -ENOENT;
 }
 
-/* The place is the top level: the path was "/", or ended in `.`, `..` or a symlink to such. */
-static int finish_level(struct walk *walk)
+static int finish_root(struct walk *walk)
 {
     struct lz_place *place = walk->place;
-    const struct lz_level *level = top(walk);
-    set_name(place, level->path_size);
+    const struct lz_level *root = top(walk);
+    set_name(place, 0);
     place->exists = true;
-    place->in_upper = level->in_upper;
-    place->parent_in_upper = level->in_upper;
-    if (walk->walker.level_count > 1) /* one that floats may have others above it that are no levels */
-        place->parent_in_upper =
-            level[-1].in_upper && (place->name_offset == 0 ? 0 : place->name_offset - 1) == level[-1].path_size;
-    place->upper_whiteout = place->metacopy = false;
-    place->upper_opaque = level->upper_opaque;
-    place->lower_has = level->count > 0 && !level->in_upper;
-    int rc = lz_walker_info(&walk->walker, &place->info);
-    if (rc == 0 && level->count + level->in_upper > 1)
+    place->in_upper = place->parent_in_upper = root->in_upper;
+    place->upper_whiteout = place->upper_opaque = place->metacopy = false;
+    place->lower_has = root->count > 0 && !root->in_upper;
+    int rc = lz_union_root_info(walk->walker.self, &place->info);
+    if (rc == 0 && root->count + root->in_upper > 1)
         place->info.link_count = 1;
-    for (size_t i = 0; i < level->count && rc == 0; i++)
-        rc = add_share(walk, &walk->walker.parts[level->first + i], level->path_size);
+    for (size_t i = 0; i < root->count && rc == 0; i++)
+        rc = add_share(walk, &walk->walker.parts[root->first + i], 0);
     return rc;
+}
+
+/* The place is the top level: the path ended in `.`, `..` or a symlink to such. On the way in only the parts of a
+ * directory were looked at, so it is looked up once more. */
+static int finish_level(struct walk *walk)
+{
+    struct lz_walker *walker = &walk->walker;
+    size_t path_size = top(walk)->path_size;
+    if (path_size == 0)
+        return finish_root(walk);
+    char name[LZ_NAME_MAX + 1];
+    walker->path[path_size] = 0;
+    const char *slash = memrchr(walker->path, '/', path_size);
+    const char *last = slash != NULL ? slash + 1 : walker->path;
+    struct lz_look look = {.name = name, .size = path_size - (size_t)(last - walker->path)};
+    memcpy(name, last, look.size + 1);
+    go_up(walk);
+    int rc = lz_union_look(walker, path_size, &look);
+    return rc == 0 ? finish_look(walk, path_size, &look) : rc;
 }
 
 /* The place is an entry of the index that the top level lies in, and nothing else is. */

@@ -241,46 +241,28 @@ int lz_part_path(const struct lz_walker *walker, const struct lz_part *part, siz
     return (int)(part->base_size + rest);
 }
 
-static int stat_part(struct lz_walker *walker, const struct lz_part *part, size_t path_size, struct lz_union_info *out)
+int lz_union_root_info(struct lz_union *self, struct lz_union_info *out)
 {
-    struct lz_union *self = walker->self;
-    char lower[LZ_PATH_MAX + 1];
-    int rc = lz_part_path(walker, part, path_size, lower);
-    int fd = rc < 0 ? rc : lz_union_beneath(self, self->lowers[part->branch].fd, lower, O_PATH | O_DIRECTORY);
-    if (fd < 0)
-        return fd;
-    struct stat info;
-    rc = self->sys->fstatat(self->sys->ctx, fd, "", &info, AT_EMPTY_PATH);
-    (void)self->sys->close(self->sys->ctx, fd);
-    if (rc == 0)
-        lz_union_info_of_stat(&info, part->branch, out);
-    return rc;
-}
-
-int lz_walker_info(struct lz_walker *walker, struct lz_union_info *out)
-{
-    struct lz_union *self = walker->self;
-    const struct lz_level *level = &walker->levels[walker->level_count - 1];
-    const struct lz_part *parts = walker->parts + level->first;
-    if (level->in_upper) {
-        struct stat info;
-        int fd = lz_walker_upper(walker);
-        int rc = fd < 0 ? fd : self->sys->fstatat(self->sys->ctx, fd, "", &info, AT_EMPTY_PATH);
-        if (rc == 0)
-            lz_union_info_of_stat(&info, LZ_UNION_UPPER, out);
-        return rc;
+    uint32_t branch = 0;
+    for (; branch < self->lower_count && self->upper_fd < 0; branch++) {
+        const struct lz_branch *lower = &self->lowers[branch];
+        bool last = branch + 1 == self->lower_count;
+        if (lower->kind == LZ_BRANCH_DIRECTORY)
+            break;
+        if (last || (lower->index->entries[0].flags & LZ_FLAG_IMPLICIT) == 0) {
+            lz_union_info_of_entry(self, branch, 0, out);
+            return 0;
+        }
     }
-    if (level->count == 0) { /* the root of a union of nothing */
+    if (branch == self->lower_count && self->upper_fd < 0) { /* a union of nothing */
         *out = (struct lz_union_info){.kind = LZ_KIND_DIRECTORY, .mode = S_IFDIR | 0755, .link_count = 2, .entry = -1};
         out->data_entry = -1;
         return 0;
     }
-    size_t i = 0;
-    for (; i + 1 < level->count && parts[i].entry >= 0; i++)
-        if ((self->lowers[parts[i].branch].index->entries[parts[i].entry].flags & LZ_FLAG_IMPLICIT) == 0)
-            break;
-    if (parts[i].entry < 0)
-        return stat_part(walker, &parts[i], level->path_size, out);
-    lz_union_info_of_entry(self, parts[i].branch, (uint32_t)parts[i].entry, out);
-    return 0;
+    struct stat info;
+    int fd = self->upper_fd >= 0 ? self->upper_fd : self->lowers[branch].fd;
+    int rc = self->sys->fstatat(self->sys->ctx, fd, "", &info, AT_EMPTY_PATH);
+    if (rc == 0)
+        lz_union_info_of_stat(&info, self->upper_fd >= 0 ? LZ_UNION_UPPER : branch, out);
+    return rc;
 }
