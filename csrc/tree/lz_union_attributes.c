@@ -2,12 +2,89 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysmacros.h>
 
 #include "../bytes/lz_mark.h"
 #include "lz_list.h"
 #include "lz_union_look.h"
 
 #define LIST_MAX 65536u /* XATTR_LIST_MAX */
+
+/* ---- attributes ---- */
+
+enum lz_kind lz_union_kind(mode_t mode)
+{
+    switch (mode & S_IFMT) {
+    case S_IFDIR:
+        return LZ_KIND_DIRECTORY;
+    case S_IFREG:
+        return LZ_KIND_FILE;
+    case S_IFLNK:
+        return LZ_KIND_SYMLINK;
+    case S_IFCHR:
+        return LZ_KIND_CHAR;
+    case S_IFBLK:
+        return LZ_KIND_BLOCK;
+    case S_IFIFO:
+        return LZ_KIND_FIFO;
+    default:
+        return LZ_KIND_SOCKET;
+    }
+}
+
+void lz_union_info_of_entry(const struct lz_union *self, uint32_t branch, uint32_t number, struct lz_union_info *out)
+{
+    const struct lz_entry *entry = &self->lowers[branch].index->entries[number];
+    struct timespec time = {.tv_sec = entry->mtime, .tv_nsec = (long)entry->mtime_nsec};
+    *out = (struct lz_union_info){
+        .kind = (enum lz_kind)entry->kind,
+        .mode = entry->mode,
+        .uid = entry->uid,
+        .gid = entry->gid,
+        .major = entry->major,
+        .minor = entry->minor,
+        .link_count = entry->link_count,
+        .size = entry->size,
+        .atime = time,
+        .mtime = time,
+        .ctime = time,
+        .branch = branch,
+        .entry = number,
+        .data_branch = branch,
+        .data_entry = number,
+        .has_digest = entry->kind == LZ_KIND_FILE,
+        .device = UINT64_MAX - branch, /* no st_dev: the kernel's are 32 bits */
+        .number = (uint64_t)entry->link + 1,
+    };
+    if (out->has_digest)
+        memcpy(out->digest, entry->digest, sizeof out->digest);
+}
+
+void lz_union_info_of_stat(const struct stat *info, uint32_t branch, struct lz_union_info *out)
+{
+    bool device = S_ISCHR(info->st_mode) || S_ISBLK(info->st_mode);
+    *out = (struct lz_union_info){
+        .kind = lz_union_kind(info->st_mode),
+        .mode = info->st_mode,
+        .uid = info->st_uid,
+        .gid = info->st_gid,
+        .major = device ? major(info->st_rdev) : 0,
+        .minor = device ? minor(info->st_rdev) : 0,
+        .link_count = (uint32_t)info->st_nlink,
+        .size = S_ISREG(info->st_mode) || S_ISLNK(info->st_mode) ? (uint64_t)info->st_size : 0,
+        .atime = info->st_atim,
+        .mtime = info->st_mtim,
+        .ctime = info->st_ctim,
+        .branch = branch,
+        .entry = -1,
+        .data_branch = branch,
+        .data_entry = -1,
+        .device = info->st_dev,
+        .number = info->st_ino,
+    };
+}
+
+/* ---- of a path ---- */
 
 int lz_union_stat(struct lz_union *self, const char *path, size_t size, unsigned flags, struct lz_union_info *out)
 {
@@ -39,6 +116,8 @@ ssize_t lz_union_realpath(struct lz_union *self, const char *path, size_t size, 
 /* The share that gives the attributes of a place that is not in the upper. */
 static const struct lz_share *attributes_share(const struct lz_place *place)
 {
+    if (place->borrows)
+        return &place->owner;
     for (size_t i = 0; i < place->share_count; i++)
         if (place->shares[i].branch == place->info.branch)
             return &place->shares[i];

@@ -83,6 +83,8 @@ struct lz_place {
     struct lz_share *shares;
     size_t share_count, share_capacity;
     struct lz_share few[2]; /* where `shares` points at first */
+    bool borrows;           /* an opaque directory of an index whose attributes are those of `owner`, further down */
+    struct lz_share owner;
     struct lz_buf text;
 };
 

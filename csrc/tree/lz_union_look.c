@@ -32,80 +32,6 @@ struct hit {
     struct stat stat; /* directory branches, unless only passed through */
 };
 
-/* ---- attributes ---- */
-
-static enum lz_kind kind_of_mode(mode_t mode)
-{
-    switch (mode & S_IFMT) {
-    case S_IFDIR:
-        return LZ_KIND_DIRECTORY;
-    case S_IFREG:
-        return LZ_KIND_FILE;
-    case S_IFLNK:
-        return LZ_KIND_SYMLINK;
-    case S_IFCHR:
-        return LZ_KIND_CHAR;
-    case S_IFBLK:
-        return LZ_KIND_BLOCK;
-    case S_IFIFO:
-        return LZ_KIND_FIFO;
-    default:
-        return LZ_KIND_SOCKET;
-    }
-}
-
-void lz_union_info_of_entry(const struct lz_union *self, uint32_t branch, uint32_t number, struct lz_union_info *out)
-{
-    const struct lz_entry *entry = &self->lowers[branch].index->entries[number];
-    struct timespec time = {.tv_sec = entry->mtime, .tv_nsec = (long)entry->mtime_nsec};
-    *out = (struct lz_union_info){
-        .kind = (enum lz_kind)entry->kind,
-        .mode = entry->mode,
-        .uid = entry->uid,
-        .gid = entry->gid,
-        .major = entry->major,
-        .minor = entry->minor,
-        .link_count = entry->link_count,
-        .size = entry->size,
-        .atime = time,
-        .mtime = time,
-        .ctime = time,
-        .branch = branch,
-        .entry = number,
-        .data_branch = branch,
-        .data_entry = number,
-        .has_digest = entry->kind == LZ_KIND_FILE,
-        .device = UINT64_MAX - branch, /* no st_dev: the kernel's are 32 bits */
-        .number = (uint64_t)entry->link + 1,
-    };
-    if (out->has_digest)
-        memcpy(out->digest, entry->digest, sizeof out->digest);
-}
-
-void lz_union_info_of_stat(const struct stat *info, uint32_t branch, struct lz_union_info *out)
-{
-    bool device = S_ISCHR(info->st_mode) || S_ISBLK(info->st_mode);
-    *out = (struct lz_union_info){
-        .kind = kind_of_mode(info->st_mode),
-        .mode = info->st_mode,
-        .uid = info->st_uid,
-        .gid = info->st_gid,
-        .major = device ? major(info->st_rdev) : 0,
-        .minor = device ? minor(info->st_rdev) : 0,
-        .link_count = (uint32_t)info->st_nlink,
-        .size = S_ISREG(info->st_mode) || S_ISLNK(info->st_mode) ? (uint64_t)info->st_size : 0,
-        .atime = info->st_atim,
-        .mtime = info->st_mtim,
-        .ctime = info->st_ctim,
-        .branch = branch,
-        .entry = -1,
-        .data_branch = branch,
-        .data_entry = -1,
-        .device = info->st_dev,
-        .number = info->st_ino,
-    };
-}
-
 /* ---- redirects ---- */
 
 /* The redirect of the element that begins at `prefix` of the name and is followed by `rest` ("" or "/..."). */
@@ -192,7 +118,7 @@ static int probe(struct lz_union *self, const struct spot *spot, bool pass, stru
         return fd == -ENOENT || fd == -ENOTDIR || fd == -ENAMETOOLONG ? 0 : fd;
     if (hit->has_stat) {
         rc = self->sys->fstatat(self->sys->ctx, fd, "", &hit->stat, AT_EMPTY_PATH);
-        hit->kind = rc == 0 ? kind_of_mode(hit->stat.st_mode) : hit->kind;
+        hit->kind = rc == 0 ? lz_union_kind(hit->stat.st_mode) : hit->kind;
     }
     if (rc == 0 && branch->marks && hit->kind == LZ_KIND_DIRECTORY)
         rc = lz_union_marks(self, fd, ".", marks);
@@ -288,9 +214,9 @@ static int look_in_part(struct lz_walker *walker, const struct lz_part *part, st
 
 /* ---- the branches below the upper ---- */
 
-/* Puts what was found behind the parts of the level. */
-static int keep_part(struct lz_walker *walker, const struct lz_part *parent, size_t path_size, bool same_name,
-                     const struct spot *spot)
+/* What was found in the branch of a part of the level. */
+static int make_part(struct lz_walker *walker, const struct lz_part *parent, size_t path_size, bool same_name,
+                     const struct spot *spot, struct lz_part *out)
 {
     struct lz_part part = *parent;
     part.entry = walker->self->lowers[spot->branch].kind == LZ_BRANCH_INDEX ? spot->entry : -1;
@@ -302,7 +228,8 @@ static int keep_part(struct lz_walker *walker, const struct lz_part *parent, siz
         if (rc != 0)
             return rc;
     }
-    return lz_walker_add(walker, &part);
+    *out = part;
+    return 0;
 }
 
 static bool is_implicit(const struct lz_union *self, const struct spot *spot)
@@ -342,41 +269,49 @@ static size_t below(const struct lz_walker *walker, uint32_t branch)
     return number;
 }
 
+static int take_hit(struct lz_walker *walker, const struct lz_part *parent, size_t path_size, bool same_name,
+                    bool borrowing, const struct spot *spot, const struct hit *hit, struct lz_look *look,
+                    struct search *search)
+{
+    bool data = look->exists && hit->kind == LZ_KIND_FILE, gives_info = !look->exists || look->implicit;
+    struct lz_part part;
+    int rc = make_part(walker, parent, path_size, same_name, spot, &part);
+    if (gives_info) {
+        take_info(walker->self, spot, hit, &look->info);
+        look->implicit = hit->kind == LZ_KIND_DIRECTORY && is_implicit(walker->self, spot);
+        look->borrows = borrowing;
+        look->owner = part;
+    }
+    look->exists = true;
+    if (data && !search->needs_data)
+        take_data(walker->self, spot, &look->info);
+    if (rc == 0 && !borrowing && (!data || !search->needs_data))
+        rc = lz_walker_add(walker, &part);
+    search->stop |= search->borrows && (!look->implicit || look->enter);
+    return rc;
+}
+
 static int look_lowers(struct lz_walker *walker, size_t path_size, struct lz_look *look, struct search *search)
 {
     const struct lz_level *level = &walker->levels[walker->level_count - 1];
-    bool absolute = search->name[0] == '/', implicit = false;
+    bool absolute = search->name[0] == '/';
     size_t number = absolute ? walker->levels[0].first : level->first;
     size_t end = number + (absolute ? walker->levels[0].count : level->count), only = 0;
     for (; number < end && !search->stop; number++) {
-        bool same_name = search->name == look->name;
+        bool same_name = search->name == look->name, borrowing = search->borrows;
         if (look->only != NULL && same_name) { /* from one that has it to the next */
             if (only == look->only_count)
                 break;
             number = look->only[only++];
         }
-        bool borrowing = search->borrows;
         struct lz_part part = walker->parts[number];
         struct spot spot;
         struct hit hit;
         int rc = look_in_part(walker, &part, &spot, look->enter, search, &hit);
+        if (rc == 1)
+            rc = take_hit(walker, &part, path_size, same_name, borrowing, &spot, &hit, look, search);
         if (rc < 0)
             return rc;
-        if (rc == 1) {
-            bool data = look->exists && hit.kind == LZ_KIND_FILE;
-            if (!look->exists || implicit) {
-                take_info(walker->self, &spot, &hit, &look->info);
-                implicit = hit.kind == LZ_KIND_DIRECTORY && is_implicit(walker->self, &spot);
-            }
-            look->exists = true;
-            if (data && !search->needs_data)
-                take_data(walker->self, &spot, &look->info);
-            if (!borrowing && (!data || !search->needs_data))
-                rc = keep_part(walker, &part, path_size, same_name, &spot);
-            if (rc < 0)
-                return rc;
-            search->stop |= search->borrows && (!implicit || look->enter);
-        }
         if (!absolute && search->name[0] == '/') {
             absolute = true;
             number = below(walker, part.branch) - 1;
@@ -454,6 +389,7 @@ int lz_union_look(struct lz_walker *walker, size_t path_size, struct lz_look *lo
     search.size = look->size;
     search.directory = search.needs_data = search.borrows = search.stop = false;
     look->exists = look->in_upper = look->upper_whiteout = look->upper_opaque = look->metacopy = false;
+    look->borrows = look->implicit = false;
     look->upper_fd = -1;
     look->first = walker->part_count;
     int rc = 0;

@@ -64,9 +64,12 @@ struct lz_look {
     size_t only_count;  /* */
     /* found; its parts are those of the walker behind the top level's */
     bool exists, in_upper, upper_whiteout, upper_opaque, metacopy;
+    bool borrows; /* the attributes are those of `owner`, which is none of the parts */
+    struct lz_part owner;
     int upper_fd; /* with `enter`, of a directory: the caller's to close; else -1 */
     struct lz_union_info info;
-    size_t first; /* part */
+    size_t first;  /* part */
+    bool implicit; /* a directory of an index that its tar did not list has given the attributes so far */
 };
 
 void lz_walker_begin(struct lz_walker *walker, struct lz_union *self, char *path);
@@ -94,6 +97,8 @@ int lz_place_add(struct lz_place *place, const struct lz_share *share);
 
 /* The upper's directory of the top level, opened again if need be. Stays the walker's. */
 int lz_walker_upper(struct lz_walker *walker);
+
+enum lz_kind lz_union_kind(mode_t mode);
 
 /* What overlay's xattrs say of a file or directory. */
 struct lz_marks {

@@ -96,18 +96,22 @@ static int enter(struct walk *walk, size_t path_size, const struct lz_look *look
 
 /* ---- the place ---- */
 
-static int add_share(struct walk *walk, const struct lz_part *part, size_t path_size)
+static int make_share(struct walk *walk, const struct lz_part *part, size_t path_size, struct lz_share *out)
 {
     struct lz_place *place = walk->place;
-    struct lz_share share = {.branch = part->branch, .entry = part->entry, .path_offset = place->text.size};
-    if (part->entry < 0) {
-        char lower[LZ_PATH_MAX + 1];
-        int size = lz_part_path(&walk->walker, part, path_size, lower);
-        int rc = size < 0 ? size : lz_buf_append(&place->text, lower, (size_t)size + 1);
-        if (rc != 0)
-            return rc;
-    }
-    return lz_place_add(place, &share);
+    *out = (struct lz_share){.branch = part->branch, .entry = part->entry, .path_offset = place->text.size};
+    if (part->entry >= 0)
+        return 0;
+    char lower[LZ_PATH_MAX + 1];
+    int size = lz_part_path(&walk->walker, part, path_size, lower);
+    return size < 0 ? size : lz_buf_append(&place->text, lower, (size_t)size + 1);
+}
+
+static int add_share(struct walk *walk, const struct lz_part *part, size_t path_size)
+{
+    struct lz_share share;
+    int rc = make_share(walk, part, path_size, &share);
+    return rc == 0 ? lz_place_add(walk->place, &share) : rc;
 }
 
 static void set_name(struct lz_place *place, size_t path_size)
@@ -131,9 +135,10 @@ static int finish_look(struct walk *walk, size_t path_size, const struct lz_look
     place->upper_opaque = look->upper_opaque;
     place->metacopy = look->metacopy;
     place->lower_has = look->exists && !look->in_upper;
+    place->borrows = look->borrows;
+    int rc = look->borrows ? make_share(walk, &look->owner, path_size, &place->owner) : 0;
     if (look->exists)
         place->info = look->info;
-    int rc = 0;
     for (size_t i = look->first; i < walker->part_count && rc == 0; i++)
         rc = add_share(walk, &walker->parts[i], path_size);
     walker->part_count = look->first;
@@ -151,7 +156,7 @@ static int finish_root(struct walk *walk)
     set_name(place, 0);
     place->exists = true;
     place->in_upper = place->parent_in_upper = root->in_upper;
-    place->upper_whiteout = place->upper_opaque = place->metacopy = false;
+    place->upper_whiteout = place->upper_opaque = place->metacopy = place->borrows = false;
     place->lower_has = root->count > 0 && !root->in_upper;
     int rc = lz_union_root_info(walk->walker.self, &place->info);
     if (rc == 0 && root->count + root->in_upper > 1)
@@ -189,7 +194,8 @@ static int finish_entry(struct walk *walk, const struct lz_part *part, int64_t e
         return path_size;
     set_name(place, (size_t)path_size);
     place->exists = place->lower_has = true;
-    place->in_upper = place->parent_in_upper = place->upper_whiteout = place->upper_opaque = place->metacopy = false;
+    place->in_upper = place->parent_in_upper = place->upper_whiteout = place->upper_opaque = false;
+    place->metacopy = place->borrows = false;
     lz_union_info_of_entry(walk->walker.self, part->branch, (uint32_t)entry, &place->info);
     place->few[0] = (struct lz_share){.branch = part->branch, .entry = entry};
     place->shares[0] = place->few[0];
