@@ -170,7 +170,7 @@ static int look(struct gathering *all, size_t from, size_t end, struct lz_look *
     int rc = lz_union_look(walker, at + top->size, out);
     walker->part_count = out->first;
     walker->text.size = text_size;
-    return rc == -EIO && out->exists ? 0 : rc;
+    return rc == -EIO && out->lost ? 0 : rc;
 }
 
 /* ---- the list ---- */

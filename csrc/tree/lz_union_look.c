@@ -401,7 +401,8 @@ int lz_union_look(struct lz_walker *walker, size_t path_size, struct lz_look *lo
     }
     if (rc == 0)
         rc = look_lowers(walker, path_size, look, &search);
-    if (rc == 0 && search.needs_data)
+    look->lost = rc == 0 && search.needs_data;
+    if (look->lost)
         rc = -EIO; /* attributes whose data is nowhere */
     if (rc == 0 && look->info.kind == LZ_KIND_DIRECTORY && walker->part_count - look->first + look->in_upper > 1)
         look->info.link_count = 1;

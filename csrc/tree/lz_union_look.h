@@ -64,6 +64,7 @@ struct lz_look {
     size_t only_count;  /* */
     /* found; its parts are those of the walker behind the top level's */
     bool exists, in_upper, upper_whiteout, upper_opaque, metacopy;
+    bool lost;    /* with -EIO: a file whose attributes are there, and whose data is nowhere */
     bool borrows; /* the attributes are those of `owner`, which is none of the parts */
     struct lz_part owner;
     int upper_fd; /* with `enter`, of a directory: the caller's to close; else -1 */
