@@ -332,8 +332,6 @@ int lz_union_open(struct lz_union *self, const char *path, size_t size, int flag
     int rc = check_flags(flags);
     if (rc != 0)
         return rc;
-    bool changes = (flags & O_ACCMODE) != O_RDONLY || (flags & (O_CREAT | O_TRUNC)) != 0;
-    if (changes && self->upper_fd >= 0)
-        return lz_union_open_writing(self, path, size, flags, mode, out, detail);
+    (void)mode; /* nothing is made yet */
     return open_reading(self, path, size, flags, out, detail);
 }

@@ -65,6 +65,7 @@ cdef extern from "tree/lz_tree.h":
     int lz_tree_opaque(lz_tree *tree, const char *path, size_t size, lz_detail *detail) nogil
     int lz_tree_add_object(lz_tree *tree, const uint8_t *digest, uint64_t size) nogil
     void lz_tree_begin_stack(lz_tree *tree) nogil
+    void lz_tree_begin_part(lz_tree *tree) nogil
     int lz_tree_apply(lz_tree *tree, const lz_index *layer, const uint8_t *diff_id, lz_detail *detail) nogil
     int lz_tree_write(const lz_sys *sys, lz_tree *tree, int fd, uint64_t inline_size, uint32_t *count,
                       lz_detail *detail) nogil

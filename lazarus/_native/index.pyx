@@ -132,11 +132,12 @@ def hash_path(bytes path not None):
     return lz_path_hash(path, len(path))
 
 
-def merge(layer_indexes, diff_ids, out):
+def merge(layer_indexes, diff_ids, out, *, bint keep_whiteouts=False):
     """Lays layer indexes (paths, lowest first) over one another and writes the merged index to `out`.
 
-    `diff_ids` are the 32 raw bytes of each. `out` is made with mode 0644, not synced, and removed again on failure.
-    Returns its entry count. O(entries of all layers). Raises what `Index` does, LimitError or OSError.
+    `diff_ids` are the 32 raw bytes of each. `out` is a path, made with mode 0644, not synced, and removed again on
+    failure, or an empty file's descriptor. `keep_whiteouts`: for a union that has something else below. Returns its
+    entry count. O(entries of all layers). Raises what `Index` does, LimitError or OSError.
     """
     cdef lz_tree *tree = NULL
     cdef lz_detail detail
@@ -148,7 +149,10 @@ def merge(layer_indexes, diff_ids, out):
     detail.text[0] = 0
     check(lz_tree_new(NULL, &tree), NULL)
     try:
-        lz_tree_begin_stack(tree)
+        if keep_whiteouts:
+            lz_tree_begin_part(tree)
+        else:
+            lz_tree_begin_stack(tree)
         for path, diff_id in zip(layer_indexes, diff_ids, strict=True):
             if diff_id is None or len(diff_id) != 32:
                 raise ValueError("a diff ID of 32 bytes is needed")
@@ -157,15 +161,17 @@ def merge(layer_indexes, diff_ids, out):
                 with nogil:
                     rc = lz_tree_apply(tree, &layer.index, raw, &detail)
             check(rc, &detail, os.fspath(path))
-        fd = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        given = isinstance(out, int)
+        fd = out if given else os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
             with nogil:
                 rc = lz_tree_write(lz_sys_linux(), tree, fd, 0, &count, &detail)
         finally:
-            os.close(fd)
-        if rc < 0:
+            if not given:
+                os.close(fd)
+        if rc < 0 and not given:
             os.unlink(out)
-        check(rc, &detail, os.fspath(out))
+        check(rc, &detail, None if given else os.fspath(out))
     finally:
         lz_tree_free(tree)
     return count

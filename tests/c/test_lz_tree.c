@@ -14,10 +14,12 @@ static void check_layer(const char *script, const char *expected)
 }
 
 /* Scripts of layers, the lowest first, NULL at the end. */
-static struct image merged(const char *const *scripts)
+static struct image merged(const char *const *scripts, bool part)
 {
     struct lz_tree *tree = NULL;
     CHECK_EQ(lz_tree_new(NULL, &tree), 0);
+    if (part)
+        lz_tree_begin_part(tree);
     for (size_t i = 0; scripts[i] != NULL; i++) {
         struct image image = layer(scripts[i]);
         uint8_t diff_id[32] = {[0] = (uint8_t)(i + 1)};
@@ -27,13 +29,37 @@ static struct image merged(const char *const *scripts)
     return finish_tree(tree, "");
 }
 
-static void check_merge(const char *expected, const char *const *scripts)
+static void check_dump(struct image *image, const char *expected)
 {
-    struct image image = merged(scripts);
-    char *text = dump(&image.index);
+    char *text = dump(&image->index);
     CHECK_STR(text, expected);
     free(text);
-    free_image(&image);
+    free_image(image);
+}
+
+/* The layers at once; and for each cut those below it, then those above it as one, merged as a part of a stack. */
+static void check_merge(const char *expected, const char *const *scripts)
+{
+    struct image image = merged(scripts, false);
+    size_t count = 0;
+    while (scripts[count] != NULL)
+        count++;
+    for (size_t cut = 0; cut < count; cut++) {
+        struct lz_tree *tree = NULL;
+        struct image part = merged(scripts + cut, true);
+        CHECK_EQ(lz_tree_new(NULL, &tree), 0);
+        for (size_t i = 0; i <= cut; i++) {
+            struct image one = layer(scripts[i]);
+            CHECK_EQ(
+                lz_tree_apply(tree, i < cut ? &one.index : &part.index, (const uint8_t[32]){(uint8_t)(i + 1)}, NULL),
+                0);
+            free_image(&one);
+        }
+        struct image again = finish_tree(tree, "");
+        check_dump(&again, expected);
+        free_image(&part);
+    }
+    check_dump(&image, expected);
 }
 #define MERGE(expected, ...) check_merge(expected, (const char *const[]){__VA_ARGS__, NULL})
 
@@ -170,6 +196,35 @@ static void layers_of_directories(void)
     MERGE("D . 6", "d . 4", "d . 6");
 }
 
+#define PART(expected, ...) check_part(expected, (const char *const[]){__VA_ARGS__, NULL})
+static void check_part(const char *expected, const char *const *scripts)
+{
+    struct image image = merged(scripts, true);
+    check_dump(&image, expected);
+}
+
+static void parts_keep_what_hides(void)
+{
+    PART("D . 0 i", "");
+    PART("D . 4", "d . 4", "");
+    PART("D . 0 i o|F b 2", "f a 1", "o .; f b 2");
+    PART("D . 0 i|W a 0", "w a");
+    PART("D . 0 i|W a 0", "f a 1", "w a");
+    PART("D . 0 i|W a 0", "d a 1; f a/b 2", "w a");
+    PART("D . 0 i|F a 3", "w a", "f a 3");
+    PART("D . 0 i|D a 3 o", "w a", "d a 3");             /* over a whiteout: nothing of what is below */
+    PART("D . 0 i|D a 3 o", "f a 1", "d a 3");           /* over a file, which hid it too */
+    PART("D . 0 i|D a 0 o|F a/b 3", "f a 1", "f a/b 3"); /* its attributes are not the lower's either */
+    PART("D . 0 i|D a 0 i|F a/b 3|F a/c 4", "f a/b 3", "f a/c 4");
+    PART("D . 0 i|D a 5|F a/b 3", "f a/b 3", "d a 5");
+    PART("D . 0 i|D a 5|F a/b 3", "d a 5", "f a/b 3");
+    PART("D . 0 i|D a 0 i o|F a/c 4", "f a/b 3", "o a; f a/c 4");
+    PART("D . 0 i|D a 5 o|F a/c 4", "d a 5; f a/b 3", "o a; f a/c 4");
+    PART("D . 0 i|D a 6 o|F a/b 3|F a/c 4", "o a; f a/b 3", "d a 6; f a/c 4");
+    PART("D . 0 i|D a 5|W a/b 0", "d a 5; d a/b 1; f a/b/c 2", "w a/b");
+    PART("D . 0 i|F a 1 2>1|F b 1 2>1|W c 0", "f a 1; h b a; h c a", "w c");
+}
+
 static void layers_of_marks(void)
 {
     MERGE("D . 0|F b 2", "f a 1; f b 2", "w a");
@@ -205,7 +260,7 @@ static void layers_of_links(void)
 
 static void sources(void)
 {
-    struct image image = merged((const char *const[]){"d a 1; f a/x 2; f a/z 5", "f a/y 3", "d a 4", NULL});
+    struct image image = merged((const char *const[]){"d a 1; f a/x 2; f a/z 5", "f a/y 3", "d a 4", NULL}, false);
     const struct lz_index *index = &image.index;
     CHECK_EQ(index->layer_count, 3);
     CHECK_EQ(index->object_count, 0);
@@ -341,7 +396,7 @@ static void deep(void)
     CHECK_EQ(image.index.entry_count, 2049);
     CHECK_EQ(lz_index_find(&image.index, path, LZ_PATH_MAX), 2048);
     free_image(&image);
-    image = merged((const char *const[]){script, "f d/x 3", script, "w d/d", NULL});
+    image = merged((const char *const[]){script, "f d/x 3", script, "w d/d", NULL}, false);
     char *text = dump(&image.index);
     CHECK_STR(text, "D . 0|D d 0|F d/x 3");
     free(text);
@@ -419,7 +474,7 @@ static void many_layers(void)
     const char *scripts[502] = {"d a 1; f a/keep 2"};
     for (int i = 1; i <= 500; i++)
         scripts[i] = i % 2 == 1 ? "f a/b 3; h a/c a/b; d a/d 1" : "w a/b; d a/d 2; f a/d/e 1";
-    struct image image = merged(scripts);
+    struct image image = merged(scripts, false);
     char *text = dump(&image.index);
     CHECK_EQ(image.index.layer_count, 501);
     CHECK_STR(text, "D . 0|D a 1|F a/c 3|D a/d 2|F a/keep 2|F a/d/e 1");
@@ -469,6 +524,7 @@ int main(void)
     RUN(hard_links);
     RUN(stack);
     RUN(layers_of_directories);
+    RUN(parts_keep_what_hides);
     RUN(layers_of_marks);
     RUN(layers_of_links);
     RUN(sources);

@@ -178,8 +178,9 @@ def run(step: tuple[str, ...], tag: int, builder: tree.TreeBuilder, model: Model
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(st.lists(steps, min_size=1, max_size=8), min_size=2, max_size=4))
-def test_merge_is_what_a_dictionary_says(layers: list[list[tuple[str, ...]]]) -> None:
+@given(st.lists(st.lists(steps, min_size=1, max_size=8), min_size=2, max_size=4), st.integers(0, 7))
+def test_merge_is_what_a_dictionary_says(layers: list[list[tuple[str, ...]]], cuts: int) -> None:
+    """The stack at once, and in parts (bit i of `cuts`: one ends after layer i) that keep their marks."""
     expected: Layer = {b"": ROOT}
     with tempfile.TemporaryDirectory() as name:
         root, written, tag = Path(name), [], 0
@@ -193,4 +194,13 @@ def test_merge_is_what_a_dictionary_says(layers: list[list[tuple[str, ...]]]) ->
             expected = lay(expected, model)
         out = root / "merged"
         native.merge(written, [bytes([n]) * 32 for n in range(len(layers))], out)
+        assert of_index(out) == of_model(expected)
+
+        parts, first = [], 0
+        for end in [*(n + 1 for n in range(len(layers) - 1) if cuts >> n & 1), len(layers)]:
+            parts.append(root / f"part{first}")
+            chunk = written[first:end]
+            native.merge(chunk, [bytes([n]) * 32 for n in range(len(chunk))], parts[-1], keep_whiteouts=True)
+            first = end
+        native.merge(parts, [bytes([n]) * 32 for n in range(len(parts))], out)
         assert of_index(out) == of_model(expected)
