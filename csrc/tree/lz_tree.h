@@ -85,8 +85,8 @@ int lz_tree_add_object(struct lz_tree *tree, const uint8_t digest[32], uint64_t 
 
 /* Says that the tree is a stack, also when no layer follows (an empty image); apply() says it too. */
 void lz_tree_begin_stack(struct lz_tree *tree);
-/* Says that it is a part of a stack, with something below that is no layer (lz_union.h): whiteouts, opaque and IMPLICIT
- * marks stay, and what hides without a mark (a directory over what was a file) gets one. Before the first apply(). */
+/* Says, before the first apply(), that it is a part of a stack, with something below that is no layer (lz_union.h): what it
+ * says about that is kept, as compose() keeps it. */
 void lz_tree_begin_part(struct lz_tree *tree);
 
 /* Lays a layer index on top. `diff_id` becomes a row of the merged index's layer table. The tree must have been filled
@@ -109,13 +109,8 @@ int lz_tree_compose(struct lz_tree *tree, const struct lz_index *layer, uint32_t
                     struct lz_detail *detail);
 
 /* Writes header and table to `fd` (positional writes: header at 0, table after `inline_size` bytes of inline data that
-<<<<<<< HEAD
  * the caller has written from LZ_INDEX_INLINE_OFFSET on). No fsync. Whiteouts are kept unless the tree is a
- * stack. *entry_count (may be NULL) gets the number of entries. 0, -errno, LZ_E_LIMIT when the paths pass
-=======
- * the caller has written from LZ_INDEX_INLINE_OFFSET on). No fsync. Whiteouts are kept iff the tree was filled by
- * add()/whiteout(), or is a part of a stack. *entry_count (may be NULL) gets the number of entries. 0, -errno, LZ_E_LIMIT when the paths pass
->>>>>>> 012bb59 (Union: open files, reading; trees: parts of a stack keep their marks)
+ * whole stack. *entry_count (may be NULL) gets the number of entries. 0, -errno, LZ_E_LIMIT when the paths pass
  * max_text, -ENOMEM. */
 int lz_tree_write(const struct lz_sys *sys, struct lz_tree *tree, int fd, uint64_t inline_size, uint32_t *entry_count,
                   struct lz_detail *detail);

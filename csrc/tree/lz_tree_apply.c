@@ -29,37 +29,6 @@ int lz_tree_take_entry(struct lz_tree *tree, const struct lz_index *layer, uint3
     return 0;
 }
 
-/* What is under the name in the lower layers is no more. */
-static int apply_whiteout(struct lz_tree *tree, const struct lz_entry *entry, const char *name, uint32_t parent,
-                          uint32_t number, uint32_t layer_number, struct lz_detail *detail)
-{
-    if (!tree->part) {
-        if (number != NO_NODE)
-            lz_tree_drop(tree, number);
-        return 0;
-    }
-    if (number == NO_NODE) {
-        int rc = lz_tree_new_child(tree, parent, name, entry->name_size, &number, detail);
-        if (rc != 0)
-            return rc;
-    }
-    lz_tree_drop_children(tree, number);
-    struct node *node = &tree->nodes[number];
-    node->entry = (struct lz_entry){.kind = LZ_KIND_WHITEOUT, .name_size = entry->name_size, .layer = layer_number};
-    node->group = 0;
-    return 0;
-}
-
-/* The marks that a directory of a part has, once `entry` is laid over what is there (of no kind yet: nothing). */
-static uint8_t marks_of_part(const struct lz_entry *entry, const struct lz_entry *below)
-{
-    uint8_t opaque = entry->flags & LZ_FLAG_OPAQUE, implicit = entry->flags & LZ_FLAG_IMPLICIT;
-    if (below->kind == LZ_KIND_DIRECTORY)
-        return opaque | (below->flags & (LZ_FLAG_OPAQUE | implicit));
-    /* what is no directory hid all that lies further down: neither names nor attributes come from there */
-    return below->kind == 0 ? opaque | implicit : LZ_FLAG_OPAQUE;
-}
-
 /* Lays one entry (not the root) over directory `parent`; *out is its node, or NO_NODE for a whiteout. */
 static int apply_entry(struct lz_tree *tree, const struct lz_index *layer, uint32_t from, uint32_t parent,
                        uint32_t layer_number, uint32_t *out, struct lz_detail *detail)
@@ -69,8 +38,11 @@ static int apply_entry(struct lz_tree *tree, const struct lz_index *layer, uint3
     uint32_t number = lz_tree_find_child(tree, parent, name, entry->name_size);
     bool directory = entry->kind == LZ_KIND_DIRECTORY, merges = false;
     *out = NO_NODE;
-    if (entry->kind == LZ_KIND_WHITEOUT)
-        return apply_whiteout(tree, entry, name, parent, number, layer_number, detail);
+    if (entry->kind == LZ_KIND_WHITEOUT) {
+        if (number != NO_NODE)
+            lz_tree_drop(tree, number);
+        return 0;
+    }
     if (number == NO_NODE) {
         int rc = lz_tree_new_child(tree, parent, name, entry->name_size, &number, detail);
         if (rc != 0)
@@ -81,34 +53,15 @@ static int apply_entry(struct lz_tree *tree, const struct lz_index *layer, uint3
             lz_tree_drop_children(tree, number);
     }
     *out = number; /* what replaces something takes its node, so a file that each layer changes is one entry */
-    uint8_t marks = tree->part && directory ? marks_of_part(entry, &tree->nodes[number].entry) : 0;
-    int rc = 0;
-    if (!merges || (entry->flags & LZ_FLAG_IMPLICIT) == 0)
-        rc = lz_tree_take_entry(tree, layer, from, number, layer_number, detail);
-    if (rc == 0 && directory)
-        tree->nodes[number].entry.flags = marks;
-    return rc;
-}
-
-static int apply_root(struct lz_tree *tree, const struct lz_index *layer, uint32_t layer_number,
-                      struct lz_detail *detail)
-{
-    const struct lz_entry *entry = &layer->entries[0];
-    uint8_t marks = tree->part ? marks_of_part(entry, &tree->nodes[0].entry) : 0;
-    int rc = 0;
-    if ((entry->flags & LZ_FLAG_OPAQUE) != 0)
-        lz_tree_drop_children(tree, 0);
-    if ((entry->flags & LZ_FLAG_IMPLICIT) == 0)
-        rc = lz_tree_take_entry(tree, layer, 0, 0, layer_number, detail);
-    tree->nodes[0].entry.flags = marks;
-    return rc;
+    if (merges && (entry->flags & LZ_FLAG_IMPLICIT) != 0)
+        return 0;
+    return lz_tree_take_entry(tree, layer, from, number, layer_number, detail);
 }
 
 void lz_tree_begin_stack(struct lz_tree *tree)
 {
     tree->merged = true;
-    if (!tree->part)
-        tree->nodes[0].entry.flags = 0;
+    tree->nodes[0].entry.flags = 0;
 }
 
 void lz_tree_begin_part(struct lz_tree *tree)
@@ -122,6 +75,10 @@ int lz_tree_apply(struct lz_tree *tree, const struct lz_index *layer, const uint
     void *layers = tree->layers;
     int rc = lz_grow(&layers, &tree->layer_capacity, tree->layer_count + 1, sizeof *tree->layers);
     tree->layers = layers;
+    if (rc == 0 && tree->part) {
+        memcpy(tree->layers[tree->layer_count++], diff_id, 32);
+        return lz_tree_compose(tree, layer, (uint32_t)tree->layer_count - 1, NULL, detail);
+    }
     uint32_t *nodes = lz_alloc_array(layer->entry_count, sizeof *nodes);
     uint32_t *groups = lz_zalloc_array(layer->entry_count, sizeof *groups);
     if (rc != 0 || nodes == NULL || groups == NULL) {
@@ -133,7 +90,10 @@ int lz_tree_apply(struct lz_tree *tree, const struct lz_index *layer, const uint
     memcpy(tree->layers[tree->layer_count++], diff_id, 32);
     lz_tree_begin_stack(tree);
     nodes[0] = 0;
-    rc = apply_root(tree, layer, layer_number, detail);
+    if ((layer->entries[0].flags & LZ_FLAG_OPAQUE) != 0)
+        lz_tree_drop_children(tree, 0);
+    if ((layer->entries[0].flags & LZ_FLAG_IMPLICIT) == 0)
+        rc = lz_tree_take_entry(tree, layer, 0, 0, layer_number, detail);
     for (uint32_t i = 1; rc == 0 && i < layer->entry_count; i++) {
         const struct lz_entry *entry = &layer->entries[i];
         rc = apply_entry(tree, layer, i, nodes[entry->parent], layer_number, &nodes[i], detail);

@@ -14,7 +14,8 @@ struct three {
 };
 
 static const char *const part_scripts[] = {
-    "d a 755; f a/low old; d a/sub 755; f a/sub/x 1; @ obj some-bytes; s a/link ../obj; d gone 755; f gone/x y; h hard obj",
+    "d a 755; f a/low old; d a/sub 755; f a/sub/x 1; @ obj some-bytes; s a/link ../obj; d gone 755; f gone/x y; h hard "
+    "obj",
     "d a/sub 755; o a/sub; f a/sub/y 2; w gone",
 };
 
