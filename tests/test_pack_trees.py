@@ -201,3 +201,20 @@ def test_errors_name_the_object(tree: Path, tmp_path: Path) -> None:
         finally:
             os.close(fd)
     assert caught.value.errno == 28
+
+
+@pytest.mark.root
+def test_block_level_files_need_their_maps(tree: Path, tmp_path: Path) -> None:
+    """What becomes of whole ones is tests/c/test_lz_diff_blocks.c."""
+    (tmp_path / "upper/etc").mkdir(parents=True)
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "upper/etc/passwd").write_bytes(b"")
+    os.setxattr(tmp_path / "upper/etc/passwd", "trusted.overlay.lazarus", b"0123456789abcdef" * 2)
+    stored = scenario.store(tree, tmp_path / "store")
+    for maps, found in ((None, "there is no directory of block maps"), (tmp_path / "maps", "block map 0123.* is gone")):
+        with open(tmp_path / "out", "wb") as out, pytest.raises(errors.CorruptError, match=f"/etc/passwd.*{found}"):
+            pack.pack_upper(tmp_path / "upper", stored.index, [stored.index], stored.objects, out.fileno(), maps=maps)
+        with pytest.raises(errors.CorruptError, match=f"/etc/passwd.*{found}"):
+            pack.diff(tmp_path / "upper", stored.index, [stored.index], stored.objects, maps=maps)
+    changed = {change.path: change for change in pack.diff(tmp_path / "upper", stored.index)}
+    assert changed[b"/etc/passwd"].content

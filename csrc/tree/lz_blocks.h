@@ -57,6 +57,9 @@ struct lz_blocks_lower {
 int lz_blocks_create(const struct lz_sys *sys, int file_fd, int maps_fd, bool user_xattr, uint32_t block_size,
                      const struct lz_blocks_lower *lower, struct lz_detail *detail);
 
+/* The xattr's name. */
+const char *lz_blocks_xattr(bool user_xattr);
+
 /* Name of the map of `name` below `dir_fd` ("": dir_fd itself): 1 and the name, 0 for a whole file, or a negative
  * code. */
 int lz_blocks_name(const struct lz_sys *sys, int dir_fd, const char *name, bool user_xattr,

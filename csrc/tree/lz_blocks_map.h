@@ -75,7 +75,6 @@ struct lz_blocks {
 
 #define LZ_BLOCKS_VALUE_MAX 56u /* with a 15-byte name it still fits into a 256-byte inode of ext4 */
 
-const char *lz_blocks_xattr(bool user_xattr);
 /* The value's length: the name alone with `lower` NULL. */
 size_t lz_blocks_value(char out[LZ_BLOCKS_VALUE_MAX + 1], const char *name, const struct lz_blocks_boot *boot,
                        const struct lz_blocks_lower *lower);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#define BLOCK 4096u
 #define EXTENTS_MAX 32768u /* more, and neighbours are joined: the map is read into memory by whoever unpacks it */
 
 /* ---- the way out ---- */
@@ -48,32 +49,63 @@ static void join_extents(struct lz_data *data)
     }
 }
 
+static off_t seek_data(const struct lz_sys *sys, const struct lz_data *data, uint64_t at, int whence)
+{
+    if (data->blocks != NULL)
+        return lz_blocks_seek(data->blocks, at, whence);
+    return sys->lseek(sys->ctx, data->fd, (off_t)at, whence);
+}
+
+/* Where the upper and the lower of a block-level file meet within one block, they have holes that a whole file could not
+ * have: the extents become those that the file will have once it is settled, on a file system with blocks of 4 KiB. */
+static void round_extent(const struct lz_data *data, uint64_t *begin, uint64_t *end)
+{
+    if (data->blocks == NULL)
+        return;
+    *begin &= ~(uint64_t)(BLOCK - 1);
+    *end = (*end + BLOCK - 1) & ~(uint64_t)(BLOCK - 1);
+    if (*end > data->size)
+        *end = data->size;
+}
+
+static int add_extent(struct lz_data *data, size_t *capacity, uint64_t begin, uint64_t end)
+{
+    struct lz_tar_extent *last = data->extent_count > 0 ? &data->extents[data->extent_count - 1] : NULL;
+    if (last != NULL && begin <= last->offset + last->size) {
+        last->size = end - last->offset;
+        return 0;
+    }
+    void *extents = data->extents;
+    int rc = lz_grow(&extents, capacity, data->extent_count + 1, sizeof *data->extents);
+    if (rc != 0)
+        return rc;
+    data->extents = extents;
+    data->extents[data->extent_count++] = (struct lz_tar_extent){.offset = begin, .size = end - begin};
+    return 0;
+}
+
 /* Lists the data between the holes; leaves data->sparse false when there are none. */
 static int find_extents(const struct lz_sys *sys, struct lz_data *data)
 {
     size_t capacity = 0;
     for (uint64_t at = 0; at < data->size;) {
-        off_t begin = sys->lseek(sys->ctx, data->fd, (off_t)at, SEEK_DATA);
-        if (begin == -ENXIO || (begin >= 0 && (uint64_t)begin >= data->size))
+        off_t found = seek_data(sys, data, at, SEEK_DATA);
+        if (found == -ENXIO || (found >= 0 && (uint64_t)found >= data->size))
             break;
-        if (begin < 0)
-            return begin == -EINVAL || begin == -EOPNOTSUPP ? 0 : (int)begin;
-        off_t end = sys->lseek(sys->ctx, data->fd, begin, SEEK_HOLE);
-        if (end < 0)
-            return (int)end;
-        if ((uint64_t)end > data->size)
-            end = (off_t)data->size;
-        if (begin == 0 && (uint64_t)end == data->size)
-            return 0;
-        void *extents = data->extents;
-        int rc = lz_grow(&extents, &capacity, data->extent_count + 1, sizeof *data->extents);
+        if (found < 0)
+            return found == -EINVAL || found == -EOPNOTSUPP ? 0 : (int)found;
+        off_t hole = seek_data(sys, data, (uint64_t)found, SEEK_HOLE);
+        if (hole < 0)
+            return (int)hole;
+        uint64_t begin = (uint64_t)found, end = (uint64_t)hole < data->size ? (uint64_t)hole : data->size;
+        round_extent(data, &begin, &end);
+        int rc = add_extent(data, &capacity, begin, end);
         if (rc != 0)
             return rc;
-        data->extents = extents;
-        data->extents[data->extent_count++] =
-            (struct lz_tar_extent){.offset = (uint64_t)begin, .size = (uint64_t)(end - begin)};
-        at = (uint64_t)end;
+        at = end;
     }
+    if (data->extent_count == 1 && data->extents[0].size == data->size)
+        return 0;
     join_extents(data);
     data->sparse = true;
     data->stored_size = 0;
@@ -140,11 +172,68 @@ static int open_lower(const struct lz_sys *sys, const struct lz_diff_source *sou
     return 0;
 }
 
+/* The parts of a block-level file: what the upper has, what the lower has, and the map. 1 when it was settled meanwhile,
+ * and data->fd is all of it. */
+static int open_parts(const struct lz_sys *sys, const struct lz_diff_source *source, const struct lz_walk_node *node,
+                      bool no_xdev, struct lz_data *data, struct lz_detail *detail)
+{
+    struct lz_data lower = {.fd = -1};
+    char name[LZ_BLOCKS_NAME_SIZE];
+    data->fd = open_upper(sys, node, no_xdev);
+    if (data->fd < 0)
+        return data->fd;
+    data->owned = true;
+    int rc = lz_blocks_name(sys, data->fd, "", source->user_xattr, name);
+    if (rc <= 0)
+        return rc == 0 ? 1 : lz_fail(detail, rc, "/%s: the name of its block map: %s", node->path, lz_error_text(rc));
+    if (source->maps_fd < 0)
+        return lz_fail(detail, LZ_E_CORRUPT,
+                       "/%s: the upper has only some blocks, and there is no directory of block maps", node->path);
+    rc = open_lower(sys, source, node, &lower, detail);
+    if (rc != 0)
+        return rc == -ENOENT ? LZ_E_CORRUPT : rc;
+    data->lower = (struct lz_bytes_at){.fd = lower.fd, .offset = lower.offset, .size = lower.size};
+    data->lower_owned = lower.owned;
+    struct lz_blocks_lower expected = {.at = data->lower, .has_digest = true};
+    memcpy(expected.digest, lower.digest, sizeof expected.digest);
+    rc = lz_blocks_open(sys, data->fd, source->maps_fd, name, false, &expected, &data->blocks, detail);
+    if (rc == -ENOENT && lz_blocks_name(sys, data->fd, "", source->user_xattr, name) == 0)
+        return 1;
+    return rc == 0 ? 0 : lz_fail_within(detail, rc == -ENOENT ? LZ_E_CORRUPT : rc, "/%s", node->path);
+}
+
+static int open_blocks(const struct lz_sys *sys, const struct lz_diff_source *source, const struct lz_walk_node *node,
+                       bool no_xdev, struct lz_data *data, struct lz_detail *detail)
+{
+    struct lz_data opened = {.fd = -1, .lower = {.fd = -1}};
+    struct stat info;
+    int rc = open_parts(sys, source, node, no_xdev, &opened, detail);
+    if (rc >= 0)
+        rc = sys->fstatat(sys->ctx, opened.fd, "", &info, AT_EMPTY_PATH);
+    if (rc == 0 && !S_ISREG(info.st_mode))
+        rc = -ENOENT;
+    if (rc == 0)
+        opened.size = opened.stored_size = (uint64_t)info.st_size;
+    if (rc != 0)
+        lz_data_close(sys, &opened);
+    else
+        *data = opened;
+    return rc;
+}
+
 int lz_data_open(const struct lz_sys *sys, const struct lz_diff_source *source, const struct lz_walk_node *node,
                  bool no_xdev, struct lz_data *data, struct lz_detail *detail)
 {
     struct lz_data opened = {.fd = -1};
     int rc = 0;
+    if (node->data == LZ_DATA_BLOCKS) {
+        rc = open_blocks(sys, source, node, no_xdev, &opened, detail);
+        if (rc == 0 && (rc = find_extents(sys, &opened)) != 0)
+            lz_data_close(sys, &opened);
+        if (rc == 0)
+            *data = opened;
+        return rc;
+    }
     if (node->data == LZ_DATA_LOWER)
         rc = open_lower(sys, source, node, &opened, detail);
     else
@@ -171,10 +260,65 @@ int lz_data_open(const struct lz_sys *sys, const struct lz_diff_source *source, 
 
 void lz_data_close(const struct lz_sys *sys, struct lz_data *data)
 {
+    lz_blocks_close(data->blocks);
     if (data->owned && data->fd >= 0)
         (void)sys->close(sys->ctx, data->fd);
+    if (data->lower_owned)
+        (void)sys->close(sys->ctx, data->lower.fd);
     free(data->extents);
     *data = (struct lz_data){.fd = -1};
+}
+
+/* ---- the blocks of an upper against the lower's ---- */
+
+struct comparison {
+    const struct lz_sys *sys;
+    const struct lz_data *data;
+    uint8_t *buffer; /* two halves */
+    bool differs;
+};
+
+#define COMPARED 65536u
+
+/* -ECANCELED ends the comparison at the first difference. */
+static int compare_range(void *ctx, uint64_t offset, uint64_t size)
+{
+    struct comparison *comparison = ctx;
+    const struct lz_data *data = comparison->data;
+    uint8_t *upper = comparison->buffer, *lower = upper + COMPARED;
+    for (uint64_t end = offset + size; offset < end;) {
+        size_t piece = end - offset < COMPARED ? (size_t)(end - offset) : COMPARED;
+        ssize_t got = lz_blocks_read(data->blocks, upper, piece, offset);
+        ssize_t expected = got < 0 ? got
+                                   : lz_pread_full(comparison->sys, data->lower.fd, lower, piece,
+                                                   (off_t)(data->lower.offset + offset));
+        if (got < 0 || expected < 0)
+            return (int)expected;
+        comparison->differs = got != expected || memcmp(upper, lower, (size_t)got) != 0;
+        if (comparison->differs)
+            return -ECANCELED;
+        offset += piece;
+    }
+    return 0;
+}
+
+int lz_data_same(const struct lz_sys *sys, const struct lz_diff_source *source, const struct lz_walk_node *node,
+                 struct lz_detail *detail)
+{
+    struct lz_data data = {.fd = -1};
+    int rc = open_blocks(sys, source, node, false, &data, detail);
+    if (rc != 0)
+        return rc;
+    struct comparison comparison = {.sys = sys, .data = &data, .buffer = malloc((size_t)2 * COMPARED)};
+    bool may_be = data.blocks != NULL && data.size == data.lower.size;
+    rc = comparison.buffer == NULL ? -ENOMEM : 0;
+    if (rc == 0 && may_be)
+        rc = lz_blocks_each(data.blocks, compare_range, &comparison);
+    free(comparison.buffer);
+    lz_data_close(sys, &data);
+    if (rc == 0 || comparison.differs)
+        return may_be && !comparison.differs;
+    return lz_fail(detail, rc, "/%s: comparing its blocks: %s", node->path, lz_error_text(rc));
 }
 
 /* ---- copying ---- */
@@ -204,7 +348,8 @@ static int copy_range(const struct lz_sys *sys, const struct lz_data *data, uint
         if (room > end - offset)
             room = (size_t)(end - offset);
         uint8_t *at = sink->buf.data + sink->buf.size;
-        ssize_t got = sys->pread(sys->ctx, data->fd, at, room, (off_t)(data->offset + offset));
+        ssize_t got = data->blocks != NULL ? lz_blocks_read(data->blocks, at, room, offset)
+                                           : sys->pread(sys->ctx, data->fd, at, room, (off_t)(data->offset + offset));
         if (got < 0)
             return lz_fail(detail, (int)got, "/%s: reading: %s", path, lz_error_text((int)got));
         if (got == 0)

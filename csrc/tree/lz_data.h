@@ -13,6 +13,7 @@
 #include "../base/lz_sys.h"
 #include "../bytes/lz_digest.h"
 #include "../bytes/lz_tar.h"
+#include "lz_blocks.h"
 #include "lz_diff.h"
 #include "lz_walk.h"
 
@@ -33,9 +34,12 @@ void lz_sink_free(struct lz_sink *sink); /* does not write, nor close */
 /* An open content. `{.fd = -1}` is none. */
 struct lz_data {
     int fd;
-    bool owned;            /* close fd */
-    uint64_t offset, size; /* where in fd, and how much */
-    const uint8_t *digest; /* what it must be; NULL: not known */
+    bool owned;               /* close fd */
+    uint64_t offset, size;    /* where in fd, and how much */
+    const uint8_t *digest;    /* what it must be; NULL: not known */
+    struct lz_blocks *blocks; /* of a block-level file, which fd is; reading goes through it */
+    struct lz_bytes_at lower; /* under the blocks */
+    bool lower_owned;         /* close it */
     struct lz_tar_extent *extents;
     size_t extent_count;
     bool sparse;
@@ -43,8 +47,8 @@ struct lz_data {
 };
 
 /* Opens what node->data says and finds its holes. `no_xdev`: -EXDEV for a file of another mount. -ENOENT when a file of
- * the upper is gone or is no regular file any more; for an object it comes with a detail. Give back with
- * lz_data_close(). */
+ * the upper is gone or is no regular file any more; for LZ_DATA_LOWER, when the object is (with a detail). LZ_E_CORRUPT
+ * when what a block-level file needs is gone or damaged. Give back with lz_data_close(). */
 int lz_data_open(const struct lz_sys *sys, const struct lz_diff_source *source, const struct lz_walk_node *node,
                  bool no_xdev, struct lz_data *data, struct lz_detail *detail);
 void lz_data_close(const struct lz_sys *sys, struct lz_data *data);
@@ -52,6 +56,11 @@ void lz_data_close(const struct lz_sys *sys, struct lz_data *data);
 /* The object of a digest, for reading. -ENOENT and the like come with a detail that names `path` and the digest. */
 int lz_data_open_object(const struct lz_sys *sys, int objects_fd, const uint8_t digest[32], const char *path,
                         struct lz_detail *detail);
+
+/* Whether a block-level file (LZ_DATA_BLOCKS) holds what its lower does: 1, 0 or a code as above. Reads the blocks that
+ * are in the upper, and the lower's in their place. */
+int lz_data_same(const struct lz_sys *sys, const struct lz_diff_source *source, const struct lz_walk_node *node,
+                 struct lz_detail *detail);
 
 /* A descriptor to read the regular file that `fd` is, perhaps as O_PATH, which only /proc opens again. Or -errno. */
 int lz_data_reopen(const struct lz_sys *sys, int fd);

@@ -2,7 +2,8 @@
  *
  * The upper is overlayfs' own format (lz_mark.h). `lower` is the merged index of the stack under it; it is asked for
  * what a name was before, and for what a redirect (renamed directory or file) or a metacopy file (attributes changed,
- * data still in the object) refers to. Only the upper is walked, plus the lower subtrees of renamed directories: the
+ * data still in the object) refers to. A block-level file (lz_blocks.h) is read as it is, blocks from the upper and the
+ * rest from the lower; one that has the attributes and the content of before is no change. Only the upper is walked, plus the lower subtrees of renamed directories: the
  * cost follows the change.
  *
  * Walk order is the index's: a directory, then its children sorted by name (memcmp), depth first. Recursion is bounded
@@ -26,16 +27,18 @@ struct lz_change {
     enum lz_kind kind; /* what it is now; DELETED: what it was */
     const char *path;  /* no leading slash, NUL-terminated; valid during the callback */
     size_t path_size;
-    bool content;  /* a MODIFIED file's data (not only attributes) may differ: it is not a metacopy */
+    bool content;  /* a MODIFIED file's data (not only attributes) may differ: it is not a metacopy, nor a block-level
+                    * file whose blocks hold what the lower's do */
     uint64_t size; /* of a regular file now */
 };
 
 struct lz_diff_source {
     int upper_fd;                 /* the upper directory */
+    int maps_fd;                  /* block maps of its unsettled files (lz_blocks.h); -1: there are none */
     bool user_xattr;              /* its marks are user.overlay.* */
     const struct lz_index *lower; /* merged index; NULL: an empty lower */
     const int *layer_fds;         /* index files of lower's layers, for inline contents of metacopy and renamed files */
-    int objects_fd;               /* the store's objects directory */
+    int objects_fd;               /* the store's objects directory; -1 (diff): no content is looked at */
 };
 
 /* Calls `report` for every change; a negative return of it stops the walk and is passed on. Parents that the upper

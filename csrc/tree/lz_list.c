@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "../bytes/lz_mark.h"
+#include "lz_blocks.h"
 
 #define DENTS_SIZE 32768u
 #define LIST_SIZE 65536u  /* XATTR_LIST_MAX */
@@ -111,7 +112,7 @@ void lz_attributes_clear(struct lz_attributes *out)
     out->names.size = 0;
     out->bytes.size = 0;
     out->xattr_count = 0;
-    out->opaque = out->metacopy = false;
+    out->opaque = out->metacopy = out->blocks = false;
     out->redirect = NULL;
     out->redirect_size = 0;
 }
@@ -242,6 +243,7 @@ static int take_one(struct reader *reader, const char *name, struct lz_attribute
         got = read_value(reader->sys, reader->dir, reader->path, name, &reader->redirect);
         return got < 0 && got != -ENODATA ? (int)got : 0;
     case LZ_OVERLAY_PRIVATE:
+        out->blocks |= strcmp(name, lz_blocks_xattr(reader->rules->user_xattr)) == 0;
         break;
     }
     return 0;

@@ -44,6 +44,7 @@ struct lz_attributes {
     struct lz_tar_xattr *xattrs; /* sorted by name */
     size_t xattr_count;
     bool opaque, metacopy; /* overlay's marks */
+    bool blocks;           /* a block-level file (lz_blocks.h) */
     const char *redirect;  /* NULL: none; NUL-terminated */
     size_t redirect_size;
 

@@ -141,7 +141,7 @@ static int write_file(struct packer *packer, const struct lz_walk_node *node, st
 {
     struct lz_data data = {.fd = -1};
     int rc = lz_data_open(packer->sys, packer->source, node, packer->no_xdev, &data, packer->detail);
-    if (node->data == LZ_DATA_UPPER && (rc == -ENOENT || rc == -EXDEV))
+    if (node->data != LZ_DATA_LOWER && (rc == -ENOENT || rc == -EXDEV))
         return 1; /* gone since it was listed, or something mounted over it */
     if (rc != 0)
         return packer->detail != NULL && packer->detail->text[0] != 0
@@ -191,22 +191,7 @@ static int write_node(struct packer *packer, const struct lz_walk_node *node)
 /* Whether the root has other attributes than the lower's, with which a new container's upper begins. */
 static bool root_changed(const struct lz_diff_source *source, const struct lz_walk_node *node)
 {
-    if (source->lower == NULL)
-        return true;
-    const struct lz_entry *root = &source->lower->entries[0];
-    if (node->mode != (root->mode & 07777u) || node->uid != root->uid || node->gid != root->gid ||
-        node->mtime != root->mtime || node->mtime_nsec != root->mtime_nsec)
-        return true;
-    struct lz_xattr xattr;
-    uint32_t cursor = 0;
-    for (size_t i = 0; i < node->xattr_count; i++) {
-        const struct lz_tar_xattr *now = &node->xattrs[i];
-        if (lz_index_next_xattr(source->lower, 0, &cursor, &xattr) != 1 || xattr.name_size != now->name_size ||
-            xattr.value_size != now->value_size || memcmp(xattr.name, now->name, now->name_size) != 0 ||
-            memcmp(xattr.value, now->value, now->value_size) != 0)
-            return true;
-    }
-    return lz_index_next_xattr(source->lower, 0, &cursor, &xattr) == 1;
+    return source->lower == NULL || !lz_walk_same_attributes(source->lower, 0, node);
 }
 
 static int pack_upper_node(void *ctx, const struct lz_walk_node *node)
@@ -297,7 +282,7 @@ static int pack_file(struct packer *packer, const struct stat *info)
 int lz_pack_tree(const struct lz_sys *sys, int source_fd, const char *root_name, bool cross_mounts,
                  const struct lz_pack_options *options, int out_fd, uint64_t *size, struct lz_detail *detail)
 {
-    struct lz_diff_source source = {.upper_fd = source_fd, .objects_fd = -1};
+    struct lz_diff_source source = {.upper_fd = source_fd, .maps_fd = -1, .objects_fd = -1};
     struct packer packer = {.source = &source, .options = options, .root_name = root_name, .no_xdev = !cross_mounts};
     struct lz_walk_options walk = {.source = &source, .plain = true, .attributes = true, .cross_mounts = cross_mounts};
     struct stat info;

@@ -7,7 +7,6 @@
 #include <sys/sysmacros.h>
 
 #include "../bytes/lz_mark.h"
-#include "lz_list.h"
 
 #define OPEN_DEPTH 64u /* deeper, a directory is closed while its children are walked, and opened again by path */
 
@@ -234,15 +233,19 @@ static int fill_upper(struct walk *walk, const struct frame *frame, const struct
     node->data = LZ_DATA_UPPER;
     node->dir_fd = frame->fd;
     node->name = name;
-    if (!walk->attributes.metacopy || item == NULL)
+    bool blocks = walk->attributes.blocks;
+    if ((!walk->attributes.metacopy && !blocks) || item == NULL)
         return 0;
     int64_t lower = lower_of(walk, frame, item);
     if (!is_kind(walk, lower, LZ_KIND_FILE))
-        return lz_fail(walk->detail, LZ_E_FORMAT, "/%s: the upper has only attributes, and the lower has no file%s%s",
-                       walk->path, walk->attributes.redirect != NULL ? " at " : "",
+        return lz_fail(walk->detail, LZ_E_FORMAT, "/%s: the upper has only %s, and the lower has no file%s%s",
+                       walk->path, blocks ? "some blocks" : "attributes",
+                       walk->attributes.redirect != NULL ? " at " : "",
                        walk->attributes.redirect != NULL ? walk->attributes.redirect : "");
-    node->data = LZ_DATA_LOWER;
+    node->data = blocks ? LZ_DATA_BLOCKS : LZ_DATA_LOWER;
     node->lower = (uint32_t)lower;
+    if (blocks)
+        return 0;
     node->size = walk->lower->entries[lower].size;
     node->same_data = lower == node->before;
     return 0;
@@ -327,6 +330,11 @@ static int visit_upper(struct walk *walk, struct frame *frame, const struct lz_n
     rc = fill_upper(walk, frame, item, &node);
     if (rc != 0)
         return rc == -ENOENT ? 0 : rc;
+    if (node.data == LZ_DATA_BLOCKS) {
+        rc = lz_walk_blocks(walk->sys, walk->options, &walk->attributes, &node, walk->detail);
+        if (rc <= 0)
+            return rc == -ENOENT ? 0 : rc;
+    }
     if (node.kind != LZ_KIND_DIRECTORY)
         return visit_entry(walk, &node);
 

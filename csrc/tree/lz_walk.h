@@ -22,6 +22,7 @@
 #include "../bytes/lz_index.h"
 #include "../bytes/lz_tar.h"
 #include "lz_diff.h"
+#include "lz_list.h"
 
 enum lz_walk_event {
     LZ_WALK_ENTRY,    /* something is there now */
@@ -31,8 +32,9 @@ enum lz_walk_event {
 
 enum lz_walk_data {
     LZ_DATA_NONE,
-    LZ_DATA_UPPER, /* the file `name` below `dir_fd` ("": dir_fd itself) */
-    LZ_DATA_LOWER, /* the content of entry `lower` of the lower index */
+    LZ_DATA_UPPER,  /* the file `name` below `dir_fd` ("": dir_fd itself) */
+    LZ_DATA_LOWER,  /* the content of entry `lower` of the lower index */
+    LZ_DATA_BLOCKS, /* the file `name` below `dir_fd`, which has some blocks; others are in entry `lower` */
 };
 
 struct lz_walk_node { /* valid during the call */
@@ -53,7 +55,7 @@ struct lz_walk_node { /* valid during the call */
     uint64_t link_dev, link_number; /* which file it is, when has_links */
     int64_t before;                 /* entry of the lower index at this path, or -1 */
     bool fresh;                     /* `before` is already hidden by a mark of a directory above */
-    bool same_data;                 /* the data is that of `before`: a metacopy in its old place */
+    bool same_data;                 /* the data is that of `before`: a metacopy in its old place, or blocks like it */
     enum lz_walk_data data;         /* files */
     int dir_fd;
     const char *name;
@@ -73,6 +75,14 @@ struct lz_walk_options {
  * LZ_E_LIMIT for a path over LZ_PATH_MAX, LZ_E_FORMAT for a mark that refers to nothing. */
 int lz_walk(const struct lz_sys *sys, const struct lz_walk_options *options,
             int (*visit)(void *ctx, const struct lz_walk_node *node), void *ctx, struct lz_detail *detail);
+
+/* What a file with LZ_DATA_BLOCKS is beside `before`: sets same_data. 1 to go on, 0 when it is no change at all, or a
+ * code. `attributes` are the node's, and are read again if xattrs were not asked for. */
+int lz_walk_blocks(const struct lz_sys *sys, const struct lz_walk_options *options, struct lz_attributes *attributes,
+                   struct lz_walk_node *node, struct lz_detail *detail);
+
+/* Whether a node's mode, owner, time and xattrs are those of an entry of the lower index. */
+bool lz_walk_same_attributes(const struct lz_index *lower, uint32_t entry, const struct lz_walk_node *node);
 
 /* Puts type, mode, owner, times, size, device and link identity of `info` into a node. */
 void lz_walk_fill(struct lz_walk_node *node, const struct stat *info);

@@ -2,6 +2,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from lazarus._native.check cimport lz_detail, lz_sys
+from lazarus._native.index cimport lz_index
 
 cdef extern from "base/lz_mem.h":
     struct lz_buf:
@@ -10,19 +11,6 @@ cdef extern from "base/lz_mem.h":
     int lz_buf_append(lz_buf *buf, const void *bytes, size_t size) nogil
     void lz_buf_free(lz_buf *buf) nogil
     void *lz_alloc_array(size_t count, size_t size) nogil
-
-cdef extern from "bytes/lz_index.h":
-    struct lz_index:
-        uint32_t layer_count
-    int lz_index_open(const void *data, uint64_t size, lz_index *out, lz_detail *detail) nogil
-
-cdef extern from "<sys/mman.h>" nogil:
-    void *mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)
-    int munmap(void *address, size_t length)
-    enum:
-        PROT_READ
-        MAP_SHARED
-    void *MAP_FAILED
 
 cdef extern from "tree/lz_diff.h":
     struct lz_change:
@@ -34,6 +22,7 @@ cdef extern from "tree/lz_diff.h":
         uint64_t size
     struct lz_diff_source:
         int upper_fd
+        int maps_fd
         bint user_xattr
         const lz_index *lower
         const int *layer_fds

@@ -4,7 +4,13 @@ from os import PathLike
 from lazarus.terms import Change
 
 def diff(
-    upper: str | PathLike[str], lower_index: str | PathLike[str] | None, *, user_xattr: bool = False
+    upper: str | PathLike[str],
+    lower_index: str | PathLike[str] | None,
+    layer_indexes: Sequence[str | PathLike[str]] = (),
+    objects: str | PathLike[str] | None = None,
+    *,
+    maps: str | PathLike[str] | None = None,
+    user_xattr: bool = False,
 ) -> list[Change]: ...
 def pack_upper(
     upper: str | PathLike[str],
@@ -13,6 +19,7 @@ def pack_upper(
     objects: str | PathLike[str],
     out_fd: int,
     *,
+    maps: str | PathLike[str] | None = None,
     user_xattr: bool = False,
     max_mtime: int | None = None,
 ) -> int: ...

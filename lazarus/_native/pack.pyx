@@ -9,6 +9,7 @@ from libc.string cimport memcpy, memset
 from posix.unistd cimport close
 
 from lazarus._native.check cimport check, lz_detail, lz_sys_linux
+from lazarus._native.index cimport Index
 
 # In the order of enum lz_kind.
 _KINDS = ("", "directory", "file", "symlink", "char", "block", "fifo", "socket", "whiteout")
@@ -18,54 +19,39 @@ cdef class _Source:
     """An upper and what lies under it, open; everything is closed with the object."""
 
     cdef lz_diff_source source
-    cdef lz_index index
-    cdef void *mapping
-    cdef size_t mapped
-    cdef int index_fd
+    cdef Index lower
     cdef int *layer_fds
     cdef size_t layer_count
 
     def __cinit__(self):
         memset(&self.source, 0, sizeof(self.source))
-        self.source.upper_fd = self.source.objects_fd = self.index_fd = -1
-        self.mapping = MAP_FAILED
+        self.source.upper_fd = self.source.maps_fd = self.source.objects_fd = -1
         self.layer_fds = NULL
         self.layer_count = 0
 
     def __dealloc__(self):
         cdef size_t i
-        for fd in (self.source.upper_fd, self.source.objects_fd, self.index_fd):
+        for fd in (self.source.upper_fd, self.source.maps_fd, self.source.objects_fd):
             if fd >= 0:
                 close(fd)
         for i in range(self.layer_count):
             close(self.layer_fds[i])
         free(self.layer_fds)
-        if self.mapping != MAP_FAILED:
-            munmap(self.mapping, self.mapped)
 
-    def open_upper(self, upper, user_xattr):
+    def open_upper(self, upper, maps, user_xattr):
         self.source.upper_fd = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if maps is not None:
+            self.source.maps_fd = os.open(maps, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.source.user_xattr = user_xattr
 
-    def open_lower(self, path):
-        cdef lz_detail detail
-        cdef int rc
-        detail.text[0] = 0
-        self.index_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self.mapped = os.fstat(self.index_fd).st_size
-        if self.mapped > 0:
-            self.mapping = mmap(NULL, self.mapped, PROT_READ, MAP_SHARED, self.index_fd, 0)
-        if self.mapping == MAP_FAILED:
-            from lazarus.errors import TruncatedError
-            raise TruncatedError(f"{os.fsdecode(path)}: cannot map the index ({self.mapped} bytes)")
-        with nogil:
-            rc = lz_index_open(self.mapping, self.mapped, &self.index, &detail)
-        check(rc, &detail, os.fspath(path))
-        self.source.lower = &self.index
+    def open_lower(self, lower):
+        self.lower = lower if isinstance(lower, Index) else Index(lower)
+        self.source.lower = self.lower.open()
 
     def open_contents(self, layer_indexes, objects):
-        if len(layer_indexes) != self.index.layer_count:
-            raise ValueError(f"the lower index has {self.index.layer_count} layers, {len(layer_indexes)} were given")
+        count = self.lower.index.layer_count
+        if len(layer_indexes) != count:
+            raise ValueError(f"the lower index has {count} layers, {len(layer_indexes)} were given")
         self.source.objects_fd = os.open(objects, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.layer_fds = <int *> lz_alloc_array(len(layer_indexes), sizeof(int))
         if self.layer_fds == NULL:
@@ -103,13 +89,15 @@ cdef lz_pack_options _options(object max_mtime):
     return options
 
 
-def diff(upper, lower_index, *, user_xattr=False):
+def diff(upper, lower_index, layer_indexes=(), objects=None, *, maps=None, user_xattr=False):
     """What the upper directory changes over the stack `lower_index` (a merged index; None: an empty one), a directory
     before its children, children by name.
 
     A directory that a child's change copied up is "C", as with docker. A renamed directory is "D" of the old name and
     "A" of the new one and everything in it. `user_xattr`: the upper's marks are user.overlay.*. Costs what the upper
-    holds, not what the image holds. Raises OSError, FormatError for marks that refer to nothing.
+    holds, not what the image holds. Block-level files are compared with what is under them if `layer_indexes`,
+    `objects` and `maps` (as for pack_upper) are given, else their content may have changed. Raises OSError,
+    FormatError for marks that refer to nothing.
     """
     cdef _Source this = _Source()
     cdef lz_detail detail
@@ -117,9 +105,11 @@ def diff(upper, lower_index, *, user_xattr=False):
     cdef int rc
     detail.text[0] = 0
     memset(&buf, 0, sizeof(buf))
-    this.open_upper(upper, user_xattr)
+    this.open_upper(upper, maps, user_xattr)
     if lower_index is not None:
         this.open_lower(lower_index)
+        if objects is not None:
+            this.open_contents(layer_indexes, objects)
     try:
         with nogil:
             rc = lz_diff(lz_sys_linux(), &this.source, _gather, &buf, &detail)
@@ -129,13 +119,15 @@ def diff(upper, lower_index, *, user_xattr=False):
         lz_buf_free(&buf)
 
 
-def pack_upper(upper, lower_index, layer_indexes, objects, int out_fd, *, user_xattr=False, max_mtime=None):
+def pack_upper(upper, lower_index, layer_indexes, objects, int out_fd, *, maps=None, user_xattr=False,
+               max_mtime=None):
     """Writes what the upper changes as an OCI layer tar to `out_fd` and returns its size in bytes.
 
     `layer_indexes` are the index files of the layers of `lower_index`, lowest first, and `objects` the store's objects
     directory: contents of renamed files and of files with changed attributes only come from there, checked against
-    their digests (CorruptError). Times after `max_mtime` (seconds) become it. The same tree gives the same bytes.
-    UnsupportedError for a file whose name begins with `.wh.`.
+    their digests (CorruptError). `maps` is the directory of the block maps of files that were copied up block by block
+    (None: there are none): they are written as if they were whole. Times after `max_mtime` (seconds) become it. The
+    same tree gives the same bytes. UnsupportedError for a file whose name begins with `.wh.`.
     """
     cdef _Source this = _Source()
     cdef lz_pack_options options = _options(max_mtime)
@@ -143,7 +135,7 @@ def pack_upper(upper, lower_index, layer_indexes, objects, int out_fd, *, user_x
     cdef uint64_t size = 0
     cdef int rc
     detail.text[0] = 0
-    this.open_upper(upper, user_xattr)
+    this.open_upper(upper, maps, user_xattr)
     if lower_index is not None:
         this.open_lower(lower_index)
         this.open_contents(layer_indexes, objects)

@@ -26,13 +26,22 @@ def diff(container: Container) -> list[Change]:
     """See `Container.diff`."""
     from lazarus._native.pack import diff as native_diff
 
-    stack = container.store.stacks.open(container.settings.diff_ids)
+    store = container.store
+    stack = store.stacks.open(container.settings.diff_ids)
+    maps = _block_maps(container)
+    contents = () if maps is None else (stack.layer_index_paths, store.paths.objects)
     try:
-        return native_diff(f"{container.directory}/upper", stack.index_path)
+        return native_diff(f"{container.directory}/upper", stack.index_path, *contents, maps=maps)
     except FileNotFoundError:
         if os.path.isdir(container.directory):
             raise
         raise NotFoundError(f"container {container.name}: it has been removed") from None
+
+
+def _block_maps(container: Container) -> str | None:
+    """Where the maps of files that were copied up block by block are, if there are any."""
+    maps = f"{container.directory}/union/blocks"
+    return maps if os.path.isdir(maps) else None
 
 
 def source_date_epoch() -> int | None:
@@ -91,6 +100,7 @@ def _read_upper(container: Container, lease: Lease, compression: str, epoch: int
             stack.layer_index_paths,
             store.paths.objects,
             out_fd,
+            maps=_block_maps(container),
             max_mtime=epoch,
         )
 

@@ -62,6 +62,7 @@ static void setting_new(struct setting *setting)
     stack_push(&setting->stack, &layer);
     stack_merge(&setting->stack);
     setting->source = (struct lz_diff_source){.upper_fd = setting->upper.fd,
+                                              .maps_fd = -1,
                                               .lower = &setting->stack.merged,
                                               .layer_fds = setting->stack.layer_fds,
                                               .objects_fd = setting->objects.fd};
@@ -265,7 +266,7 @@ static void without_a_lower(void)
 {
     struct setting setting;
     setting_new(&setting);
-    setting.source = (struct lz_diff_source){.upper_fd = setting.upper.fd, .objects_fd = -1};
+    setting.source = (struct lz_diff_source){.upper_fd = setting.upper.fd, .maps_fd = -1, .objects_fd = -1};
     make_directory(&setting.upper, "a");
     make_whiteout(&setting.upper, "b");
     check_diff(&setting, "AD a");
