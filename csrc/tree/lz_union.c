@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 
 #include "lz_union_internal.h"
 
@@ -68,6 +69,21 @@ static int check_options(const struct lz_sys *sys, const struct lz_union_options
     return rc == 0 ? check_upper(sys, options, detail) : rc;
 }
 
+static int remember_directories(struct lz_union *self)
+{
+    bool directory = false;
+    for (size_t i = 0; i < self->lower_count; i++)
+        directory |= self->lowers[i].kind == LZ_BRANCH_DIRECTORY;
+    if (!directory)
+        return 0;
+    const void *random =
+        (const void *)(uintptr_t)getauxval(AT_RANDOM); /* 16 bytes that the kernel gives each process */
+    if (random != NULL)
+        memcpy(&self->seed, random, sizeof self->seed);
+    self->plain = lz_zalloc_array(LZ_PLAIN_COUNT, sizeof *self->plain);
+    return self->plain != NULL ? 0 : -ENOMEM;
+}
+
 int lz_union_new(const struct lz_sys *sys, const struct lz_union_options *options, struct lz_union **out,
                  struct lz_detail *detail)
 {
@@ -94,9 +110,13 @@ int lz_union_new(const struct lz_sys *sys, const struct lz_union_options *option
     self->block_size = options->block_size != 0 ? options->block_size : LZ_BLOCKS_SIZE_DEFAULT;
     atomic_init(&self->blocks_fd, -1);
     atomic_init(&self->lock_fd, -1);
-    rc = -pthread_mutex_init(&self->names, NULL);
-    if (rc == 0 && (rc = -pthread_mutex_init(&self->files, NULL)) != 0)
+    rc = remember_directories(self);
+    if (rc == 0 && (rc = -pthread_mutex_init(&self->names, NULL)) != 0)
+        free(self->plain);
+    if (rc == 0 && (rc = -pthread_mutex_init(&self->files, NULL)) != 0) {
         (void)pthread_mutex_destroy(&self->names);
+        free(self->plain);
+    }
     if (rc != 0) {
         free(lowers);
         free(self);
@@ -117,6 +137,7 @@ void lz_union_free(struct lz_union *self)
         (void)self->sys->close(self->sys->ctx, lock_fd);
     (void)pthread_mutex_destroy(&self->names);
     (void)pthread_mutex_destroy(&self->files);
+    free(self->plain);
     free(self->lowers);
     free(self);
 }

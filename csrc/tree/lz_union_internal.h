@@ -22,6 +22,8 @@
 #include "lz_blocks.h"
 #include "lz_union.h"
 
+#define LZ_PLAIN_COUNT 16384u
+
 struct lz_union {
     const struct lz_sys *sys;
     struct lz_branch *lowers;
@@ -33,6 +35,9 @@ struct lz_union {
     enum lz_rung rung;
     uint64_t block_threshold;
     uint32_t block_size;
+    _Atomic uint64_t *plain;          /* LZ_PLAIN_COUNT hashes of lower directories that have no marks; NULL: no branch
+                                         is a directory */
+    uint64_t seed;                    /* of the hashes: what lies in an image cannot know it */
     pthread_mutex_t names;            /* held, with flock on lock_fd, while names change */
     pthread_mutex_t files;            /* guards `open_files` */
     struct lz_union_file *open_files; /* those whose bytes are a lower's */

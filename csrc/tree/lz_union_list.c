@@ -7,6 +7,8 @@
 #include "lz_list.h"
 #include "lz_union_look.h"
 
+#define HELD_PARTS 4u
+
 struct lz_union_list {
     struct lz_union_name *items;
     size_t count;
@@ -29,7 +31,9 @@ struct gathering {
     size_t count, capacity;
     struct lz_listing *listings;
     size_t listing_count;
-    size_t *only; /* for lookups: parts that have a name */
+    size_t *only;      /* for lookups: parts that have a name */
+    int *part_fds;     /* likewise: of each part of the level, or -1; NULL: there are too many to hold them open */
+    size_t part_count; /* of the level */
 };
 
 static int compare(const void *a_item, const void *b_item)
@@ -71,8 +75,8 @@ static int gather_index(struct gathering *all, const struct lz_part *part, uint3
     return rc;
 }
 
-/* `dir_fd` and `path` lead to the directory. */
-static int gather_directory(struct gathering *all, int dir_fd, const char *path, uint32_t source)
+/* `dir_fd` and `path` lead to the directory. *kept gets its descriptor, if it is not NULL. */
+static int gather_directory(struct gathering *all, int dir_fd, const char *path, uint32_t source, int *kept)
 {
     const struct lz_sys *sys = all->walker.self->sys;
     int fd = lz_union_beneath(all->walker.self, dir_fd, path, O_RDONLY | O_DIRECTORY);
@@ -80,7 +84,10 @@ static int gather_directory(struct gathering *all, int dir_fd, const char *path,
         return fd;
     struct lz_listing *listing = &all->listings[all->listing_count++];
     int rc = lz_listing_read(sys, fd, listing);
-    (void)sys->close(sys->ctx, fd);
+    if (kept != NULL)
+        *kept = fd;
+    else
+        (void)sys->close(sys->ctx, fd);
     if (rc == 0)
         rc = reserve(all, listing->count);
     for (size_t i = 0; i < listing->count && rc == 0; i++)
@@ -96,7 +103,7 @@ static int gather_parts(struct gathering *all, const struct lz_level *level)
     int rc = 0;
     if (level->in_upper) {
         int fd = lz_walker_upper(&all->walker);
-        rc = fd < 0 ? fd : gather_directory(all, fd, ".", 0);
+        rc = fd < 0 ? fd : gather_directory(all, fd, ".", 0, NULL);
     }
     for (size_t i = 0; i < level->count && rc == 0; i++) {
         const struct lz_part *part = &all->walker.parts[level->first + i];
@@ -107,7 +114,8 @@ static int gather_parts(struct gathering *all, const struct lz_level *level)
         char lower[LZ_PATH_MAX + 1];
         rc = lz_part_path(&all->walker, part, level->path_size, lower);
         if (rc >= 0)
-            rc = gather_directory(all, all->walker.self->lowers[part->branch].fd, lower, (uint32_t)i + 1);
+            rc = gather_directory(all, all->walker.self->lowers[part->branch].fd, lower, (uint32_t)i + 1,
+                                  all->part_fds != NULL ? &all->part_fds[i] : NULL);
     }
     if (rc == 0 && all->count > 1 && (level->in_upper || level->count != 1 || all->listing_count > 0))
         qsort(all->items, all->count, sizeof *all->items, compare);
@@ -120,17 +128,35 @@ static void gathering_end(struct gathering *all)
     for (size_t i = 0; i < all->listing_count; i++)
         lz_listing_free(&all->listings[i]);
     free(all->listings);
+    for (size_t i = 0; all->part_fds != NULL && i < all->part_count; i++)
+        if (all->part_fds[i] >= 0)
+            (void)all->walker.self->sys->close(all->walker.self->sys->ctx, all->part_fds[i]);
     free(all->items);
     free(all->only);
+    free(all->part_fds);
 }
 
-/* Give back with gathering_end(), also after a failure. */
-static int gather(struct lz_union *self, const struct lz_place *directory, struct gathering *all)
+/* One descriptor a part makes lookups shorter; many are not to be had. */
+static int hold_parts(struct gathering *all, const struct lz_level *level)
+{
+    all->part_count = level->count;
+    if (level->count > HELD_PARTS)
+        return 0;
+    all->part_fds = lz_alloc_array(level->count, sizeof *all->part_fds);
+    for (size_t i = 0; all->part_fds != NULL && i < level->count; i++)
+        all->part_fds[i] = -1;
+    return all->part_fds != NULL ? 0 : -ENOMEM;
+}
+
+/* `hold`: names will be looked up. Give back with gathering_end(), also after a failure. */
+static int begin(struct lz_union *self, const struct lz_place *directory, bool hold, struct gathering *all)
 {
     all->items = NULL;
     all->count = all->capacity = all->listing_count = 0;
     all->listings = NULL;
     all->only = NULL;
+    all->part_fds = NULL;
+    all->part_count = 0;
     lz_walker_begin(&all->walker, self, all->path);
     int rc = lz_walker_at(&all->walker, directory);
     if (rc != 0)
@@ -138,7 +164,14 @@ static int gather(struct lz_union *self, const struct lz_place *directory, struc
     const struct lz_level *level = &all->walker.levels[all->walker.level_count - 1];
     all->listings = lz_zalloc_array(level->count + 1, sizeof *all->listings);
     all->only = lz_alloc_array(level->count + 1, sizeof *all->only);
-    return all->listings != NULL && all->only != NULL ? gather_parts(all, level) : -ENOMEM;
+    rc = all->listings != NULL && all->only != NULL ? 0 : -ENOMEM;
+    return rc == 0 && hold ? hold_parts(all, level) : rc;
+}
+
+static int gather(struct lz_union *self, const struct lz_place *directory, struct gathering *all)
+{
+    int rc = begin(self, directory, true, all);
+    return rc == 0 ? gather_parts(all, &all->walker.levels[all->walker.level_count - 1]) : rc;
 }
 
 /* The names equal to that at `from` end before this. */
@@ -165,8 +198,12 @@ static int look(struct gathering *all, size_t from, size_t end, struct lz_look *
     for (size_t i = from; i < end; i++)
         if (all->items[i].source > 0)
             all->only[count++] = level->first + all->items[i].source - 1;
-    *out = (struct lz_look){
-        .name = top->name, .size = top->size, .upper_lacks = top->source > 0, .only = all->only, .only_count = count};
+    *out = (struct lz_look){.name = top->name,
+                            .size = top->size,
+                            .upper_lacks = top->source > 0,
+                            .part_fds = all->part_fds,
+                            .only = all->only,
+                            .only_count = count};
     int rc = lz_union_look(walker, at + top->size, out);
     walker->part_count = out->first;
     walker->text.size = text_size;
@@ -302,19 +339,38 @@ int lz_union_is_empty(struct lz_union *self, const struct lz_place *directory, b
     return rc;
 }
 
-int lz_union_count_links(struct lz_union *self, const struct lz_place *directory, uint32_t *out)
+static int count_links(struct gathering *all, uint32_t *out)
 {
-    struct gathering all;
-    uint32_t count = 2;
-    int rc = gather(self, directory, &all);
-    for (size_t from = 0; from < all.count && rc == 0; from = group_end(&all, from)) {
-        uint8_t type = all.items[from].type;
+    struct lz_level *level = &all->walker.levels[all->walker.level_count - 1];
+    const struct lz_index *index = NULL; /* of the lowest part, whose own count of directories is known */
+    uint32_t entry = 0, count = 2;
+    if (level->count > 0 && all->walker.parts[level->first + level->count - 1].entry >= 0) {
+        const struct lz_part *lowest = &all->walker.parts[level->first + --level->count];
+        index = all->walker.self->lowers[lowest->branch].index;
+        entry = (uint32_t)lowest->entry;
+        count = index->entries[entry].link_count;
+    }
+    int rc = gather_parts(all, level);
+    for (size_t from = 0; from < all->count && rc == 0; from = group_end(all, from)) {
+        const struct named *top = &all->items[from];
+        int64_t below = index != NULL ? lz_index_child(index, entry, top->name, top->size) : -1;
+        uint8_t type = top->type;
         if (type == DT_UNKNOWN)
-            rc = type_of(&all, from, group_end(&all, from), &type);
+            rc = type_of(all, from, group_end(all, from), &type);
         count += type == DT_DIR;
+        count -= below >= 0 && index->entries[below].kind == LZ_KIND_DIRECTORY;
     }
     if (rc == 0)
         *out = count;
+    return rc;
+}
+
+int lz_union_count_links(struct lz_union *self, const struct lz_place *directory, uint32_t *out)
+{
+    struct gathering all;
+    int rc = begin(self, directory, false, &all);
+    if (rc == 0)
+        rc = count_links(&all, out);
     gathering_end(&all);
     return rc;
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
+#include <xxhash.h>
 
 #include "../bytes/lz_mark.h"
 #include "lz_union_look.h"
@@ -22,6 +23,7 @@ struct search {
 struct spot {
     uint32_t branch;
     int64_t entry;               /* index */
+    int dir_fd;                  /* directory: of what holds the last element of `lower`, else -1 */
     char lower[LZ_PATH_MAX + 1]; /* directory: path below the branch */
     size_t lower_size;
 };
@@ -102,11 +104,46 @@ static int marks_of_file(struct lz_union *self, int branch_fd, const struct spot
     return rc;
 }
 
+/* The same as probe(), where the directory is open. */
+static int probe_in(struct lz_union *self, const struct spot *spot, struct hit *hit, struct lz_marks *marks)
+{
+    const char *slash = memrchr(spot->lower, '/', spot->lower_size);
+    const char *name = slash != NULL ? slash + 1 : spot->lower;
+    int rc = self->sys->fstatat(self->sys->ctx, spot->dir_fd, name, &hit->stat, AT_SYMLINK_NOFOLLOW);
+    if (rc != 0)
+        return rc == -ENOENT ? 0 : rc;
+    hit->has_stat = true;
+    hit->kind = lz_union_kind(hit->stat.st_mode);
+    if (self->lowers[spot->branch].marks && (hit->kind == LZ_KIND_DIRECTORY || hit->kind == LZ_KIND_FILE))
+        rc = lz_union_marks(self, spot->dir_fd, name, marks);
+    return rc == 0 ? 1 : rc;
+}
+
+/* Whether the spot is known to be a directory without marks. A hash has two places, so that few push out one another; *slot
+ * is where it can be noted. */
+static bool is_plain(struct lz_union *self, const struct spot *spot, _Atomic uint64_t **slot, uint64_t *hash)
+{
+    *hash = XXH3_64bits_withSeed(spot->lower, spot->lower_size, self->seed + spot->branch);
+    _Atomic uint64_t *first = &self->plain[*hash % LZ_PLAIN_COUNT];
+    _Atomic uint64_t *second = &self->plain[(*hash >> 32) % LZ_PLAIN_COUNT];
+    uint64_t known = atomic_load_explicit(first, memory_order_relaxed);
+    *slot = known == 0 ? first : second;
+    return known == *hash || atomic_load_explicit(second, memory_order_relaxed) == *hash;
+}
+
 /* What lies at spot->lower: kind, stat unless a directory was all that `pass` asked for, marks. 1, 0 or a code. */
 static int probe(struct lz_union *self, const struct spot *spot, bool pass, struct hit *hit, struct lz_marks *marks)
 {
     const struct lz_branch *branch = &self->lowers[spot->branch];
+    bool lowest = spot->branch + 1 == self->lower_count; /* nothing that a mark of a directory could speak of */
     int flags = O_PATH;
+    _Atomic uint64_t *slot;
+    uint64_t hash;
+    if (pass && is_plain(self, spot, &slot, &hash)) {
+        hit->has_stat = false;
+        hit->kind = LZ_KIND_DIRECTORY;
+        return 1;
+    }
     int rc = 0, fd = lz_union_beneath(self, branch->fd, spot->lower, pass ? flags | O_DIRECTORY : flags);
     hit->has_stat = !pass;
     hit->kind = LZ_KIND_DIRECTORY;
@@ -120,11 +157,13 @@ static int probe(struct lz_union *self, const struct spot *spot, bool pass, stru
         rc = self->sys->fstatat(self->sys->ctx, fd, "", &hit->stat, AT_EMPTY_PATH);
         hit->kind = rc == 0 ? lz_union_kind(hit->stat.st_mode) : hit->kind;
     }
-    if (rc == 0 && branch->marks && hit->kind == LZ_KIND_DIRECTORY)
+    if (rc == 0 && branch->marks && !lowest && hit->kind == LZ_KIND_DIRECTORY)
         rc = lz_union_marks(self, fd, ".", marks);
     (void)self->sys->close(self->sys->ctx, fd);
     if (rc == 0 && branch->marks && hit->kind == LZ_KIND_FILE)
         rc = marks_of_file(self, branch->fd, spot, marks);
+    if (rc == 0 && pass && hit->kind == LZ_KIND_DIRECTORY && !marks->opaque && marks->redirect_size == 0)
+        atomic_store_explicit(slot, hash, memory_order_relaxed);
     return rc == 0 ? 1 : rc;
 }
 
@@ -142,7 +181,7 @@ static int step_directory(struct lz_union *self, struct spot *spot, size_t prefi
     marks.opaque = marks.metacopy = marks.whiteout = false;
     marks.redirect_size = 0;
     bool last = rest[0] == 0;
-    int rc = probe(self, spot, enter || !last, hit, &marks);
+    int rc = spot->dir_fd >= 0 ? probe_in(self, spot, hit, &marks) : probe(self, spot, enter || !last, hit, &marks);
     if (rc <= 0)
         return rc;
     bool directory = hit->kind == LZ_KIND_DIRECTORY;
@@ -183,13 +222,14 @@ static int step(struct lz_union *self, struct spot *spot, const char *name, size
 
 /* A name below a part, or a path below a part that is a branch's root; the search's name may change meanwhile, which
  * is for the branches below. */
-static int look_in_part(struct lz_walker *walker, const struct lz_part *part, struct spot *spot, bool enter,
-                        struct search *search, struct hit *hit)
+static int look_in_part(struct lz_walker *walker, const struct lz_part *part, int part_fd, struct spot *spot,
+                        bool enter, struct search *search, struct hit *hit)
 {
     size_t parent_size = walker->levels[walker->level_count - 1].path_size;
     spot->branch = part->branch;
     spot->entry = part->entry;
     spot->lower_size = 0;
+    spot->dir_fd = search->name[0] != '/' ? part_fd : -1;
     if (search->name[0] != '/') {
         int size = part->entry < 0 ? lz_part_path(walker, part, parent_size, spot->lower) : 0;
         spot->lower_size = size > 0 ? (size_t)size : 0;
@@ -307,7 +347,8 @@ static int look_lowers(struct lz_walker *walker, size_t path_size, struct lz_loo
         struct lz_part part = walker->parts[number];
         struct spot spot;
         struct hit hit;
-        int rc = look_in_part(walker, &part, &spot, look->enter, search, &hit);
+        int part_fd = look->part_fds != NULL && !absolute ? look->part_fds[number - level->first] : -1;
+        int rc = look_in_part(walker, &part, part_fd, &spot, look->enter, search, &hit);
         if (rc == 1)
             rc = take_hit(walker, &part, path_size, same_name, borrowing, &spot, &hit, look, search);
         if (rc < 0)

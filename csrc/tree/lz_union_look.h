@@ -12,7 +12,8 @@
  *     is opaque
  *
  * The upper is held by a descriptor, so that a rename beside the walk does not lead it astray; lowers do not change, and
- * are reached by path from their branch's descriptor.
+ * are reached by path from their branch's descriptor. That a lower directory is there and has no marks is remembered, so
+ * that a path costs a system call a branch, not one for each of its directories.
  */
 #ifndef LZ_UNION_LOOK_H
 #define LZ_UNION_LOOK_H
@@ -58,10 +59,11 @@ struct lz_look {
     /* asked */
     const char *name; /* NUL-terminated */
     size_t size;
-    bool enter;         /* it is on the way: of a directory only its parts matter, not its attributes */
-    bool upper_lacks;   /* the caller has seen that the upper does not have the name */
-    const size_t *only; /* numbers of the level's parts that have the name, in order; NULL: not known */
-    size_t only_count;  /* */
+    bool enter;          /* it is on the way: of a directory only its parts matter, not its attributes */
+    bool upper_lacks;    /* the caller has seen that the upper does not have the name */
+    const int *part_fds; /* the level's parts that are directories, open (else -1), in order; NULL: none is */
+    const size_t *only;  /* numbers of the level's parts that have the name, in order; NULL: not known */
+    size_t only_count;   /* */
     /* found; its parts are those of the walker behind the top level's */
     bool exists, in_upper, upper_whiteout, upper_opaque, metacopy;
     bool lost;    /* with -EIO: a file whose attributes are there, and whose data is nowhere */
