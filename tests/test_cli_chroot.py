@@ -1,4 +1,5 @@
-"""Containers in a chroot to a plain directory: "/" is no mount point there, and no runtime works by itself."""
+"""Containers in a chroot: to a plain directory, where no runtime works by itself, and to a mount point, where an exec
+would end up outside."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.root
 
 # $0: an empty directory. Mounts are shared, so that what is done in one namespace could be seen in another.
 CHROOT = """
+if [ $2 = mounted ]; then mount --bind $0 $0; fi
 for path in /*; do
     if [ -L $path ]; then cp -P $path $0$path
     elif [ -d $path ]; then mkdir $0$path; mount --rbind $path $0$path
@@ -33,16 +35,17 @@ def plain(tmp_path: Path) -> Path:
     return tmp_path / "plain"
 
 
-def in_chroot(plain: Path, script: str, runtime: str) -> Result:
+def in_chroot(plain: Path, script: str, runtime: str, kind: str, propagation: str) -> Result:
     """Runs a shell script there, in a mount namespace that ends with it."""
-    words = ["unshare", "--mount", "--propagation", "shared", "sh", "-ec", CHROOT, str(plain), script]
+    words = ["unshare", "--mount", "--propagation", propagation, "sh", "-ec", CHROOT, str(plain), script, kind]
     environment = {**os.environ, "LAZARUS_RUNTIME": runtime}
     done = subprocess.run(words, capture_output=True, env=environment, timeout=60)
     return Result(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.parametrize(("kind", "propagation"), [("plain", "shared"), ("mounted", "shared"), ("mounted", "private")])
 @pytest.mark.parametrize("runtime", ["crun", "runc"])
-def test_a_life_in_a_chroot(store: Store, plain: Path, runtime: str) -> None:
+def test_a_life_in_a_chroot(store: Store, plain: Path, runtime: str, kind: str, propagation: str) -> None:
     if shutil.which(runtime, path=f"{os.environ['PATH']}:/usr/sbin") is None:
         pytest.skip(f"{runtime} is not installed")
     lazarus = " ".join(map(str, Command(store.paths.root).words()))
@@ -54,5 +57,5 @@ def test_a_life_in_a_chroot(store: Store, plain: Path, runtime: str) -> None:
         {lazarus} rm -f c
         test "$before" = "$(cat /proc/self/mountinfo)" && echo as before
     """
-    result = in_chroot(plain, script, runtime)
+    result = in_chroot(plain, script, runtime, kind, propagation)
     assert result.out.split("\n") == ["/etc/hostname", "7", "/data", "/", "c", "as before", ""], result

@@ -32,36 +32,62 @@ static void reset_signals(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* Is the root directory a mount point? Not in a chroot to a plain directory. Yes where the kernel does not say. */
-static bool root_is_mount(void)
+static int look(const char *path, struct statx *out)
 {
-    struct statx root;
-    return statx(AT_FDCWD, "/", 0, 0, &root) < 0 || !(root.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT) ||
-           (root.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+    return statx(AT_FDCWD, path, 0, STATX_INO | STATX_MNT_ID, out);
 }
 
-/* Goes up from `directory` to the root of the mount namespace, which becomes the root directory. */
+static bool same_place(const struct statx *a, const struct statx *b)
+{
+    return a->stx_mnt_id == b->stx_mnt_id && a->stx_ino == b->stx_ino;
+}
+
+/* Goes up from `directory` to the root of the mount namespace; the root directory is somewhere below then. */
 static int climb(int directory)
 {
     if (fchdir(directory) < 0 || chroot("proc") < 0) /* any directory below: from outside it, ".." leads to the top */
         return -1;
-    struct stat here, up;
-    if (stat(".", &up) < 0)
+    struct statx here, up;
+    if (look(".", &up) < 0)
         return -1;
     do {
         here = up;
-        if (chdir("..") < 0 || stat(".", &up) < 0)
+        if (chdir("..") < 0 || look(".", &up) < 0)
             return -1;
-    } while (here.st_dev != up.st_dev || here.st_ino != up.st_ino);
-    return chroot(".");
+    } while (!same_place(&here, &up));
+    return 0;
 }
 
-/* Makes "/", a plain directory, the root mount of this namespace, with the mounts below it and no others. Nothing less
+/* Is the root directory another than that of the mount namespace, be it the root of a mount or a plain directory? 1, 0,
+ * or -1 with errno. 0 for a user who may not ask, and who could not start a container either. */
+static int in_chroot(void)
+{
+    int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0)
+        return -1;
+    int place = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    struct statx own, top;
+    int answer = -1;
+    if (fchdir(root) == 0 && chroot(".") < 0 && errno == EPERM)
+        answer = 0;
+    else if (look("/", &own) == 0 && climb(root) == 0 && look(".", &top) == 0 && fchdir(root) == 0 && chroot(".") == 0)
+        answer = !same_place(&own, &top);
+    int error = errno;
+    if (place >= 0) {
+        (void)!fchdir(place);
+        close(place);
+    }
+    close(root);
+    errno = error;
+    return answer;
+}
+
+/* Makes "/" of a chroot the root mount of this namespace, with the mounts below it and no others. Nothing less
  * will do: who enters the namespace of a container later begins at its root mount, not in a directory of that. */
 static const char *make_root_mount(void)
 {
     int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (root < 0 || climb(root) < 0)
+    if (root < 0 || climb(root) < 0 || chroot(".") < 0)
         return "leaving the chroot";
     if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
         return "making mounts slaves";
@@ -75,12 +101,14 @@ static const char *make_root_mount(void)
 
 static const char *own_mounts(const char *hidden)
 {
-    bool in_place = root_is_mount();
-    if (in_place && hidden == NULL)
+    int elsewhere = in_chroot();
+    if (elsewhere < 0)
+        return "looking out of the chroot";
+    if (elsewhere == 0 && hidden == NULL)
         return NULL;
     if (unshare(CLONE_NEWNS) < 0)
         return "unshare";
-    if (!in_place) {
+    if (elsewhere == 1) {
         const char *step = make_root_mount();
         if (step != NULL)
             return step;
@@ -89,6 +117,18 @@ static const char *own_mounts(const char *hidden)
     }
     if (hidden != NULL && mount("none", hidden, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=755") < 0)
         return "covering a directory";
+    return NULL;
+}
+
+/* Through `tasks`, not `cgroup.procs`: one thread that moves itself need not wait until no process forks. */
+static const char *join_cgroup(const char *members)
+{
+    if (members == NULL)
+        return NULL;
+    int fd = open(members, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, "0", 1) < 0) /* 0: whoever writes it */
+        return "joining a cgroup";
+    close(fd);
     return NULL;
 }
 
@@ -109,7 +149,9 @@ static const char *place_stdio(const int stdio[3])
 static void child(const struct lz_spawn *spawn, volatile struct failure *failure)
 {
     setsid();
-    const char *step = own_mounts(spawn->hide);
+    const char *step = join_cgroup(spawn->join); /* before its directory may be hidden */
+    if (step == NULL)
+        step = own_mounts(spawn->hide);
     if (step == NULL)
         step = place_stdio(spawn->stdio);
     if (step == NULL) {

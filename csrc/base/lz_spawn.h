@@ -1,11 +1,11 @@
-/* lz_spawn.h - start a program, with one directory of the host hidden from it.
+/* lz_spawn.h - start a program, in a cgroup, with one directory of the host hidden from it.
  *
- * What posix_spawn() does (a vfork()-like child, so the cost does not grow with the caller's memory), plus two things
- * that it cannot do. The program may run in a mount namespace of its own in which a directory is covered with an empty
- * read-only tmpfs: that is how a runtime that refuses the machine's cgroup set-up is kept from seeing it. Mounts made
- * and undone outside still reach that namespace (it is a slave), so it never keeps a root file system busy.
- * And in a chroot to a plain directory it gets such a namespace too, with a root directory that is a mount point, which
- * runtimes take for granted: the same files under the same names.
+ * What posix_spawn() does (a vfork()-like child, so the cost does not grow with the caller's memory), plus three things
+ * that it cannot do. The program may begin in a cgroup of the caller's choice. It may run in a mount namespace of its
+ * own in which a directory is covered with an empty read-only tmpfs: that is how a runtime that refuses the machine's
+ * cgroup set-up is kept from seeing it. Mounts made and undone outside still reach that namespace (it is a slave), so it
+ * never keeps a root file system busy. And in a chroot it gets such a namespace too, whose root mount is that directory,
+ * which runtimes take for granted: the same files under the same names.
  */
 #ifndef LZ_SPAWN_H
 #define LZ_SPAWN_H
@@ -19,6 +19,7 @@ struct lz_spawn {
     char *const *argv;
     char *const *envp;
     int stdio[3];     /* descriptors that become 0, 1 and 2 */
+    const char *join; /* the file `tasks` of the cgroup that it begins in; NULL: the caller's */
     const char *hide; /* NULL: nothing is hidden */
 };
 

@@ -7,6 +7,7 @@ def spawn(
     stdin: int = 0,
     stdout: int = 1,
     stderr: int = 2,
+    join: str | bytes | None = None,
     hide: str | bytes | None = None,
 ) -> int: ...
 def set_subreaper(on: bool) -> None: ...

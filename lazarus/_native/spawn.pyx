@@ -10,6 +10,7 @@ cdef extern from "base/lz_spawn.h":
         char *const *argv
         char *const *envp
         int stdio[3]
+        const char *join
         const char *hide
     int lz_spawn(const lz_spawn_t *spawn, lz_detail *detail) nogil
     int lz_set_subreaper(bint on) nogil
@@ -37,11 +38,12 @@ cdef list encoded(object words):
     return out
 
 
-def spawn(argv, env, *, int stdin=0, int stdout=1, int stderr=2, hide=None):
+def spawn(argv, env, *, int stdin=0, int stdout=1, int stderr=2, join=None, hide=None):
     """Starts the program argv[0] (an absolute path) in a session of its own and returns its pid, a child of the caller.
 
-    `env` is a sequence of "NAME=value". `hide` names a directory that it sees as an empty one (root only; it runs
-    in a mount namespace of its own then). Signals are at their defaults. Raises `OSError` naming the step that failed.
+    `env` is a sequence of "NAME=value". `join` is the file `tasks` of a cgroup that it begins in. `hide` names a
+    directory that it sees as an empty one (root only; it runs in a mount namespace of its own then). Signals are at
+    their defaults. Raises `OSError` naming the step that failed.
     """
     cdef lz_spawn_t request
     cdef lz_detail detail
@@ -50,11 +52,14 @@ def spawn(argv, env, *, int stdin=0, int stdout=1, int stderr=2, hide=None):
     cdef list environment = encoded(env)
     if not arguments:
         raise OSError(EINVAL, "no program to start")
+    cdef list joined = encoded([] if join is None else [join])
     cdef list hidden = encoded([] if hide is None else [hide])
     detail.text[0] = 0
     request.stdio[0], request.stdio[1], request.stdio[2] = stdin, stdout, stderr
     request.path = <bytes> arguments[0]
-    request.hide = NULL
+    request.join = request.hide = NULL
+    if joined:
+        request.join = <bytes> joined[0]
     if hidden:
         request.hide = <bytes> hidden[0]
     cdef char **argv_words = c_strings(arguments)

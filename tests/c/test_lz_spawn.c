@@ -156,7 +156,7 @@ static void in_chroot(const char *root)
     CHECK_STR(after, before); /* outside nothing has changed */
 }
 
-static void a_chroot_to_a_plain_directory(void)
+static void a_chroot(bool to_a_mount)
 {
     if (geteuid() != 0) {
         printf("  not root: left out\n");
@@ -181,6 +181,8 @@ static void a_chroot_to_a_plain_directory(void)
                                             "/libx32", "/usr",  "/etc", "/proc",  "/dev"};
         CHECK(unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
         CHECK(mount(NULL, "/", NULL, MS_REC | MS_SHARED, NULL) == 0);
+        if (to_a_mount)
+            CHECK(mount(root, root, NULL, MS_BIND, NULL) == 0);
         for (size_t i = 0; i < sizeof SHOWN / sizeof *SHOWN; i++) {
             char place[80];
             struct stat found;
@@ -196,6 +198,45 @@ static void a_chroot_to_a_plain_directory(void)
     char command[100];
     snprintf(command, sizeof command, "rm -r --one-file-system %s", root);
     CHECK_EQ(system(command), 0);
+}
+
+static void a_chroot_to_a_plain_directory(void)
+{
+    a_chroot(false);
+}
+
+static void a_chroot_to_a_mount_point(void)
+{
+    a_chroot(true);
+}
+
+static void the_working_directory_stays(void)
+{
+    char before[400], out[400];
+    CHECK(getcwd(before, sizeof before) != NULL && chdir("/usr/bin") == 0);
+    run("readlink /proc/self/cwd; readlink /proc/self/root", NULL, out, sizeof out);
+    CHECK(chdir(before) == 0);
+    CHECK_STR(out, "/usr/bin\n/\n");
+}
+
+static void it_begins_in_a_cgroup(void)
+{
+    /* any file will do: what counts is what is written into it, and when */
+    char file[] = "/tmp/lz_spawn_XXXXXX", out[10] = "";
+    int fd = mkstemp(file);
+    CHECK(fd >= 0);
+    char *argv[] = {"sh", "-c", "true", NULL};
+    struct lz_spawn spawn = {.path = "/bin/sh", .argv = argv, .envp = ENVIRONMENT, .stdio = {0, 1, 2}, .join = file};
+    int pid = lz_spawn(&spawn, NULL);
+    CHECK(pid > 0);
+    CHECK_EQ(read(fd, out, sizeof out - 1), 1);
+    CHECK_STR(out, "0");
+    CHECK_EQ(waitpid(pid, NULL, 0), pid);
+    close(fd);
+    unlink(file);
+    struct lz_detail detail = {""};
+    CHECK_EQ(lz_spawn(&spawn, &detail), -ENOENT);
+    CHECK_STR(detail.text, "/bin/sh: joining a cgroup: No such file or directory");
 }
 
 static void orphans_are_adopted(void)
@@ -218,6 +259,9 @@ int main(void)
     RUN(a_missing_program_is_an_errno);
     RUN(a_directory_is_hidden_from_it_alone);
     RUN(a_chroot_to_a_plain_directory);
+    RUN(a_chroot_to_a_mount_point);
+    RUN(the_working_directory_stays);
+    RUN(it_begins_in_a_cgroup);
     RUN(orphans_are_adopted);
     return check_end();
 }
