@@ -23,6 +23,7 @@ PROGRAMS = (
     "ln",
     "ls",
     "mkdir",
+    "mknod",
     "mv",
     "readlink",
     "rm",

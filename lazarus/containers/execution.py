@@ -102,6 +102,7 @@ class Execution:
             binds=(*files, *settings.binds),
             read_only=settings.read_only,
             cgroups_path=f"/lazarus/{self.id}" if runtime.manages_cgroups else None,
+            rules_devices=runtime.rules_devices,
         )
         with open(f"{self.bundle}/config.json", "w", encoding="utf-8") as file:
             file.write(json.dumps(document))

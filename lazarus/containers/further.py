@@ -41,7 +41,7 @@ def execute(execution: Execution, wanted: Wanted, attachment: Attachment | None)
     os.mkdir(notes, 0o700)
     handed_over = False
     try:
-        _write_process(execution, notes, wanted)
+        _write_process(execution, runtime, notes, wanted)
         if attachment is not None:
             return _attend(execution, runtime, notes, wanted.terminal, attachment, lambda: None)
         handed_over = True
@@ -52,7 +52,7 @@ def execute(execution: Execution, wanted: Wanted, attachment: Attachment | None)
             _remove_directory(notes)
 
 
-def _write_process(execution: Execution, notes: str, wanted: Wanted) -> None:
+def _write_process(execution: Execution, runtime: Runtime, notes: str, wanted: Wanted) -> None:
     settings = execution.settings
     root = execution.open_live_root()
     try:
@@ -72,7 +72,7 @@ def _write_process(execution: Execution, notes: str, wanted: Wanted) -> None:
     finally:
         os.close(root)
     with open(f"{notes}/process.json", "w", encoding="utf-8") as file:
-        file.write(json.dumps(oci.process_document(what)))
+        file.write(json.dumps(oci.process_document(what, rules_devices=runtime.rules_devices)))
 
 
 def _attend(

@@ -74,16 +74,18 @@ class Process(NamedTuple):
     terminal: bool = False
 
 
-def process_document(process: Process) -> Json:
-    """The `process` object; a user other than root starts without effective capabilities, as under docker."""
-    held = list(CAPABILITIES) if process.user.uid == 0 else []
+def process_document(process: Process, *, rules_devices: bool = True) -> Json:
+    """The `process` object; a user other than root starts without effective capabilities, as under docker. Where
+    nothing rules which devices may be opened, none may be made."""
+    bounding = [name for name in CAPABILITIES if rules_devices or name != "CAP_MKNOD"]
+    held = bounding if process.user.uid == 0 else []
     return {
         "terminal": process.terminal,
         "user": {"uid": process.user.uid, "gid": process.user.gid, "additionalGids": list(process.user.groups)},
         "args": list(process.args),
         "env": list(process.env),
         "cwd": process.cwd,
-        "capabilities": {"bounding": list(CAPABILITIES), "effective": held, "permitted": held},
+        "capabilities": {"bounding": bounding, "effective": held, "permitted": held},
         "noNewPrivileges": False,
     }
 
@@ -97,6 +99,7 @@ def bundle_document(
     binds: tuple[Bind, ...] = (),
     read_only: bool = False,
     cgroups_path: str | None = None,
+    rules_devices: bool = True,
 ) -> Json:
     """config.json. `network` is "none" (a namespace with lo alone) or "host".
 
@@ -129,7 +132,7 @@ def bundle_document(
     linux["namespaces"] = [{"type": kind} for kind in namespaces]
     return {
         "ociVersion": "1.0.2",
-        "process": process_document(process),
+        "process": process_document(process, rules_devices=rules_devices),
         "root": {"path": rootfs, "readonly": read_only},
         "hostname": hostname,
         "mounts": mounts,

@@ -5,7 +5,8 @@ process becomes a child of the caller, who waits for it and thus learns exactly 
 
 crun refuses a machine whose cgroups are half version 1 and half version 2 ("hybrid"), even when told to make none.
 There it is told to make none and runs in a mount namespace in which the version 2 half is covered (see lz_spawn.h).
-Such containers have no cgroup of their own: no device rules beyond their capabilities, no freezer.
+Such containers have no cgroup of their own, and no freezer. They share one for the rules on devices (see `devices.py`);
+where there is none, they cannot make the node of a device, but still open one that their image has.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import os
 from _thread import allocate_lock
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from typing import NamedTuple
 
 from lazarus._native.spawn import set_subreaper, spawn
 from lazarus.errors import ContainerRuntimeError
+from lazarus.runtime.devices import device_cgroup
 
 CGROUP_ROOT = "/sys/fs/cgroup"
 _adopting = allocate_lock()
@@ -79,6 +82,17 @@ class Runtime:
         self.manages_cgroups = layout in ("unified", "legacy") and os.access(CGROUP_ROOT, os.W_OK)
         if self.is_crun and not self.manages_cgroups:
             self.hide = {"hybrid": f"{CGROUP_ROOT}/unified", "none": CGROUP_ROOT}.get(layout)
+        # runc makes its own in the version 1 half
+        self._has_rules = self.manages_cgroups or (not self.is_crun and layout == "hybrid")
+
+    @cached_property
+    def _members(self) -> str | None:
+        return None if self._has_rules else device_cgroup(CGROUP_ROOT)
+
+    @property
+    def rules_devices(self) -> bool:
+        """Is it settled which devices a container may open, whatever nodes it has?"""
+        return self._has_rules or self._members is not None
 
     def run(self, state: str, name: str, bundle: str, streams: Streams, console: str | None = None) -> int:
         """Starts the container that `bundle` describes; the pid of its first process, a child of the caller.
@@ -156,6 +170,7 @@ class Runtime:
             stdin=streams.stdin,
             stdout=streams.stdout,
             stderr=streams.stderr,
+            join=self._members,
             hide=self.hide,
         )
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
