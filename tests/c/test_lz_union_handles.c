@@ -165,6 +165,59 @@ static void follows_the_data_of_a_metacopy(void)
     close_setting(&setting);
 }
 
+/* A file of the upper that has only its second block: the rest is the lower's. */
+static void reads_a_block_level_file(void)
+{
+    struct setting setting;
+    static char script[9000] = "@ file ";
+    char bytes[9000];
+    memset(script + 7, 'a', 4990); /* the fixture's words end there */
+    open_setting(&setting, script, "d . 755");
+    struct lz_place place;
+    struct lz_blocks_lower lower;
+    struct lz_blocks *blocks;
+    char map[LZ_BLOCKS_NAME_SIZE];
+    bool owned;
+    lz_place_begin(&place);
+    CHECK_EQ(lz_union_walk(setting.self, "file", 4, 0, &place), 0);
+    CHECK_EQ(lz_union_blocks_lower(setting.self, &place, lz_place_data(&place), &lower, &owned, NULL), 0);
+    CHECK(owned && lower.has_digest && lower.at.size == 4990);
+    make_file(&scratch, "upper/file", "", 0);
+    int maps = lz_union_blocks_dir(setting.self, true), fd = openat(scratch.fd, "upper/file", O_RDWR | O_CLOEXEC);
+    CHECK(maps >= 0 && fd >= 0);
+    CHECK_EQ(lz_blocks_create(lz_sys_linux(), fd, maps, false, 4096, &lower, NULL), 0);
+    CHECK_EQ(lz_blocks_name(lz_sys_linux(), fd, "", false, map), 1);
+    CHECK_EQ(lz_blocks_open(lz_sys_linux(), fd, maps, map, true, &lower, &blocks, NULL), 0);
+    CHECK_EQ(lz_blocks_write(blocks, "new", 3, 4096), 3);
+
+    struct lz_union *elsewhere = open_union(&setting.branch, 1, setting.upper, setting.work);
+    struct lz_union_file *file = open_file(elsewhere, "file");
+    struct lz_union_info info, handle;
+    CHECK_EQ(lz_union_stat(elsewhere, "file", 4, 0, &info), 0);
+    CHECK(info.unsettled && !info.has_digest && info.branch == LZ_UNION_UPPER && info.data_branch == 0);
+    CHECK_EQ(info.size, 4990);
+    CHECK_EQ(lz_union_file_stat(file, &handle), 0);
+    CHECK(handle.unsettled && handle.size == 4990 && handle.number == info.number);
+    CHECK_EQ(lz_union_file_read(file, bytes, sizeof bytes, 0), 4990);
+    CHECK(bytes[4095] == 'a' && memcmp(bytes + 4096, "newa", 4) == 0 && bytes[4989] == 'a');
+    CHECK_EQ(lz_blocks_write(blocks, "first", 5, 0), 5);
+    CHECK_EQ(lz_union_file_read(file, bytes, 6, 0), 6);
+    CHECK_EQ(memcmp(bytes, "firsta", 6), 0);
+    CHECK_EQ(lz_union_file_seek(file, 0, SEEK_HOLE), 4990);
+    CHECK_EQ(lz_union_file_sync(file), 0);
+    lz_union_file_close(file);
+
+    struct lz_detail detail = {{0}};
+    CHECK_EQ(unlinkat(maps, map, 0), 0);
+    CHECK_EQ(lz_union_open(elsewhere, "file", 4, O_RDONLY, 0, &file, &detail), -ENOENT);
+    CHECK(detail.text[0] != 0);
+    lz_union_free(elsewhere);
+    lz_blocks_close(blocks);
+    CHECK_EQ(close(fd) + close(lower.at.fd), 0);
+    lz_place_end(&place);
+    close_setting(&setting);
+}
+
 /* ---- threads ---- */
 
 #define READERS 8
@@ -273,6 +326,7 @@ int main(void)
     RUN(follows_a_copy_up_of_another_process);
     RUN(follows_a_copy_up_and_a_rename_of_its_own);
     RUN(follows_the_data_of_a_metacopy);
+    RUN(reads_a_block_level_file);
     RUN(eight_threads_always_see_a_name_that_is_there);
     RUN(a_shared_handle_changes_over_once);
     CHECK_EQ(close(objects), 0);
