@@ -62,9 +62,9 @@ def info(store: Store, arguments: SimpleNamespace) -> int:
 
     try:
         runtime = Runtime()
-        program, cgroups = runtime.path, "yes" if runtime.manages_cgroups else "no"
+        program, cgroups, rules = runtime.path, runtime.manages_cgroups, runtime.rules_devices
     except LazarusError as error:
-        program, cgroups = str(error), "no"
+        program, cgroups, rules = str(error), False, False
     system = os.uname()
     facts: dict[str, Any] = {
         "Version": __version__,
@@ -76,7 +76,8 @@ def info(store: Store, arguments: SimpleNamespace) -> int:
         "Architecture": system.machine,
         "Runtime": program,
         "CgroupLayout": cgroup_layout(),
-        "CgroupsForContainers": cgroups,
+        "CgroupsForContainers": "yes" if cgroups else "no",
+        "DeviceRules": "yes" if rules else "no",  # no: an image's device nodes can be opened
     }
     if arguments.format == "json":
         print_json(facts)
