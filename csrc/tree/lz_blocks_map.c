@@ -62,15 +62,15 @@ bool lz_blocks_value_good(const char *value, size_t size)
 
 int lz_blocks_boot_now(const struct lz_sys *sys, struct lz_blocks_boot *out)
 {
-    char text[64];
+    char text[36]; /* a UUID; the newline behind it would take a second read to see the end */
     int fd = sys->openat(sys->ctx, AT_FDCWD, "/proc/sys/kernel/random/boot_id", O_RDONLY, 0);
     if (fd < 0)
         return fd;
     ssize_t got = lz_read_full(sys, fd, text, sizeof text);
     (void)sys->close(sys->ctx, fd);
-    if (got < 36)
+    if (got != (ssize_t)sizeof text)
         return got < 0 ? (int)got : -EIO;
-    XXH128_hash_t hash = XXH3_128bits(text, 36);
+    XXH128_hash_t hash = XXH3_128bits(text, sizeof text);
     *out = (struct lz_blocks_boot){{hash.low64, hash.high64 | 1}}; /* never that of a map of zeros */
     return 0;
 }

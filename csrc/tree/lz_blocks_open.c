@@ -23,13 +23,13 @@ static int random_name(const struct lz_sys *sys, char out[LZ_BLOCKS_NAME_SIZE])
     return 0;
 }
 
-/* The header, and room for the cells as a hole: what is not written costs nothing. */
+/* The header, and room for the cells as a hole: what is not written costs nothing. The size comes first, for XFS writes
+ * back what lies before a new end. */
 static int fill_map(const struct lz_sys *sys, int map_fd, const struct lz_blocks_header *header)
 {
-    int rc = lz_pwrite_all(sys, map_fd, header, sizeof *header, 0);
-    if (rc != 0)
-        return rc;
-    return sys->ftruncate(sys->ctx, map_fd, (off_t)lz_blocks_map_size(header->lower_size, header->block_size));
+    off_t size = (off_t)lz_blocks_map_size(header->lower_size, header->block_size);
+    int rc = sys->ftruncate(sys->ctx, map_fd, size);
+    return rc != 0 ? rc : lz_pwrite_all(sys, map_fd, header, sizeof *header, 0);
 }
 
 int lz_blocks_create(const struct lz_sys *sys, int file_fd, int maps_fd, bool user_xattr, uint32_t block_size,

@@ -316,7 +316,7 @@ int lz_tree_add(struct lz_tree *tree, const char *path, size_t size, const struc
 {
     if (given->kind < LZ_KIND_DIRECTORY || given->kind > LZ_KIND_SOCKET ||
         (size == 0 && given->kind != LZ_KIND_DIRECTORY))
-        return lz_fail(detail, LZ_E_FORMAT, "'%s': not a kind that can stand here", size == 0 ? "/" : path);
+        return lz_fail(detail, LZ_E_FORMAT, "'%s': not a kind that can stand here", path);
     if (given->mtime_nsec >= 1000000000)
         return lz_fail(detail, LZ_E_FORMAT, "'%s': a time with %u nanoseconds", path, given->mtime_nsec);
     if (given->kind == LZ_KIND_SYMLINK && (given->target_size == 0 || given->target_size > LZ_PATH_MAX ||
