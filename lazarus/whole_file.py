@@ -57,6 +57,7 @@ def whole_file(path: str) -> Iterator[int]:
                     named = _give_name(fd, directory, name, partial)
                 if named:
                     os.rename(partial, name, src_dir_fd=directory, dst_dir_fd=directory)
+                _sync_names(directory)
         except BaseException:
             if named:
                 with suppress(FileNotFoundError):
@@ -87,6 +88,16 @@ def _give_name(fd: int, directory: int, name: str, partial: str) -> bool:
     except FileExistsError:
         os.link(source, partial, dst_dir_fd=directory)
         return True
+
+
+def _sync_names(directory: int) -> None:
+    """The name, too, survives a power cut. A directory that may be written but not read cannot be asked for that."""
+    with suppress(PermissionError):
+        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 @contextmanager
