@@ -138,6 +138,7 @@ void lz_union_free(struct lz_union *self)
     (void)pthread_mutex_destroy(&self->names);
     (void)pthread_mutex_destroy(&self->files);
     free(self->plain);
+    lz_union_writer_free(self);
     free(self->lowers);
     free(self);
 }

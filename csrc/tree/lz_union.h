@@ -23,8 +23,8 @@
  * hard links of a lower survive copy-up (all visible names of the group come up together), a read-only handle sees
  * what is written later (in this process, and in others as long as the name stays), directories have a true nlink.
  *
- * Threads and processes: any number may use one upper. Calls that change names take one lock (a mutex, and flock on
- * `<work>/lock`); reading takes none. A killed process leaves each name old or new; what it left in work is removed by
+ * Threads and processes: any number may use one upper. Calls that change names take one lock (a mutex, and a lock
+ * on `<work>/lock`); reading takes none. A killed process leaves each name old or new; what it left in work is removed by
  * the next one that opens the upper for writing and finds the lock free.
  */
 #ifndef LZ_UNION_H
@@ -164,7 +164,8 @@ int64_t lz_union_file_seek(struct lz_union_file *file, uint64_t offset, int when
 int lz_union_file_sync(struct lz_union_file *file);
 int lz_union_file_stat(struct lz_union_file *file, struct lz_union_info *out);
 
-/* Makes every block-level file below `path` a whole one; *count (may be NULL) gets how many. */
+/* Makes every block-level file below `path` a whole one; *count (may be NULL) gets how many. With user.overlay.* marks
+ * metacopies, too, because the kernel does not read those there (nor does it follow redirects of directories). */
 int lz_union_settle(struct lz_union *self, const char *path, size_t size, uint64_t *count, struct lz_detail *detail);
 
 #endif

@@ -68,7 +68,12 @@ static int open_parts(struct lz_union *self, const struct lz_place *place, int f
         if (rc != 0 || !marks.metacopy)
             return rc;
     }
-    return share != NULL ? lz_union_content(self, place, share, &source->lower, &source->lower_owned, detail) : 0;
+    if (share == NULL)
+        return 0;
+    rc = lz_union_content(self, place, share, &source->lower, &source->lower_owned, detail);
+    if (place->in_upper && place->info.size == 0)
+        source->lower.size = 0; /* who cut it to nothing was killed before he took the mark away */
+    return rc;
 }
 
 int lz_union_source_open(struct lz_union *self, const struct lz_place *place, int flags, struct lz_union_source **out,
@@ -332,6 +337,8 @@ int lz_union_open(struct lz_union *self, const char *path, size_t size, int flag
     int rc = check_flags(flags);
     if (rc != 0)
         return rc;
-    (void)mode; /* nothing is made yet */
+    bool changes = (flags & O_ACCMODE) != O_RDONLY || (flags & (O_CREAT | O_TRUNC)) != 0;
+    if (changes && self->upper_fd >= 0)
+        return lz_union_open_writing(self, path, size, flags, mode, out, detail);
     return open_reading(self, path, size, flags, out, detail);
 }

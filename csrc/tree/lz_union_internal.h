@@ -11,6 +11,7 @@
  *     lz_union_list.c        names of a directory
  *     lz_union_file.c        open files, and how they follow a copy-up
  *     lz_union_read.c        reading them
+ *     lz_union_writer.h      the rest: what changes the upper
  */
 #ifndef LZ_UNION_INTERNAL_H
 #define LZ_UNION_INTERNAL_H
@@ -38,7 +39,7 @@ struct lz_union {
     _Atomic uint64_t *plain;          /* LZ_PLAIN_COUNT hashes of lower directories that have no marks; NULL: no branch
                                          is a directory */
     uint64_t seed;                    /* of the hashes: what lies in an image cannot know it */
-    pthread_mutex_t names;            /* held, with flock on lock_fd, while names change */
+    pthread_mutex_t names;            /* held, with the lock on lock_fd, while names change */
     pthread_mutex_t files;            /* guards `open_files` */
     struct lz_union_file *open_files; /* those whose bytes are a lower's */
     _Atomic uint64_t copyups[LZ_RUNG_COUNT], copyups_other, bytes_asked, bytes_copied;
@@ -204,7 +205,7 @@ void lz_union_writer_free(struct lz_union *self); /* at the end of the union */
 int lz_union_open_writing(struct lz_union *self, const char *path, size_t size, int flags, uint32_t mode,
                           struct lz_union_file **out, struct lz_detail *detail);
 
-/* names mutex and flock(<work>/lock), in that order. */
+/* The names mutex and the lock on <work>/lock, in that order. -EROFS without an upper. */
 int lz_union_lock(struct lz_union *self);
 void lz_union_unlock(struct lz_union *self);
 
