@@ -294,34 +294,54 @@ int64_t lz_index_find(const struct lz_index *index, const char *path, size_t siz
     return probe(index, lz_path_hash(path, size), path, size);
 }
 
-#define BATCH 16
+#define BATCH 32
+
+static uint32_t first_entry(const struct lz_index *index, uint64_t hash)
+{
+    return index->slots[(uint32_t)hash & index->slot_mask].entry_plus_one;
+}
+
+/* Each round touches what the one before has asked for: slot, both lines of the entry, path. */
+static void find_batch(const struct lz_index *index, const struct lz_text *paths, size_t count, int64_t *out)
+{
+    uint64_t hashes[BATCH];
+    for (size_t i = 0; i < count; i++) {
+        hashes[i] = lz_path_hash(paths[i].bytes, paths[i].size);
+        __builtin_prefetch(&index->slots[(uint32_t)hashes[i] & index->slot_mask]);
+    }
+    for (size_t i = 0; i < count; i++) {
+        uint32_t entry = first_entry(index, hashes[i]);
+        if (entry != 0) {
+            __builtin_prefetch(&index->entries[entry - 1].path_hash);
+            __builtin_prefetch(&index->entries[entry - 1].path_offset);
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        uint32_t entry = first_entry(index, hashes[i]);
+        if (entry != 0)
+            __builtin_prefetch(index->strings + index->entries[entry - 1].path_offset);
+    }
+    for (size_t i = 0; i < count; i++) {
+        int64_t found = probe(index, hashes[i], paths[i].bytes, paths[i].size);
+        out[i] = found < 0 ? -1 : found;
+    }
+}
+
+void lz_index_find_each(const struct lz_index *index, const struct lz_text *paths, size_t count, int64_t *out)
+{
+    for (size_t from = 0; from < count; from += BATCH)
+        find_batch(index, paths + from, count - from < BATCH ? count - from : BATCH, out + from);
+}
 
 void lz_index_find_many(const struct lz_index *index, const char *bytes, const uint64_t *offsets, size_t count,
                         int64_t *out)
 {
     for (size_t from = 0; from < count; from += BATCH) {
         size_t now = count - from < BATCH ? count - from : BATCH;
-        uint64_t hashes[BATCH];
-        for (size_t i = 0; i < now; i++) {
-            uint64_t at = offsets[from + i];
-            hashes[i] = lz_path_hash(bytes + at, offsets[from + i + 1] - at);
-            __builtin_prefetch(&index->slots[(uint32_t)hashes[i] & index->slot_mask]);
-        }
-        for (size_t i = 0; i < now; i++) {
-            uint32_t entry = index->slots[(uint32_t)hashes[i] & index->slot_mask].entry_plus_one;
-            if (entry != 0)
-                __builtin_prefetch(&index->entries[entry - 1]);
-        }
-        for (size_t i = 0; i < now; i++) {
-            uint32_t entry = index->slots[(uint32_t)hashes[i] & index->slot_mask].entry_plus_one;
-            if (entry != 0)
-                __builtin_prefetch(index->strings + index->entries[entry - 1].path_offset);
-        }
-        for (size_t i = 0; i < now; i++) {
-            uint64_t at = offsets[from + i];
-            int64_t found = probe(index, hashes[i], bytes + at, offsets[from + i + 1] - at);
-            out[from + i] = found < 0 ? -1 : found;
-        }
+        struct lz_text paths[BATCH];
+        for (size_t i = 0; i < now; i++)
+            paths[i] = (struct lz_text){bytes + offsets[from + i], offsets[from + i + 1] - offsets[from + i]};
+        find_batch(index, paths, now, out + from);
     }
 }
 

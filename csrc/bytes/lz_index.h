@@ -151,6 +151,13 @@ int64_t lz_index_find(const struct lz_index *index, const char *path, size_t siz
 void lz_index_find_many(const struct lz_index *index, const char *bytes, const uint64_t *offsets, size_t count,
                         int64_t *out);
 
+/* The same of paths that lie anywhere. */
+struct lz_text {
+    const char *bytes;
+    size_t size;
+};
+void lz_index_find_each(const struct lz_index *index, const struct lz_text *paths, size_t count, int64_t *out);
+
 /* Child of directory `entry` by name: entry number or -ENOENT. */
 int64_t lz_index_child(const struct lz_index *index, uint32_t entry, const char *name, size_t size);
 
