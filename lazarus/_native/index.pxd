@@ -72,6 +72,7 @@ cdef extern from "tree/lz_tree.h":
 
 
 cdef class Index:
+    cdef object __weakref__
     cdef lz_index index
     cdef object mapping
     cdef Py_buffer buffer

@@ -1,11 +1,12 @@
 from collections.abc import Sequence
 from os import PathLike
 
+from lazarus._native.index import Index
 from lazarus.terms import Change
 
 def diff(
     upper: str | PathLike[str],
-    lower_index: str | PathLike[str] | None,
+    lower_index: str | PathLike[str] | Index | None,
     layer_indexes: Sequence[str | PathLike[str]] = (),
     objects: str | PathLike[str] | None = None,
     *,

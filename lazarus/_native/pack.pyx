@@ -90,8 +90,8 @@ cdef lz_pack_options _options(object max_mtime):
 
 
 def diff(upper, lower_index, layer_indexes=(), objects=None, *, maps=None, user_xattr=False):
-    """What the upper directory changes over the stack `lower_index` (a merged index; None: an empty one), a directory
-    before its children, children by name.
+    """What the upper directory changes over the stack `lower_index` (a merged index, as a path or open; None: an empty
+    one), a directory before its children, children by name.
 
     A directory that a child's change copied up is "C", as with docker. A renamed directory is "D" of the old name and
     "A" of the new one and everything in it. `user_xattr`: the upper's marks are user.overlay.*. Costs what the upper
