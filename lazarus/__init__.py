@@ -16,18 +16,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lazarus import errors, terms
     from lazarus.store import Store
+    from lazarus.union import LayerStack
 
 __version__ = "0.1.0"
-__all__ = ["Store", "errors", "terms"]
+__all__ = ["LayerStack", "Store", "errors", "terms"]
 
 
 def __getattr__(name: str) -> object:
-    """PEP 562: `Store`, `errors` and `terms` on first use."""
+    """PEP 562: `Store`, `LayerStack`, `errors` and `terms` on first use."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value: object = import_module("lazarus.store").Store if name == "Store" else import_module(f"lazarus.{name}")
+    classes = {"Store": "lazarus.store", "LayerStack": "lazarus.union.layer_stack"}
+    value: object = getattr(import_module(classes[name]), name) if name in classes else import_module(f"lazarus.{name}")
     globals()[name] = value
     return value
 

@@ -23,6 +23,7 @@ FLOORS = {
     "lazarus.mounts": 2,
     "lazarus.oci": 2,
     "lazarus.runtime": 2,
+    "lazarus.union": 2,
     "lazarus._native": 1,
     "lazarus.terms": 0,
     "lazarus.whole_file": 0,
@@ -32,6 +33,7 @@ FLOORS = {
 NEIGHBOURS = {
     ("lazarus.containers", "lazarus.images"),
     ("lazarus.layers", "lazarus.content"),
+    ("lazarus.union", "lazarus.layers"),
     ("lazarus.terms", "lazarus.errors"),
 }
 

@@ -15,12 +15,12 @@ class Layer:
     """What `LayerStore.get` returns. Sizes are bytes; `content_size` counts each hard-link group once."""
 
     __slots__ = (
-        "_objects",
         "content_size",
         "diff_id",
         "directory",
         "entry_count",
         "index_path",
+        "objects_path",
         "recipe_path",
         "tar_size",
     )
@@ -35,7 +35,7 @@ class Layer:
         self.tar_size = tar_size
         self.entry_count = entry_count
         self.content_size = content_size
-        self._objects = objects
+        self.objects_path = objects
 
     def __repr__(self) -> str:
         return f"<Layer {self.diff_id[:19]} {self.entry_count} entries>"
@@ -55,6 +55,6 @@ class Layer:
         from lazarus._native.recipe import replay
 
         try:
-            return replay(self.recipe_path, self.index_path, self._objects, out_fd)
+            return replay(self.recipe_path, self.index_path, self.objects_path, out_fd)
         except LazarusError as error:
             raise type(error)(f"layer {self.diff_id}: {error}") from error

@@ -6,8 +6,10 @@ import json
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakValueDictionary
 
 from lazarus.content.lease import boot_id
+from lazarus.content.paths import StorePaths
 from lazarus.errors import LazarusError
 from lazarus.terms import ChainID, DiffID, Digest
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from lazarus._native.index import Index
     from lazarus.content.content import ContentStore
     from lazarus.content.lease import Lease
+    from lazarus.layers.layer import Layer
     from lazarus.layers.layer_store import LayerStore
 
 
@@ -172,6 +175,45 @@ class StackStore:
                 os.rename(stack.directory, lease.new_path("torn"))
             os.rename(directory, stack.directory)
             connection.execute("INSERT OR REPLACE INTO stacks VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+
+
+def merged_index(layers: Sequence[Layer], *, keep_whiteouts: bool = False) -> Index:
+    """The merged index of layers of one store, lowest first: the stack's when the store has it, else made in memory.
+
+    Two callers get the same one. `keep_whiteouts`: whiteouts and opaque marks stay, for something else lies below.
+    """
+    from lazarus._native import index
+
+    name = chain_id([layer.diff_id for layer in layers])
+    root = os.path.dirname(layers[0].objects_path)
+    key = (root, name, keep_whiteouts)
+    found = _merged.get(key)
+    if found is None:
+        found = None if keep_whiteouts else _index_of_stack(StorePaths(root).stack(name), layers)
+        if found is None:
+            fd = os.memfd_create("lazarus-index", os.MFD_CLOEXEC)
+            try:
+                paths, diff_ids = [layer.index_path for layer in layers], [layer.diff_id.raw for layer in layers]
+                index.merge(paths, diff_ids, fd, keep_whiteouts=keep_whiteouts)
+                found = index.Index(fd)
+            finally:
+                os.close(fd)
+        _merged[key] = found
+    return found
+
+
+def _index_of_stack(directory: str, layers: Sequence[Layer]) -> Index | None:
+    """The index of a stack of the store. It is a cache, not synced: only one that is whole, and of these layers."""
+    from lazarus._native.index import Index
+
+    try:
+        index = Index(f"{directory}/index")
+    except (OSError, LazarusError):
+        return None
+    return index if index.layers == [layer.diff_id.raw for layer in layers] else None
+
+
+_merged: WeakValueDictionary[tuple[str, ChainID, bool], Index] = WeakValueDictionary()
 
 
 def _digest(path: str) -> Digest:
