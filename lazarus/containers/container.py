@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from lazarus.containers import rootfs
 from lazarus.containers.execution import Execution
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lazarus.images import Image
     from lazarus.runtime.log import Record
     from lazarus.store import Store
+    from lazarus.union.layer_stack import LayerStack, Stats
 
 
 class Container:
@@ -214,6 +215,24 @@ class Container:
             if rootfs.is_mounted(self.rootfs):
                 rootfs.unmount(self.directory)
 
+    def stack(self, *, read_only: bool = False, **options: Any) -> LayerStack:
+        """Its files as a `LayerStack`, without a mount; `options` are the stack's.
+
+        Changes go where its process's go, and `close()` leaves whole files. `ConflictError` when its files are mounted,
+        as they are while it runs (the kernel must be the only one that changes them), unless `read_only`. While the
+        stack is open it cannot be mounted, started or removed.
+        """
+        from lazarus.containers.stack import open_stack
+
+        return open_stack(self, read_only, options)
+
+    @property
+    def stats(self) -> Stats:
+        """What writing into it has cost, over all its closed `stack()`s. What the kernel copies up is not counted."""
+        from lazarus.containers.stack import read_stats
+
+        return read_stats(self.directory)
+
     def diff(self) -> list[Change]:
         """What it has changed in its image's files: a walk of `upper` only."""
         from lazarus.containers.changes import diff
@@ -295,6 +314,10 @@ class Container:
                         return False
                     raise ConflictError(f"container {self.name}: it is running; stop it first, or force")
                 self._execution.end_stray()
+                if not force and os.path.isdir(f"{self.directory}/union"):
+                    from lazarus.containers.stack import check_free
+
+                    check_free(self.directory)
                 if rootfs.is_mounted(self.rootfs):
                     rootfs.unmount(self.directory, lazy=force)
                 trash = f"{self.store.paths.trash}/container-{self.id}"

@@ -212,9 +212,10 @@ class Containers:
 
     @contextmanager
     def still(self) -> Iterator[None]:
-        """Inside the `with` no container runs, is mounted, starts, comes or goes: their files can be moved elsewhere.
+        """Inside the `with` no container runs, is mounted or open, starts, comes or goes: their files can be moved.
 
-        Waits for a commit or a copy that is under way; `ConflictError` names a container that runs or is mounted.
+        Waits for a commit or a copy that is under way; `ConflictError` names a container that runs, is mounted, or has
+        a layer stack open.
         """
         with Room(self.store.paths.containers, alone=True), ExitStack() as locks:
             containers = self.list(all=True)
@@ -228,6 +229,10 @@ class Containers:
                     raise ConflictError(f"container {container.name}: it is running; stop it first")
                 if rootfs.is_mounted(container.rootfs):
                     raise ConflictError(f"container {container.name}: it is mounted; unmount it first")
+                if os.path.isdir(f"{container.directory}/union"):
+                    from lazarus.containers.stack import check_free
+
+                    check_free(container.directory)
             yield
 
     def forget(self, container: Container) -> None:

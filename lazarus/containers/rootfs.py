@@ -49,6 +49,10 @@ def mount(store: Store, directory: str, settings: Settings) -> str:
     from lazarus.mounts import attach
 
     target = f"{directory}/merged"
+    if os.path.isdir(f"{directory}/union"):  # somebody has changed it without a mount
+        from lazarus.containers.stack import hand_over
+
+        hand_over(store, directory, settings)
     if settings.ephemeral:
         _forget_volatile(directory)
     try:

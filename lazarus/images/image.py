@@ -13,6 +13,7 @@ from lazarus.terms import ChainID, DiffID, Digest
 if TYPE_CHECKING:
     from lazarus.layers.layer import Layer
     from lazarus.store import Store
+    from lazarus.union.layer_stack import LayerStack
 
 
 class Image:
@@ -70,6 +71,13 @@ class Image:
     def layers(self) -> list[Layer]:
         """The layers, lowest first. `NotFoundError` when one is damaged."""
         return [self.store.layers.get(diff_id) for diff_id in self.diff_ids]
+
+    def stack(self, **options: Any) -> LayerStack:
+        """Its files as a `LayerStack`, without a mount; `options` are the stack's (`upper=...` makes it writable)."""
+        from lazarus.union.layer_stack import LayerStack
+
+        self.store.stacks.open(self.diff_ids)  # whose index every process shares
+        return LayerStack(self.layers, **options)
 
     @cached_property
     def config_bytes(self) -> bytes:
