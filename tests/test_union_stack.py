@@ -250,6 +250,20 @@ def test_what_is_written_is_there_again(layers: list[Layer], upper: Path) -> Non
     assert (upper / "srv/app").read_bytes() == b"!" + (BIG + BIG)[1:]
 
 
+def test_an_unsettled_upper_is_no_lower(layers: list[Layer], upper: Path) -> None:
+    """Its blocks alone are not the file: an error, never zeros where the lower's bytes should be."""
+    with lazarus.LayerStack(layers, upper=upper, rung="blocks") as stack:
+        with stack.open("srv/app", "r+b") as file:
+            file.write(b"!")
+        user = stack.user_xattr
+        with lazarus.LayerStack([*layers, upper], user_xattr=user) as other:
+            with pytest.raises(OSError, match="settle") as caught:
+                other.open("srv/app")
+            assert (caught.value.errno, caught.value.filename) == (errno.EIO, "srv/app")
+            stack.settle()
+            assert other.open("srv/app", "rb").read(2) == b"!\1"
+
+
 def test_upper_and_work(layers: list[Layer], tmp_path: Path) -> None:
     for name in ("upper/in", "work", "low/upper"):
         (tmp_path / name).mkdir(parents=True)

@@ -8,7 +8,8 @@
  *                  honoured when `marks` says so, as overlayfs honours them in a lower
  *
  * The upper is overlayfs' own format, so that the kernel driver, lz_diff and lz_pack read the same directory. What only this
- * core has is the block-level file (lz_blocks.h): settle() ends it before another reader comes.
+ * core has is the block-level file (lz_blocks.h): settle() ends it before another reader comes. In a lower directory
+ * its content is -EIO, for the map is not at hand.
  *
  * Names. A path is bytes; it may begin with `/` or not (there is no current directory: both mean the root of the union), may
  * hold `.`, `..` (stays at the root), repeated and trailing slashes, as path_resolution(7) has them. Symlinks resolve

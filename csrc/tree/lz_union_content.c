@@ -46,6 +46,17 @@ static int open_file(struct lz_union *self, const struct lz_place *place, const 
             (void)self->sys->close(self->sys->ctx, fd);
         return fail_at(place, rc, detail);
     }
+    char map[LZ_BLOCKS_NAME_SIZE];
+    if (self->lowers[share->branch].marks)
+        rc = lz_blocks_name(self->sys, fd, "", self->user_xattr, map);
+    if (rc != 0) {
+        (void)self->sys->close(self->sys->ctx, fd);
+        return rc < 0 ? fail_at(place, rc, detail)
+                      : lz_fail(detail, -EIO,
+                                "/%s: in a lower directory, and only some of its blocks: whoever wrote it "
+                                "has to settle it",
+                                place->path);
+    }
     *out = (struct lz_bytes_at){.fd = fd, .size = (uint64_t)info->st_size};
     return 0;
 }
