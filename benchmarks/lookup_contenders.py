@@ -115,10 +115,10 @@ def memory(layers: str) -> list[float]:
 
 
 def _resident() -> list[int]:
-    """Bytes: resident, and dirty (the index is mapped, and never written)."""
+    """Bytes: resident, and those of no file, which no other process can share."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
     values = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
-    return [values["Rss"], values["Private_Dirty"]]
+    return [values["Rss"], values["Anonymous"]]
 
 
 if __name__ == "__main__":
