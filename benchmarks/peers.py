@@ -26,6 +26,7 @@ def versions() -> dict[str, str]:
         "ctr": ["--version"],
         "umoci": ["--version"],
         "crun": ["--version"],
+        "fuse-overlayfs": ["--version"],
         "tar": ["--version"],
         "gzip": ["--version"],
     }.items():

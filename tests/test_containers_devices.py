@@ -51,7 +51,7 @@ def test_the_cgroup_is_made_once_and_whole() -> None:
     assert members is not None and members == devices.device_cgroup("/sys/fs/cgroup")
     rules = Path(members).with_name("devices.list").read_text().splitlines()
     assert sorted(rules) == sorted(devices.RULES)
-    assert [name for name in os.listdir("/sys/fs/cgroup/devices") if name.startswith("lazarus-devices.")] == []
+    assert [name for name in os.listdir("/sys/fs/cgroup/devices") if name.startswith("lazarus.")] == []
 
 
 def test_no_cgroup_for_devices(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ RULES = (
 def device_cgroup(root: str) -> str | None:
     """The file through which a process joins that cgroup, below `root` (where cgroups are mounted); it is made when it
     is not there. None where this machine has no such cgroups, or this user may not make one."""
-    group = f"{root}/devices/lazarus-devices"  # not the parent of those that a runtime makes: that one has no rules
+    group = f"{root}/devices/lazarus"
     members = f"{group}/tasks"
     if os.path.exists(members):
         return members
