@@ -229,3 +229,44 @@ def test_the_image_lost_its_name(store: Store, small_tar: Path) -> None:
     assert container.diff() == []
     image = container.commit("x:1")
     assert image.diff_ids[:-1] == container.image.diff_ids and image.config.config["Labels"] == {"l": "1"}
+
+
+def test_what_came_up_block_by_block_is_the_same_layer(store: Store) -> None:
+    """A commit reads it as it is: blocks from the upper, the rest from the object. Settled, it is the same again."""
+    container = sh(store, "true", name="blocks")
+    with container.stack(rung="blocks") as stack:
+        path = stack.realpath("/bin/sh")
+        before = stack.open(path, "rb").read()
+        with stack.open(path, "r+b") as file:
+            file.seek(100_000)
+            file.write(b"changed")
+            file.seek(0, os.SEEK_END)
+            file.write(b"tail")
+        info = stack.lookup(path)
+        assert info is not None and info.unsettled
+        assert [change.path for change in container.diff() if change.kind == "file"] == [b"/" + path.strip(b"/")]
+        unsettled = container.commit("blocks:unsettled")
+        info = stack.lookup(path)
+        assert info is not None and info.unsettled  # and stays so
+    settled = container.commit("blocks:settled")
+    assert settled.diff_ids == unsettled.diff_ids
+    with settled.stack() as stack:
+        found = stack.open(path, "rb").read()
+    assert found == before[:100_000] + b"changed" + before[100_007:] + b"tail"
+
+
+def test_blocks_that_hold_what_the_image_does_are_no_change(store: Store) -> None:
+    container = sh(store, "true", name="same")
+    with container.stack(rung="blocks") as stack:
+        path = stack.realpath("/bin/sh")
+        info = stack.stat(path)
+        with stack.open(path, "r+b") as file:
+            block = file.read(8192)
+            file.seek(0)
+            file.write(block)
+        [change] = [change for change in container.diff() if change.kind == "file"]
+        assert not change.content  # only its time
+        stack.utime(path, ns=(info.st_mtime_ns, info.st_mtime_ns))
+        assert not [change for change in container.diff() if change.kind == "file"]
+        image = container.commit("same:again")
+    assert not [name for name, member in layer(store, image).items() if member.isreg()]
