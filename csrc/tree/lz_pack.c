@@ -4,27 +4,16 @@
 #include <string.h>
 
 #include "../bytes/lz_mark.h"
-#include "lz_data.h"
-#include "lz_diff.h"
-#include "lz_links.h"
 #include "lz_list.h"
-#include "lz_walk.h"
+#include "lz_packer.h"
 
-struct packer {
-    const struct lz_sys *sys;
+/* The packer's ctx: where the contents of a walk over directories are. */
+struct contents {
     const struct lz_diff_source *source;
-    const struct lz_pack_options *options;
-    const char *root_name; /* NULL: names from the inside */
-    bool layer;            /* an OCI layer: marks, and no name may look like one */
     bool no_xdev;
-    struct lz_sink sink;
-    struct lz_links links;
-    struct lz_sha256 *sha256;
-    struct lz_buf name; /* of the entry at hand, as the archive spells it */
-    struct lz_detail *detail;
 };
 
-static int set_name(struct packer *packer, const char *before, const char *path, size_t size)
+static int set_name(struct lz_packer *packer, const char *before, const char *path, size_t size)
 {
     struct lz_buf *name = &packer->name;
     name->size = 0;
@@ -62,7 +51,7 @@ static enum lz_tar_type tar_type(enum lz_kind kind)
     }
 }
 
-static struct lz_tar_entry tar_entry(const struct packer *packer, const struct lz_walk_node *node)
+static struct lz_tar_entry tar_entry(const struct lz_packer *packer, const struct lz_walk_node *node)
 {
     const struct lz_pack_options *options = packer->options;
     struct lz_tar_entry entry = {.type = tar_type(node->kind),
@@ -82,7 +71,7 @@ static struct lz_tar_entry tar_entry(const struct packer *packer, const struct l
     return entry;
 }
 
-static int write_header(struct packer *packer, const struct lz_tar_entry *entry)
+int lz_packer_header(struct lz_packer *packer, const struct lz_tar_entry *entry)
 {
     int rc = lz_tar_write_entry(entry, &packer->sink.buf, packer->detail);
     return rc == 0 ? lz_sink_check(&packer->sink) : rc;
@@ -91,7 +80,7 @@ static int write_header(struct packer *packer, const struct lz_tar_entry *entry)
 /* ---- marks ---- */
 
 /* `.wh.NAME` beside a name, or `.wh..wh..opq` inside a directory. All attributes are zero: only the name speaks. */
-static int write_mark(struct packer *packer, const struct lz_walk_node *node)
+static int write_mark(struct lz_packer *packer, const struct lz_walk_node *node)
 {
     const char *path = node->path;
     const char *slash = memrchr(path, '/', node->path_size);
@@ -110,10 +99,10 @@ static int write_mark(struct packer *packer, const struct lz_walk_node *node)
         (void)lz_buf_append(name, path + above, node->path_size - above + 1);
     }
     struct lz_tar_entry entry = {.type = LZ_TAR_FILE, .path = (const char *)name->data, .path_size = name->size - 1};
-    return write_header(packer, &entry);
+    return lz_packer_header(packer, &entry);
 }
 
-static int check_name(struct packer *packer, const struct lz_walk_node *node)
+static int check_name(struct lz_packer *packer, const struct lz_walk_node *node)
 {
     const char *slash = memrchr(node->path, '/', node->path_size);
     const char *name = slash != NULL ? slash + 1 : node->path;
@@ -127,20 +116,21 @@ static int check_name(struct packer *packer, const struct lz_walk_node *node)
 
 /* ---- entries ---- */
 
-static int write_link(struct packer *packer, const struct lz_walk_node *node, const char *target)
+static int write_link(struct lz_packer *packer, const struct lz_walk_node *node, const char *target)
 {
     struct lz_tar_entry entry = tar_entry(packer, node);
     entry.type = LZ_TAR_HARDLINK;
     entry.major = entry.minor = 0;
     entry.link = target;
     entry.link_size = strlen(target);
-    return write_header(packer, &entry);
+    return lz_packer_header(packer, &entry);
 }
 
-static int write_file(struct packer *packer, const struct lz_walk_node *node, struct lz_tar_entry *entry)
+static int write_file(struct lz_packer *packer, const struct lz_walk_node *node, struct lz_tar_entry *entry)
 {
+    const struct contents *contents = packer->ctx;
     struct lz_data data = {.fd = -1};
-    int rc = lz_data_open(packer->sys, packer->source, node, packer->no_xdev, &data, packer->detail);
+    int rc = lz_data_open(packer->sys, contents->source, node, contents->no_xdev, &data, packer->detail);
     if (node->data != LZ_DATA_LOWER && (rc == -ENOENT || rc == -EXDEV))
         return 1; /* gone since it was listed, or something mounted over it */
     if (rc != 0)
@@ -154,14 +144,14 @@ static int write_file(struct packer *packer, const struct lz_walk_node *node, st
         entry->extents = data.extent_count > 0 ? data.extents : &all_hole;
         entry->extent_count = data.extent_count;
     }
-    rc = write_header(packer, entry);
+    rc = lz_packer_header(packer, entry);
     if (rc == 0)
         rc = lz_data_copy(packer->sys, &data, packer->sha256, node->path, &packer->sink, packer->detail);
     lz_data_close(packer->sys, &data);
     return rc;
 }
 
-static int write_node(struct packer *packer, const struct lz_walk_node *node)
+int lz_packer_write(struct lz_packer *packer, const struct lz_walk_node *node)
 {
     if (node->kind == LZ_KIND_SOCKET) /* tar has no word for it, and a socket without its process is of no use */
         return 0;
@@ -179,7 +169,7 @@ static int write_node(struct packer *packer, const struct lz_walk_node *node)
     entry.xattr_count = node->xattr_count;
     entry.link = node->target;
     entry.link_size = node->target_size;
-    rc = node->kind == LZ_KIND_FILE ? write_file(packer, node, &entry) : write_header(packer, &entry);
+    rc = node->kind == LZ_KIND_FILE ? packer->write_file(packer, node, &entry) : lz_packer_header(packer, &entry);
     if (rc != 0)
         return rc > 0 ? 0 : rc;
     if (node->has_links)
@@ -196,22 +186,23 @@ static bool root_changed(const struct lz_diff_source *source, const struct lz_wa
 
 static int pack_upper_node(void *ctx, const struct lz_walk_node *node)
 {
-    struct packer *packer = ctx;
+    struct lz_packer *packer = ctx;
+    const struct contents *contents = packer->ctx;
     if (node->event != LZ_WALK_ENTRY) /* fresh: a mark of a directory above hides it already */
         return node->fresh ? 0 : write_mark(packer, node);
-    if (node->path_size == 0 && !root_changed(packer->source, node))
+    if (node->path_size == 0 && !root_changed(contents->source, node))
         return 0;
-    return write_node(packer, node);
+    return lz_packer_write(packer, node);
 }
 
 static int pack_tree_node(void *ctx, const struct lz_walk_node *node)
 {
-    return write_node(ctx, node);
+    return lz_packer_write(ctx, node);
 }
 
 /* ---- the archive ---- */
 
-static int begin(struct packer *packer, const struct lz_sys *sys, int out_fd, struct lz_detail *detail)
+int lz_packer_begin(struct lz_packer *packer, const struct lz_sys *sys, int out_fd, struct lz_detail *detail)
 {
     packer->sys = sys;
     packer->detail = detail;
@@ -221,8 +212,7 @@ static int begin(struct packer *packer, const struct lz_sys *sys, int out_fd, st
     return lz_sha256_new(&packer->sha256);
 }
 
-/* Ends the archive unless `rc` says that it failed; gives everything back. */
-static int finish(struct packer *packer, int rc, uint64_t *size)
+int lz_packer_finish(struct lz_packer *packer, int rc, uint64_t *size)
 {
     if (rc == 0)
         rc = lz_buf_append_zeros(&packer->sink.buf, (size_t)2 * LZ_TAR_BLOCK);
@@ -240,18 +230,20 @@ static int finish(struct packer *packer, int rc, uint64_t *size)
 int lz_pack_upper(const struct lz_sys *sys, const struct lz_diff_source *source, const struct lz_pack_options *options,
                   int out_fd, uint64_t *size, struct lz_detail *detail)
 {
-    struct packer packer = {.source = source, .options = options, .layer = true};
+    struct contents contents = {.source = source};
+    struct lz_packer packer = {.options = options, .layer = true, .write_file = write_file, .ctx = &contents};
     struct lz_walk_options walk = {.source = source, .layer = true, .attributes = true};
-    int rc = begin(&packer, sys, out_fd, detail);
+    int rc = lz_packer_begin(&packer, sys, out_fd, detail);
     if (rc == 0)
         rc = lz_walk(sys, &walk, pack_upper_node, &packer, detail);
-    return finish(&packer, rc, size);
+    return lz_packer_finish(&packer, rc, size);
 }
 
 /* A single file handed in as a descriptor, under `root_name`. */
-static int pack_file(struct packer *packer, const struct stat *info)
+static int pack_file(struct lz_packer *packer, const struct stat *info)
 {
-    struct lz_walk_node node = {.path = "", .dir_fd = packer->source->upper_fd, .name = "", .data = LZ_DATA_UPPER};
+    const struct contents *contents = packer->ctx;
+    struct lz_walk_node node = {.path = "", .dir_fd = contents->source->upper_fd, .name = "", .data = LZ_DATA_UPPER};
     struct lz_attributes attributes = {0};
     struct lz_attributes_rules rules = {.collect = true};
     char target[LZ_PATH_MAX + 1];
@@ -272,7 +264,7 @@ static int pack_file(struct packer *packer, const struct stat *info)
     node.xattrs = attributes.xattrs;
     node.xattr_count = attributes.xattr_count;
     if (rc == 0)
-        rc = write_node(packer, &node);
+        rc = lz_packer_write(packer, &node);
     lz_attributes_free(&attributes);
     if (fd >= 0)
         (void)packer->sys->close(packer->sys->ctx, fd);
@@ -283,15 +275,16 @@ int lz_pack_tree(const struct lz_sys *sys, int source_fd, const char *root_name,
                  const struct lz_pack_options *options, int out_fd, uint64_t *size, struct lz_detail *detail)
 {
     struct lz_diff_source source = {.upper_fd = source_fd, .maps_fd = -1, .objects_fd = -1};
-    struct packer packer = {.source = &source, .options = options, .root_name = root_name, .no_xdev = !cross_mounts};
+    struct contents contents = {.source = &source, .no_xdev = !cross_mounts};
+    struct lz_packer packer = {.options = options, .root_name = root_name, .write_file = write_file, .ctx = &contents};
     struct lz_walk_options walk = {.source = &source, .plain = true, .attributes = true, .cross_mounts = cross_mounts};
     struct stat info;
-    int rc = begin(&packer, sys, out_fd, detail);
+    int rc = lz_packer_begin(&packer, sys, out_fd, detail);
     if (rc == 0)
         rc = sys->fstatat(sys->ctx, source_fd, "", &info, AT_EMPTY_PATH);
     if (rc == 0 && S_ISDIR(info.st_mode))
         rc = lz_walk(sys, &walk, pack_tree_node, &packer, detail);
     else if (rc == 0)
         rc = root_name != NULL ? pack_file(&packer, &info) : -ENOTDIR;
-    return finish(&packer, rc, size);
+    return lz_packer_finish(&packer, rc, size);
 }
