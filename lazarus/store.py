@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lazarus.containers import Containers
+    from lazarus.containers.container import Container
     from lazarus.content.catalogue import Catalogue
     from lazarus.content.content import ContentStore
     from lazarus.content.pool import Pool
     from lazarus.content.verify import Problem
     from lazarus.images import Images
+    from lazarus.images.image import Image
     from lazarus.layers.layer_store import LayerStore
     from lazarus.layers.stack import StackStore
+    from lazarus.union.layer_stack import LayerStack
 
 
 def default_root() -> str:
@@ -203,6 +206,25 @@ class Store:
         if not dry_run and self.pool.exists:
             self.pool.trim()
         return Pruned(tuple(gone), tuple(images.values()), *collected[:4], collected.bytes + freed)
+
+    def find(self, name: str) -> Container | Image:
+        """The container or image of that name or ID; a container wins. `NotFoundError`."""
+        try:
+            return self.containers.get(name)
+        except NotFoundError:
+            pass
+        try:
+            return self.images.get(name)
+        except NotFoundError:
+            raise NotFoundError(f"{name}: no such container or image") from None
+
+    def stack(self, name: str, *, writable: bool = False) -> LayerStack:
+        """The files of a container or image. `NotFoundError`; `writable`: of a container that neither runs nor is
+        mounted (`ConflictError`); an image has no writable ones (EROFS when something is changed)."""
+        from lazarus.containers.container import Container
+
+        found = self.find(name)
+        return found.stack(read_only=not writable) if isinstance(found, Container) else found.stack()
 
     def check(self, *, repair: bool = False) -> Iterator[Problem]:
         """Reads everything and yields what is wrong; see `ContentStore.verify`."""

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # A room may import rooms of a lower number, and its own.
 FLOORS = {
     "lazarus.cli": 5,
+    "lazarus.fsspec": 5,
     "lazarus.store": 4,
     "lazarus.images": 3,
     "lazarus.containers": 3,

@@ -4,6 +4,7 @@
     run.py          create run start           (on the path that has to be fast: imports nothing that it can do without)
     containers.py   ps exec stop kill wait rm logs rename inspect
     files.py        diff commit cp export mount umount union
+    trees.py        cat ls find du
     images.py       load save import images history tag rmi
     image.py        image squash|rebase|drop|reorder|split|diff
     system.py       system df|prune|info|check, version, completion
@@ -26,6 +27,7 @@ from typing import NoReturn
 VERBS = {
     **dict.fromkeys(("create", "run", "start"), "run"),
     **dict.fromkeys(("ps", "exec", "stop", "kill", "wait", "rm", "logs", "rename", "inspect"), "containers"),
+    **dict.fromkeys(("cat", "ls", "find", "du"), "trees"),
     **dict.fromkeys(("diff", "commit", "cp", "export", "mount", "umount", "union"), "files"),
     **dict.fromkeys(("load", "save", "import", "images", "history", "tag", "rmi"), "images"),
     **dict.fromkeys(

@@ -69,30 +69,11 @@ def commit(store: Store, arguments: SimpleNamespace) -> int:
 
 
 def cp(store: Store, arguments: SimpleNamespace) -> int:
-    """Between a container and the host."""
-    source_name, source = _split(arguments.source)
-    target_name, target = _split(arguments.target)
-    if (source_name is None) == (target_name is None):
-        raise Mistake("one of SOURCE and TARGET must be CONTAINER:PATH, the other a path of the host or -")
-    if target_name is not None:
-        container = store.containers.get(target_name)
-        container.copy_in(sys.stdin.buffer if source == "-" else source, target, archive=arguments.archive)
-        return 0
-    container = store.containers.get(source_name or "")
-    if target != "-":
-        container.copy_out(source, target, archive=arguments.archive)
-        return 0
-    with binary_output("-") as out:
-        container.copy_out(source, out, archive=arguments.archive)
+    """Between a container or image and the host."""
+    from lazarus.cli.trees import copy
+
+    copy(store, arguments.source, arguments.target, archive=arguments.archive)
     return 0
-
-
-def _split(text: str) -> tuple[str | None, str]:
-    """CONTAINER:PATH, or a path of the host (one that begins with / or . never names a container)."""
-    name, separator, path = text.partition(":")
-    if not separator or not name or text.startswith(("/", ".")):
-        return None, text
-    return name, path or "/"
 
 
 def export(store: Store, arguments: SimpleNamespace) -> int:
@@ -201,10 +182,10 @@ VERBS = {
         ),
         Verb(
             "cp",
-            "copy between a container and the host",
+            "copy between a container or image and the host",
             cp,
             (
-                Word("source", "SOURCE", "CONTAINER:PATH or PATH; DIR/. is what is in it; - a tar from standard input"),
+                Word("source", "SOURCE", "NAME:PATH or PATH; DIR/. is what is in it; - a tar from standard input"),
                 Word("target", "TARGET", "CONTAINER:PATH or PATH; - writes a tar to standard output"),
             ),
             (_ARCHIVE,),

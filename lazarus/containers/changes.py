@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lazarus.containers.state import Lock
-from lazarus.containers.streams import through_pipe
 from lazarus.errors import ContainerRuntimeError, FormatError, NotFoundError
 from lazarus.terms import Change
+from lazarus.union.pipe import through_pipe
 
 if TYPE_CHECKING:
     from lazarus.containers.container import Container

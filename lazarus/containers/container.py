@@ -275,13 +275,14 @@ class Container:
         return export(self, out if isinstance(out, int) else out.fileno())
 
     def copy_in(self, source: str | IO[bytes] | int, target: str, *, archive: bool = False) -> None:
-        """Copies a file or tree of the host (or a tar stream) to `target` in it: docker's rules, see `files.py`."""
+        """Copies a file or tree of the host (or a tar stream) to `target` in it: docker's rules, see
+        `lazarus/union/copy.py`."""
         from lazarus.containers.files import copy_in
 
         copy_in(self, source, target, archive=archive)
 
     def copy_out(self, source: str, target: str | IO[bytes] | int, *, archive: bool = False) -> None:
-        """Copies a file or tree of it to the host (or as a tar stream): docker's rules, see `files.py`."""
+        """Copies a file or tree of it to the host (or as a tar stream): docker's rules, see `lazarus/union/copy.py`."""
         from lazarus.containers.files import copy_out
 
         copy_out(self, source, target, archive=archive)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from lazarus.layers.stack import chain_id
 from lazarus.oci.documents import ImageConfig, Manifest, parse_config, parse_manifest
@@ -78,6 +78,13 @@ class Image:
 
         self.store.stacks.open(self.diff_ids)  # whose index every process shares
         return LayerStack(self.layers, **options)
+
+    def copy_out(self, source: str, target: str | IO[bytes] | int, *, archive: bool = False) -> None:
+        """Copies a file or tree of it to the host (or as a tar stream): docker's rules, see `lazarus/union/copy.py`."""
+        from lazarus.union import copy
+
+        with self.stack() as stack:
+            copy.copy_out(copy.Stack(stack), source, target, archive=archive)
 
     @cached_property
     def config_bytes(self) -> bytes:
