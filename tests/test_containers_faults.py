@@ -9,7 +9,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -93,20 +92,6 @@ def test_many_runs_side_by_side(store: Store) -> None:
     runs = [lazarus(store, "run", "--rm", IMAGE, "sh", "-c", f"exit {number}") for number in range(8)]
     assert [code(process) for process in runs] == list(range(8))
     assert store.containers.list(all=True) == []
-
-
-def test_many_threads_of_one_process(store: Store) -> None:
-    codes: dict[int, object] = {}
-
-    def one(number: int) -> None:
-        codes[number] = run(store, f"echo {number}; exit {number}")
-
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert codes == {number: (number, f"{number}\n") for number in range(6)}
 
 
 def test_removed_from_elsewhere_while_attached(store: Store) -> None:

@@ -143,7 +143,7 @@ static const char *place_stdio(const int stdio[3])
     for (int i = 0; i < 3; i++)
         if (dup2(high[i], i) < 0)
             return "placing a descriptor";
-    return NULL;
+    return close_range(3, ~0U, 0) < 0 ? "closing descriptors" : NULL;
 }
 
 static void child(const struct lz_spawn *spawn, volatile struct failure *failure)
@@ -153,7 +153,7 @@ static void child(const struct lz_spawn *spawn, volatile struct failure *failure
     if (step == NULL)
         step = own_mounts(spawn->hide);
     if (step == NULL)
-        step = place_stdio(spawn->stdio);
+        step = place_stdio(spawn->stdio); /* last: it closes what the others have opened */
     if (step == NULL) {
         reset_signals();
         execve(spawn->path, spawn->argv, spawn->envp);

@@ -24,7 +24,9 @@ struct lz_spawn {
 };
 
 /* The pid of the new process, which leads a session of its own, has an empty signal mask and default dispositions; or
- * -errno of the step that failed, named in `detail`. Descriptors without close-on-exec are inherited. */
+ * -errno of the step that failed, named in `detail`. It has the three descriptors and no others, and once this function
+ * has returned no copy of the caller's: execve() would close them only after the caller of vfork() has been let go, and
+ * whoever unmounts a file system in another thread would find it busy. */
 int lz_spawn(const struct lz_spawn *spawn, struct lz_detail *detail);
 
 /* Makes orphaned grandchildren children of the calling process (prctl PR_SET_CHILD_SUBREAPER). 0 or -errno. */

@@ -14,6 +14,7 @@ from lazarus._native.openat2 import open_in_root
 from lazarus.containers.settings import Settings
 from lazarus.errors import ConflictError, ContainerRuntimeError, UnsupportedError
 from lazarus.runtime.bundle import Bind
+from lazarus.runtime.forking import no_copies
 from lazarus.terms import Mount
 
 if TYPE_CHECKING:
@@ -76,11 +77,19 @@ def needs_root(why: str) -> UnsupportedError:
 
 
 def unmount(directory: str, *, lazy: bool = False) -> None:
-    """Unmounts it. `ConflictError` while files in it are open."""
+    """Unmounts it. `ConflictError` while files in it are open, but for the copies of descriptors that a child has which
+    another thread is just starting."""
     from lazarus.mounts import detach
 
+    target = f"{directory}/merged"
     try:
-        detach(f"{directory}/merged", lazy=lazy)
+        try:
+            detach(target, lazy=lazy)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            with no_copies():
+                detach(target, lazy=lazy)
     except OSError as error:
         if error.errno == errno.EBUSY:
             name = os.path.basename(directory)[:12]

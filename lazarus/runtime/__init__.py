@@ -4,6 +4,7 @@
     bundle.py      the OCI runtime-spec document
     crun.py        the runtime program, and what it must be told about this machine's cgroups
     supervisor.py  starts it, forwards signals, carries its output, says how it ended
+    forking.py     what the children that are started here hold of this process
     console.py     pseudo-terminals
     log.py         what a container wrote, kept as lines of JSON
 

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from lazarus._native.spawn import set_subreaper, spawn
 from lazarus.errors import ContainerRuntimeError
 from lazarus.runtime.devices import device_cgroup
+from lazarus.runtime.forking import no_copies
 
 CGROUP_ROOT = "/sys/fs/cgroup"
 _adopting = allocate_lock()
@@ -164,15 +165,16 @@ class Runtime:
         if console is not None:
             command += ["--console-socket", console]
         environment = [f"PATH={os.environ.get('PATH', os.defpath)}"]
-        pid = spawn(
-            [*command, name],
-            environment,
-            stdin=streams.stdin,
-            stdout=streams.stdout,
-            stderr=streams.stderr,
-            join=self._members,
-            hide=self.hide,
-        )
+        with no_copies():
+            pid = spawn(
+                [*command, name],
+                environment,
+                stdin=streams.stdin,
+                stdout=streams.stdout,
+                stderr=streams.stderr,
+                join=self._members,
+                hide=self.hide,
+            )
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if code != 0:
             raise failure(last_error(log) or f"{self.path} {verb[0]} ended with {code}")

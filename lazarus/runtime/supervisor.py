@@ -20,6 +20,7 @@ from types import FrameType, TracebackType
 from typing import Any, NamedTuple, NoReturn, Self
 
 from lazarus.runtime.crun import Streams
+from lazarus.runtime.forking import no_copies
 from lazarus.runtime.log import LogWriter
 
 FORWARDED = (
@@ -33,6 +34,7 @@ FORWARDED = (
 )
 _CHUNK = 1 << 16
 _HELD_BACK = (*FORWARDED, signal.SIGALRM)
+_CLOSED = b"\n"  # what a process in the background says before its report: it has none of the caller's descriptors
 
 Start = Callable[[Streams, str | None], int]
 
@@ -89,13 +91,15 @@ def background(work: Callable[[Callable[[bytes], None]], None], *, keep: tuple[i
     try:
         ours, theirs = os.pipe()
         try:
-            child = os.fork()
-            if child == 0:
-                _in_background(theirs, keep, before, work)
-        finally:
-            os.close(theirs)
-        try:
-            os.waitpid(child, 0)
+            with no_copies():
+                try:
+                    child = os.fork()
+                    if child == 0:
+                        _in_background(theirs, keep, before, work)
+                finally:
+                    os.close(theirs)
+                os.waitpid(child, 0)
+                os.read(ours, len(_CLOSED))  # nothing when it was killed: its copies have gone all the same
             pieces = []
             while piece := os.read(ours, _CHUNK):
                 pieces.append(piece)
@@ -126,6 +130,8 @@ def _in_background(
                 os.closerange(last + 1, fd)
                 last = fd
             os.closerange(last + 1, os.sysconf("SC_OPEN_MAX"))
+            with suppress(BrokenPipeError):
+                os.write(report, _CLOSED)
             work(_Report(report))
     finally:
         os._exit(0)

@@ -89,6 +89,17 @@ static void swapped_stdio(void)
     CHECK_EQ(waitpid(pid, NULL, 0), pid);
 }
 
+static void no_other_descriptor_is_passed_on(void)
+{
+    int ends[2];
+    CHECK(pipe(ends) == 0); /* without close-on-exec */
+    char out[200];
+    run("ls /proc/$$/fd; :", NULL, out, sizeof out);
+    CHECK_STR(out, "0\n1\n2\n");
+    close(ends[0]);
+    close(ends[1]);
+}
+
 static void a_missing_program_is_an_errno(void)
 {
     char *argv[] = {"nothing", NULL};
@@ -256,6 +267,7 @@ int main(void)
     RUN(signals_are_at_their_defaults);
     RUN(it_leads_a_session);
     RUN(swapped_stdio);
+    RUN(no_other_descriptor_is_passed_on);
     RUN(a_missing_program_is_an_errno);
     RUN(a_directory_is_hidden_from_it_alone);
     RUN(a_chroot_to_a_plain_directory);
