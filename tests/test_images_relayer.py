@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,9 @@ def one_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> lazarus.Store:
-    return lazarus.Store(tmp_path / "store")
+def store(tmp_path: Path) -> Iterator[lazarus.Store]:
+    with lazarus.Store(tmp_path / "store") as store:
+        yield store
 
 
 def load(store: lazarus.Store, tmp_path: Path, tars: list[bytes], name: str, **config: Any) -> Image:

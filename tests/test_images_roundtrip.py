@@ -9,6 +9,7 @@ import logging
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import images_made as made
@@ -16,11 +17,13 @@ import pytest
 
 import lazarus
 from lazarus import errors
+from lazarus.oci import platforms
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> lazarus.Store:
-    return lazarus.Store(tmp_path / "store")
+def store(tmp_path: Path) -> Iterator[lazarus.Store]:
+    with lazarus.Store(tmp_path / "store") as store:
+        yield store
 
 
 def members(path: Path) -> dict[str, bytes]:
@@ -117,11 +120,36 @@ def test_several_images_and_platforms(store: lazarus.Store, tmp_path: Path) -> N
     name = {"org.opencontainers.image.ref.name": "many:platforms"}
     source.entries.append(made.descriptor(f"{made.OCI}index.v1+json", index, annotations=name))
     archive = source.archive(tmp_path / "in.tar")
-    images = store.images.load(archive, platform="linux/arm64")
+    images = store.images.load(archive)
     assert [image.names for image in images] == [("first:1",), ("many:platforms",)]
-    assert images[1].config.platform.architecture == "arm64"
+    assert images[1].config.platform.architecture == platforms.host().architecture
+    source.entries.pop(0)
+    archive = source.archive(tmp_path / "many.tar")
+    (image,) = store.images.load(archive, platform="linux/arm64")
+    assert image.config.platform.architecture == "arm64"
     with pytest.raises(errors.NotFoundError, match=r"linux/s390x.*linux/amd64, linux/arm64"):
         store.images.load(archive, platform="linux/s390x")
+
+
+@pytest.mark.parametrize("kind", ["oci", "oci with a platform", "docker"])
+def test_an_image_that_stands_alone(store: lazarus.Store, tmp_path: Path, kind: str) -> None:
+    """It may be for any platform, unless one is asked for."""
+    if kind == "docker":
+        archive = made.docker_archive(tmp_path / "in.tar", [made.base_tar()], ["alone:1"])
+        there, other = "linux/amd64", "linux/arm64"
+    else:
+        source = made.Made()
+        source.image([made.base_tar()], "alone:1", architecture="arm64")
+        if kind != "oci":
+            source.entries[0]["platform"] = {"os": "linux", "architecture": "arm64"}
+        archive = source.archive(tmp_path / "in.tar")
+        there, other = "linux/arm64/v8", "linux/amd64"
+    with pytest.raises(errors.NotFoundError, match=f"it is for platform {there[:11]}, asked for {other}"):
+        store.images.load(archive, platform=other)
+    assert store.images.list() == []
+    for asked in (None, there):
+        (image,) = store.images.load(archive, platform=asked)
+        assert image.names == ("alone:1",)
 
 
 def test_second_load_reads_no_layer_and_shared_layers_are_stored_once(store: lazarus.Store, tmp_path: Path) -> None:
@@ -189,6 +217,9 @@ def test_import_and_changes_are_reproducible(
         assert second.images.import_(tar, "imported:1", changes=changes, message="from a tar").digest == image.digest
     with pytest.raises(errors.FormatError, match="FROM"):
         store.images.import_(tar, changes=("FROM scratch",))
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "tomorrow")
+    with pytest.raises(errors.FormatError, match="SOURCE_DATE_EPOCH 'tomorrow': not a number of seconds"):
+        store.images.import_(tar, "imported:2")
 
 
 def test_other_tools_read_what_we_write(store: lazarus.Store, tmp_path: Path) -> None:

@@ -196,7 +196,10 @@ def rmi(store: Store, arguments: SimpleNamespace) -> int:
 _IMAGE = Word("image", "IMAGE", "a reference, or an ID or the beginning of one")
 _IMAGES = Word("images", "IMAGE", "a reference, or an ID or the beginning of one", "+")
 _PLATFORM = Option(
-    ("--platform",), "platform", "which image of an index of platforms (default: this host's)", "OS/ARCH[/VARIANT]"
+    ("--platform",),
+    "platform",
+    "which image of an index of platforms, and of no other platform (default: this host's where there is a choice)",
+    "OS/ARCH[/VARIANT]",
 )
 _CHANGE = Option(
     ("-c", "--change"), "change", "a Dockerfile instruction for its config: CMD, ENV, ...", "INSTRUCTION", many=True

@@ -44,16 +44,6 @@ def _block_maps(container: Container) -> str | None:
     return maps if os.path.isdir(maps) else None
 
 
-def source_date_epoch() -> int | None:
-    """$SOURCE_DATE_EPOCH (reproducible-builds.org). Raises `FormatError` when it is no number."""
-    text = os.environ.get("SOURCE_DATE_EPOCH")
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit()):
-        raise FormatError(f"SOURCE_DATE_EPOCH {text!r:.40}: not a number of seconds")
-    return int(text)
-
-
 def commit(
     container: Container,
     reference: str | None,
@@ -69,6 +59,8 @@ def commit(
         raise FormatError(f"compression {compression!r:.40}: not one of {', '.join(COMPRESSIONS)}")
     store = container.store
     base = container.image
+    from lazarus.images.build import source_date_epoch
+
     epoch = source_date_epoch()
     with store.content.lease("commit") as lease:
         # The lock keeps it from being removed meanwhile: files that vanish are taken as removed by the container.

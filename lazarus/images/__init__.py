@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import os
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -45,16 +44,14 @@ class Images:
         """Brings every image of an OCI archive, an OCI layout directory or a docker-archive into the store, verified.
 
         `source` is a path, an open binary file, or "-" for standard input; archives may be compressed. `platform`
-        chooses
-        from image indexes (default: the host's). With `keep_blobs` compressed layers are kept as they came, so that
-        `save`
-        gives the same manifest back (disk: their size); without, `save` writes the same layers uncompressed. Layers
-        that
-        the store has are not read. `progress` gets events from several threads, one at a time.
+        chooses from image indexes (default: the host's); when it is given, an image that stands alone must be for it,
+        too. With `keep_blobs` compressed layers are kept as they came, so that `save` gives the same manifest back
+        (disk: their size); without, `save` writes the same layers uncompressed. Layers that the store has are not read.
+        `progress` gets events from several threads, one at a time.
 
         One pass: about 450 MB of uncompressed layers a second on two cores, under 100 MB of memory. Raises
-        `FormatError`,
-        `CorruptError`, `LimitError`, `UnsafeError`, `UnsupportedError` or `OSError`, and leaves the store as it was.
+        `FormatError`, `CorruptError`, `LimitError`, `NotFoundError` (no image for the platform), `UnsafeError`,
+        `UnsupportedError` or `OSError`, and leaves the store as it was.
         """
         from lazarus.images.load import load
         from lazarus.oci.platforms import parse_platform
@@ -346,5 +343,7 @@ def _parse(text: str) -> Reference | None:
 
 def _now() -> float:
     """The time, or $SOURCE_DATE_EPOCH."""
-    text = os.environ.get("SOURCE_DATE_EPOCH", "")
-    return float(text) if text.isascii() and text.isdigit() else time.time()
+    from lazarus.images.build import source_date_epoch
+
+    epoch = source_date_epoch()
+    return time.time() if epoch is None else float(epoch)

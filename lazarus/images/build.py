@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lazarus.errors import FormatError
 from lazarus.images import changes as instructions
 from lazarus.oci import media, platforms
 from lazarus.oci.documents import write_manifest
@@ -21,6 +23,16 @@ if TYPE_CHECKING:
     from lazarus.content.staged import StagedLayer
     from lazarus.images.image import Image
     from lazarus.store import Store
+
+
+def source_date_epoch() -> int | None:
+    """$SOURCE_DATE_EPOCH (reproducible-builds.org), seconds since 1970. Raises `FormatError` when it is no number."""
+    text = os.environ.get("SOURCE_DATE_EPOCH")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise FormatError(f"SOURCE_DATE_EPOCH {text!r:.40}: not a number of seconds")
+    return int(text)
 
 
 class NewImage:

@@ -47,16 +47,27 @@ class PlannedImage(NamedTuple):
 
 def plan(source: Layout | OuterTar, platform: Platform | None) -> list[PlannedImage]:
     """Every image of the source; of several for different platforms under one name, the one for `platform` (default:
-    the
-    host's). Raises `FormatError`, `CorruptError`, `NotFoundError` and `UnsupportedError`, each naming the document."""
+    the host's). One that stands alone may be for any platform, unless one was asked for: as docker, and unlike podman,
+    which has no such option, no other is taken then. Raises `FormatError`, `CorruptError`, `NotFoundError` and
+    `UnsupportedError`, each naming the document."""
     from lazarus.oci.layout import Layout
 
     if isinstance(source, Layout):
-        return list(_of_layout(source, platform or platforms.host()))
-    return [_of_docker(image) for image in read_images(source)]
+        return list(_of_layout(source, platform))
+    images = [_of_docker(image) for image in read_images(source)]
+    for image in images:
+        what = f"image {image.names[0]}" if image.names else "an image without a name"
+        _check_platform(f"{source.what}: {what}", image.parsed.platform, platform)
+    return images
 
 
-def _of_layout(layout: Layout, platform: Platform) -> Iterator[PlannedImage]:
+def _check_platform(what: str, offered: Platform, wanted: Platform | None) -> None:
+    if wanted is not None and not platforms.matches(wanted, offered):
+        raise NotFoundError(f"{what}: it is for platform {offered}, asked for {wanted}")
+
+
+def _of_layout(layout: Layout, asked: Platform | None) -> Iterator[PlannedImage]:
+    platform = asked or platforms.host()
     what = f"{layout.what}: index.json"
     manifests = parse_index(layout.index(), None, what).manifests
     if not manifests:
@@ -68,7 +79,9 @@ def _of_layout(layout: Layout, platform: Platform) -> Iterator[PlannedImage]:
         groups.setdefault(_names(descriptor, what) or alone, []).append(descriptor)
     for key, group in groups.items():
         chosen = platforms.select(platform, group, what) if len(group) > 1 else group[0]
-        yield _of_descriptor(layout, chosen, key if isinstance(key, tuple) else (), platform)
+        image, offered = _of_descriptor(layout, chosen, key if isinstance(key, tuple) else (), platform)
+        _check_platform(f"{what}: manifest {offered.digest}", offered.platform or image.parsed.platform, asked)
+        yield image
 
 
 def _names(descriptor: Descriptor, what: str) -> tuple[str, ...]:
@@ -82,7 +95,10 @@ def _names(descriptor: Descriptor, what: str) -> tuple[str, ...]:
     return ()
 
 
-def _of_descriptor(layout: Layout, descriptor: Descriptor, names: tuple[str, ...], platform: Platform) -> PlannedImage:
+def _of_descriptor(
+    layout: Layout, descriptor: Descriptor, names: tuple[str, ...], platform: Platform
+) -> tuple[PlannedImage, Descriptor]:
+    """The image, and the descriptor by which its manifest was found."""
     seen: set[Digest] = set()
     while descriptor.media_type in media.INDEXES:
         what = f"image index {descriptor.digest}"
@@ -103,7 +119,7 @@ def _of_descriptor(layout: Layout, descriptor: Descriptor, names: tuple[str, ...
     layers = tuple(
         _of_layer(layout, layer, diff_id) for layer, diff_id in zip(manifest.layers, parsed.diff_ids, strict=True)
     )
-    return PlannedImage(data, manifest.media_type, config, parsed, names, layers)
+    return PlannedImage(data, manifest.media_type, config, parsed, names, layers), descriptor
 
 
 def _check_count(what: str, layers: int, parsed: ImageConfig) -> None:
