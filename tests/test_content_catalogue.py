@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lazarus.content import schema
-from lazarus.content.catalogue import Catalogue
+from lazarus.content.catalogue import Catalogue, translate
 from lazarus.errors import StoreError
 
 ROW = "INSERT INTO blobs(digest, size, created) VALUES (?, 1, 0)"
@@ -158,6 +160,30 @@ def test_a_file_that_is_no_database(tmp_path: Path, damage: bytes) -> None:
     with pytest.raises(StoreError, match=r"lazarus\.db: ") as caught:
         Catalogue(str(path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT], ids=errno.errorcode.get)
+def test_no_more_room_is_told_from_a_broken_disk(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """SQLite says the same of both."""
+    for said in (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_CANTOPEN):
+        error = sqlite3.OperationalError("something")
+        error.sqlite_errorcode = said
+        found = translate(error, catalogue.path)
+        assert isinstance(found, StoreError if said == sqlite3.SQLITE_CANTOPEN else OSError)
+        assert not isinstance(found, OSError) or found.errno == errno.EIO
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "posix_fallocate", _refuse(code))
+            found = translate(error, catalogue.path)
+        assert isinstance(found, OSError) and (found.errno, found.filename) == (code, catalogue.path)
+
+
+def _refuse(code: int) -> Callable[..., None]:
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return refuse
 
 
 def test_a_flipped_page_is_an_error_of_ours(catalogue: Catalogue) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ from lazarus.containers import rootfs
 from lazarus.containers.execution import Execution
 from lazarus.containers.settings import Settings, check_environment, check_words, working_directory
 from lazarus.containers.state import Lock, State
+from lazarus.content.reserve import FULL
 from lazarus.errors import ConflictError, NotFoundError
 from lazarus.runtime.supervisor import Attachment
 from lazarus.terms import ChainID, Change, Digest, Json
@@ -325,7 +325,7 @@ class Container:
                 try:
                     self.store.content.reserve.with_room(lambda: self.store.containers.forget(self))
                 except OSError as error:
-                    if error.errno != errno.ENOSPC:
+                    if error.errno not in FULL:
                         raise
                     os.rename(self.directory, trash)  # a full disk, no reserve: its own files make room for the change
                     remove_tree(trash)

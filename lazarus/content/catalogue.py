@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from lazarus.content import schema
-from lazarus.content.reserve import Reserve
+from lazarus.content.reserve import FULL, Reserve
 from lazarus.errors import StoreError
 
 BUSY_SECONDS = 60.0
@@ -27,10 +27,13 @@ def translate(error: sqlite3.Error, path: str) -> Exception:
     """What to raise for an error of SQLite: `OSError` where the operating system is at fault, else `StoreError`."""
     code = getattr(error, "sqlite_errorcode", 0)
     primary = code & 0xFF
-    if primary == sqlite3.SQLITE_FULL or (primary == sqlite3.SQLITE_IOERR and _disk_is_full(path)):
-        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-    if primary == sqlite3.SQLITE_CANTOPEN and _inodes_are_used_up(path):
-        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+    full = 0
+    if primary == sqlite3.SQLITE_FULL:
+        full = errno.ENOSPC
+    elif primary in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
+        full = _refused(path, 256 * 1024)
+    if full:
+        return OSError(full, os.strerror(full), path)
     if primary in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return StoreError(f"{path}: the catalogue is damaged: {error}")
     if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -42,22 +45,25 @@ def translate(error: sqlite3.Error, path: str) -> Exception:
     return StoreError(f"{path}: {error}")
 
 
-def _disk_is_full(path: str) -> bool:
-    """SQLite says only "disk I/O error" when the full disk is met while it grows its shared memory file."""
-    try:
-        status = os.statvfs(path)
-    except OSError:
-        return False
-    return status.f_bavail * status.f_frsize < 256 * 1024
+def _refused(path: str, size: int) -> int:
+    """ENOSPC or EDQUOT when there is no room beside `path` for a file of `size` bytes, else 0.
 
-
-def _inodes_are_used_up(path: str) -> bool:
-    """SQLite says only "unable to open database file" when the log or the shared memory file gets no inode."""
+    SQLite does not say so: a full disk that is met while it grows its shared memory file, and a quota anywhere, is a
+    "disk I/O error", and a log that gets no inode an "unable to open database file".
+    """
+    directory = os.path.dirname(path)
     try:
-        status = os.statvfs(path)
-    except OSError:
-        return False
-    return status.f_files > 0 and status.f_ffree == 0
+        status = os.statvfs(directory)
+        if status.f_bavail * status.f_frsize < size or (status.f_files > 0 and status.f_ffree == 0):
+            return errno.ENOSPC
+        fd = os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)  # only this shows a quota
+        try:
+            os.posix_fallocate(fd, 0, size)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        return error.errno if error.errno in FULL else 0
+    return 0
 
 
 def _leaves_holes(path: str) -> bool:
@@ -65,15 +71,15 @@ def _leaves_holes(path: str) -> bool:
     than pages that leaves holes, and on a full disk the first touch of a hole kills the process with SIGBUS. So there
     we want room for all of it before it is mapped, and have it allocated after.
 
-    Raises `OSError` ENOSPC when there is no such room."""
+    Raises `OSError` ENOSPC or EDQUOT when there is no such room."""
     try:
         status = os.statvfs(os.path.dirname(path))
     except OSError:
         return False  # what follows says it better
     if status.f_bsize >= 4096:
         return False
-    if status.f_bavail * status.f_frsize < 128 * 1024:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+    if full := _refused(path, 128 * 1024):
+        raise OSError(full, os.strerror(full), path)
     return True
 
 

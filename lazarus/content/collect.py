@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sqlite3
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lazarus._native.publish import remove_tree, sweep_objects
 from lazarus.content.lease import HOUSEKEEPING
+from lazarus.content.reserve import FULL
 from lazarus.terms import DiffID
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _sweep_once(content: ContentStore, lease: Lease, objects: bool) -> tuple[Col
             if objects:
                 sweep_objects(paths.objects, trash, marks(content, connection))
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in FULL:
             raise
         failure = error
     finally:

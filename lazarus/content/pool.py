@@ -24,6 +24,7 @@ from lazarus._native import mount as mounts
 from lazarus._native import pool as native
 from lazarus._native.publish import remove_tree
 from lazarus.content import pool_disk as disk
+from lazarus.content.reserve import FULL
 from lazarus.errors import ConflictError, LimitError, NotFoundError, StoreError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -282,7 +283,7 @@ def copy_all(paths: StorePaths, target: str, where: str) -> None:
     try:
         disk.copy_rooms(paths, target)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
         raise LimitError(f"{paths.root}: {where} has no room for what the store holds; nothing has changed") from error
 

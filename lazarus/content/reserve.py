@@ -18,6 +18,8 @@ PIECE = 64 * 1024  # bytes: one is enough to open a catalogue, and leaves little
 PIECES = 64
 SHARE = 8  # at most this part of a small file system
 
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what a full disk answers, and one on which this user may have no more
+
 _Result = TypeVar("_Result")
 
 
@@ -29,16 +31,16 @@ class Reserve:
         self.path = path
 
     def with_room(self, act: Callable[[], _Result]) -> _Result:
-        """Calls `act`; on a full disk (`OSError` ENOSPC) again, each time with twice as many pieces given up, and once
-        more when none was left: another process may just have given them. So `act` leaves things as they were when it
-        raises, or goes on where it was."""
+        """Calls `act`; on a full disk (`OSError`, one of FULL) again, each time with twice as many pieces given up, and
+        once more when none was left: another process may just have given them. So `act` leaves things as they were when
+        it raises, or goes on where it was."""
         pieces = 1
         last = False
         while True:
             try:
                 return act()
             except OSError as error:
-                if error.errno != errno.ENOSPC or last:
+                if error.errno not in FULL or last:
                     raise
             last = self.give(pieces) == 0
             pieces *= 2
@@ -67,14 +69,14 @@ class Reserve:
             self._fill()
 
     def check(self) -> None:
-        """Before work that takes room. `OSError` ENOSPC when the reserve is not whole and there is no room to fill it;
-        whatever else keeps it from being filled does not matter here."""
+        """Before work that takes room. `OSError`, one of FULL, when the reserve is not whole and there is no room to
+        fill it; whatever else keeps it from being filled does not matter here."""
         try:
             self._fill()
         except OSError as error:
-            if error.errno == errno.ENOSPC:
-                text = f"{os.strerror(errno.ENOSPC)}; what is left is held back for looking and removing"
-                raise OSError(errno.ENOSPC, text, os.path.dirname(self.path)) from error
+            if error.errno in FULL:
+                text = f"{os.strerror(error.errno)}; what is left is held back for looking and removing"
+                raise OSError(error.errno, text, os.path.dirname(self.path)) from error
 
     def _fill(self) -> None:
         names = self._names()

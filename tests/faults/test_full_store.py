@@ -174,6 +174,26 @@ def test_the_reserve_itself(tmp_path: Path) -> None:
     assert not (tmp_path / "gone").exists(), "a store that was removed stays away"
 
 
+def test_a_used_up_quota_is_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reserve = Reserve(str(tmp_path / "reserve"))
+    reserve.fill()
+
+    def needs(pieces: int) -> str:
+        if len(os.listdir(reserve.path)) > PIECES - pieces:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        return "done"
+
+    assert reserve.with_room(lambda: needs(5)) == "done"
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(OSError, match="quota exceeded; what is left is held back") as caught:
+        reserve.check()
+    assert caught.value.errno == errno.EDQUOT
+
+
 def test_two_that_give_the_same_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both list it, one removes it: the other goes on, too."""
     reserve = Reserve(str(tmp_path / "reserve"))
