@@ -177,7 +177,7 @@ static int search_index(struct search *search)
 
 static int search_directory(struct search *search)
 {
-    struct lz_linked_branch *linked;
+    struct lz_linked_branch *linked = NULL;
     int rc = fill_linked(search->self, search->place->info.branch, &linked);
     uint64_t number = search->place->info.number;
     size_t low = 0, high = rc == 0 ? linked->count : 0;

@@ -26,14 +26,16 @@ struct fault {
     atomic_long calls;
     long fail_at; /* 0: never */
     int code;
-    bool dies; /* the call does not fail, the process ends: what a kill at that point leaves */
+    bool lasts; /* all calls from there on fail: on disk what a kill leaves, and cheaper */
+    bool dies;  /* the call does not fail, the process ends: what a kill at that point leaves */
     atomic_bool fired;
 };
 
 static inline bool fault_now(void *ctx)
 {
     struct fault *fault = ctx;
-    if (atomic_fetch_add(&fault->calls, 1) + 1 != fault->fail_at)
+    long call = atomic_fetch_add(&fault->calls, 1) + 1;
+    if (fault->fail_at == 0 || (fault->lasts ? call < fault->fail_at : call != fault->fail_at))
         return false;
     atomic_store(&fault->fired, true);
     if (fault->dies)

@@ -4,6 +4,7 @@
 #define UNION_UPPER_H
 
 #include <stdarg.h>
+#include <zlib.h>
 
 #include "tree_fixture.h"
 
@@ -299,7 +300,7 @@ static inline void see_union(struct lz_union *self, const char *path, const stru
             got += (uint64_t)now;
         }
         CHECK_EQ(got, info->size);
-        seen->content = lz_path_hash((char *)bytes, got);
+        seen->content = crc32(0, bytes, (uInt)got);
         lz_union_file_close(file);
         free(bytes);
     }
@@ -342,6 +343,76 @@ static inline char *text_union(struct lz_union *self, time_t now)
     CHECK(text != NULL);
     text->now = now;
     text_union_below(text, self, "");
+    CHECK_EQ(lz_buf_append_zeros(&text->lines, 1), 0);
+    char *lines = (char *)text->lines.data;
+    free(text);
+    return lines;
+}
+
+static inline void see_posix(const char *path, struct seen *seen)
+{
+    struct stat info;
+    char list[4096], value[4096], *names[64];
+    CHECK_EQ(lstat(path, &info), 0);
+    *seen = (struct seen){.path = path,
+                          .mode = info.st_mode,
+                          .uid = info.st_uid,
+                          .gid = info.st_gid,
+                          .size = (uint64_t)info.st_size,
+                          .device = info.st_dev,
+                          .number = info.st_ino,
+                          .major = major(info.st_rdev),
+                          .minor = minor(info.st_rdev),
+                          .mtime = info.st_mtim};
+    if (S_ISLNK(info.st_mode))
+        CHECK(readlink(path, seen->target, sizeof seen->target - 1) > 0);
+    if (S_ISREG(info.st_mode)) {
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        CHECK(fd >= 0);
+        struct lz_buf bytes = read_whole(fd);
+        CHECK_EQ(close(fd), 0);
+        seen->content = crc32(0, bytes.data, (uInt)bytes.size);
+        lz_buf_free(&bytes);
+    }
+    ssize_t size = llistxattr(path, list, sizeof list);
+    CHECK(size >= 0);
+    size_t count = sort_names(list, size, names);
+    for (size_t i = 0; i < count; i++)
+        add_xattr(&seen->xattrs, names[i], value, lgetxattr(path, names[i], value, sizeof value));
+}
+
+static inline void text_posix_below(struct text *text, const char *path)
+{
+    char *names[256];
+    size_t count = 0;
+    DIR *directory = opendir(path[0] != 0 ? path : ".");
+    CHECK(directory != NULL);
+    for (struct dirent *item; (item = readdir(directory)) != NULL;) {
+        if (strcmp(item->d_name, ".") != 0 && strcmp(item->d_name, "..") != 0)
+            CHECK((names[count++] = strdup(item->d_name)) != NULL);
+    }
+    CHECK_EQ(closedir(directory), 0);
+    qsort(names, count, sizeof *names, by_text);
+    for (size_t i = 0; i < count; i++) {
+        char child[600];
+        struct seen seen;
+        (void)snprintf(child, sizeof child, "%s%s%s", path, path[0] != 0 ? "/" : "", names[i]);
+        see_posix(child, &seen);
+        uint32_t mode = seen.mode;
+        text_row(text, &seen);
+        if (S_ISDIR(mode))
+            text_posix_below(text, child);
+        free(names[i]);
+    }
+}
+
+/* The tree of the current directory, by system calls; to be freed. */
+static inline char *text_posix(time_t now)
+{
+    struct text *text = calloc(1, sizeof *text);
+    CHECK(text != NULL);
+    text->now = now;
+    text_posix_below(text, "");
     CHECK_EQ(lz_buf_append_zeros(&text->lines, 1), 0);
     char *lines = (char *)text->lines.data;
     free(text);
