@@ -7,6 +7,7 @@
 #include "../bytes/lz_tar.h"
 #include "lz_content.h"
 #include "lz_erofs.h"
+#include "lz_kind.h"
 #include "lz_recipe.h"
 #include "lz_stage.h"
 #include "lz_tree.h"
@@ -119,33 +120,11 @@ static int read_xattrs(struct lz_tar_stage *self, const struct lz_tar_entry *ent
     return lz_erofs_check_xattrs(name->path, self->xattrs, entry->xattr_count, detail);
 }
 
-/* 0 for types that are not a kind of file (hard links). */
-static enum lz_kind kind_of(enum lz_tar_type type)
-{
-    switch (type) {
-    case LZ_TAR_FILE:
-        return LZ_KIND_FILE;
-    case LZ_TAR_SYMLINK:
-        return LZ_KIND_SYMLINK;
-    case LZ_TAR_CHAR:
-        return LZ_KIND_CHAR;
-    case LZ_TAR_BLOCK_DEVICE:
-        return LZ_KIND_BLOCK;
-    case LZ_TAR_DIRECTORY:
-        return LZ_KIND_DIRECTORY;
-    case LZ_TAR_FIFO:
-        return LZ_KIND_FIFO;
-    case LZ_TAR_HARDLINK:
-        break;
-    }
-    return (enum lz_kind)0;
-}
-
 static int add_node(struct lz_tar_stage *self, const struct lz_tar_entry *entry, const struct name *name,
                     struct lz_detail *detail)
 {
     struct lz_tree_node node = {
-        .kind = kind_of(entry->type),
+        .kind = lz_kind_of_tar(entry->type),
         .mode = entry->mode & 07777,
         .uid = entry->uid,
         .gid = entry->gid,

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "../bytes/lz_mark.h"
+#include "lz_kind.h"
 #include "lz_list.h"
 #include "lz_packer.h"
 
@@ -33,28 +34,10 @@ static int set_name(struct lz_packer *packer, const char *before, const char *pa
     return rc;
 }
 
-static enum lz_tar_type tar_type(enum lz_kind kind)
-{
-    switch (kind) {
-    case LZ_KIND_DIRECTORY:
-        return LZ_TAR_DIRECTORY;
-    case LZ_KIND_SYMLINK:
-        return LZ_TAR_SYMLINK;
-    case LZ_KIND_CHAR:
-        return LZ_TAR_CHAR;
-    case LZ_KIND_BLOCK:
-        return LZ_TAR_BLOCK_DEVICE;
-    case LZ_KIND_FIFO:
-        return LZ_TAR_FIFO;
-    default:
-        return LZ_TAR_FILE;
-    }
-}
-
 static struct lz_tar_entry tar_entry(const struct lz_packer *packer, const struct lz_walk_node *node)
 {
     const struct lz_pack_options *options = packer->options;
-    struct lz_tar_entry entry = {.type = tar_type(node->kind),
+    struct lz_tar_entry entry = {.type = lz_kind_to_tar(node->kind),
                                  .path = (const char *)packer->name.data,
                                  .path_size = packer->name.size,
                                  .mode = node->mode,

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "../bytes/lz_digest.h"
+#include "lz_kind.h"
 #include "lz_recipe.h"
 #include "lz_relayer_internal.h"
 
@@ -288,24 +289,6 @@ static int put_file(struct tar *tar, struct lz_entry *entry, struct lz_tar_entry
 
 /* ---- entries ---- */
 
-static enum lz_tar_type tar_type(uint8_t kind)
-{
-    switch (kind) {
-    case LZ_KIND_DIRECTORY:
-        return LZ_TAR_DIRECTORY;
-    case LZ_KIND_SYMLINK:
-        return LZ_TAR_SYMLINK;
-    case LZ_KIND_CHAR:
-        return LZ_TAR_CHAR;
-    case LZ_KIND_BLOCK:
-        return LZ_TAR_BLOCK_DEVICE;
-    case LZ_KIND_FIFO:
-        return LZ_TAR_FIFO;
-    default:
-        return LZ_TAR_FILE;
-    }
-}
-
 /* The xattrs of an entry in tar->scratch: the records, then names with their NUL. */
 static int read_xattrs(struct tar *tar, const struct lz_entry *entry, struct lz_tar_entry *out)
 {
@@ -342,7 +325,7 @@ static int put_entry(struct tar *tar, struct node *node)
 {
     struct lz_relayer *self = tar->self;
     struct lz_entry *entry = &node->entry;
-    struct lz_tar_entry header = {.type = tar_type(entry->kind),
+    struct lz_tar_entry header = {.type = lz_kind_to_tar(entry->kind),
                                   .path = tar->path_size > 0 ? tar->path : ".",
                                   .path_size = tar->path_size > 0 ? tar->path_size : 1,
                                   .mode = entry->mode & 07777u,

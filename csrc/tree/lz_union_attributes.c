@@ -5,32 +5,13 @@
 #include <sys/sysmacros.h>
 
 #include "../bytes/lz_mark.h"
+#include "lz_kind.h"
 #include "lz_list.h"
 #include "lz_union_look.h"
 
 #define LIST_MAX 65536u /* XATTR_LIST_MAX */
 
 /* ---- attributes ---- */
-
-enum lz_kind lz_union_kind(mode_t mode)
-{
-    switch (mode & S_IFMT) {
-    case S_IFDIR:
-        return LZ_KIND_DIRECTORY;
-    case S_IFREG:
-        return LZ_KIND_FILE;
-    case S_IFLNK:
-        return LZ_KIND_SYMLINK;
-    case S_IFCHR:
-        return LZ_KIND_CHAR;
-    case S_IFBLK:
-        return LZ_KIND_BLOCK;
-    case S_IFIFO:
-        return LZ_KIND_FIFO;
-    default:
-        return LZ_KIND_SOCKET;
-    }
-}
 
 void lz_union_info_of_entry(const struct lz_union *self, uint32_t branch, uint32_t number, struct lz_union_info *out)
 {
@@ -64,7 +45,7 @@ void lz_union_info_of_stat(const struct stat *info, uint32_t branch, struct lz_u
 {
     bool device = S_ISCHR(info->st_mode) || S_ISBLK(info->st_mode);
     *out = (struct lz_union_info){
-        .kind = lz_union_kind(info->st_mode),
+        .kind = lz_kind_of_mode(info->st_mode),
         .mode = info->st_mode,
         .uid = info->st_uid,
         .gid = info->st_gid,

@@ -6,6 +6,7 @@
 #include <xxhash.h>
 
 #include "../bytes/lz_mark.h"
+#include "lz_kind.h"
 #include "lz_union_look.h"
 
 /* What is looked for, as it changes on the way down (the kernel's struct ovl_lookup_data). */
@@ -113,7 +114,7 @@ static int probe_in(struct lz_union *self, const struct spot *spot, struct hit *
     if (rc != 0)
         return rc == -ENOENT ? 0 : rc;
     hit->has_stat = true;
-    hit->kind = lz_union_kind(hit->stat.st_mode);
+    hit->kind = lz_kind_of_mode(hit->stat.st_mode);
     if (self->lowers[spot->branch].marks && (hit->kind == LZ_KIND_DIRECTORY || hit->kind == LZ_KIND_FILE))
         rc = lz_union_marks(self, spot->dir_fd, name, marks);
     return rc == 0 ? 1 : rc;
@@ -155,7 +156,7 @@ static int probe(struct lz_union *self, const struct spot *spot, bool pass, stru
         return fd == -ENOENT || fd == -ENOTDIR || fd == -ENAMETOOLONG ? 0 : fd;
     if (hit->has_stat) {
         rc = self->sys->fstatat(self->sys->ctx, fd, "", &hit->stat, AT_EMPTY_PATH);
-        hit->kind = rc == 0 ? lz_union_kind(hit->stat.st_mode) : hit->kind;
+        hit->kind = rc == 0 ? lz_kind_of_mode(hit->stat.st_mode) : hit->kind;
     }
     if (rc == 0 && branch->marks && !lowest && hit->kind == LZ_KIND_DIRECTORY)
         rc = lz_union_marks(self, fd, ".", marks);

@@ -101,8 +101,6 @@ int lz_place_add(struct lz_place *place, const struct lz_share *share);
 /* The upper's directory of the top level, opened again if need be. Stays the walker's. */
 int lz_walker_upper(struct lz_walker *walker);
 
-enum lz_kind lz_union_kind(mode_t mode);
-
 /* What overlay's xattrs say of a file or directory. */
 struct lz_marks {
     bool opaque, metacopy, blocks, whiteout;

@@ -151,32 +151,25 @@ static int set_entry_attributes(struct unpacking *u, const struct lz_tar_entry *
 
 /* ---- entries ---- */
 
-/* The stored bytes go where the map says; one extent from 0 on for a file without holes. */
+static int put_bytes(void *ctx, const uint8_t *data, size_t size, uint64_t offset)
+{
+    while (size > 0) {
+        ssize_t put = lz_union_file_write(ctx, data, size, offset);
+        if (put <= 0)
+            return put < 0 ? (int)put : -EIO;
+        data += put;
+        size -= (size_t)put;
+        offset += (uint64_t)put;
+    }
+    return 0;
+}
+
 static int write_content(struct unpacking *u, struct lz_union_file *file, const struct lz_tar_entry *entry,
                          struct lz_tar_reader *reader)
 {
-    struct lz_tar_extent whole = {.size = entry->stored_size};
-    const struct lz_tar_extent *extents = entry->extents != NULL ? entry->extents : &whole;
-    size_t count = entry->extents != NULL ? entry->extent_count : 1, i = 0;
-    uint64_t done = 0; /* of extents[i] */
-    const uint8_t *data;
-    size_t size;
-    int rc;
-    while ((rc = lz_tar_read(reader, &data, &size, u->detail)) == 1) {
-        while (size > 0) {
-            for (; i < count && done == extents[i].size; i++)
-                done = 0;
-            if (i == count)
-                return lz_fail(u->detail, LZ_E_FORMAT, "/%s: more data than its sparse map says", u->path);
-            size_t piece = size < extents[i].size - done ? size : (size_t)(extents[i].size - done);
-            ssize_t put = lz_union_file_write(file, data, piece, extents[i].offset + done);
-            if (put <= 0)
-                return fail(u, "writing", put < 0 ? (int)put : -EIO);
-            data += put;
-            size -= (size_t)put;
-            done += (uint64_t)put;
-        }
-    }
+    char path[2 * LZ_PATH_MAX + 3] = "/"; /* as the messages of this file have it */
+    memcpy(path + 1, u->path, u->path_size + 1);
+    int rc = lz_unpack_content(reader, entry, path, put_bytes, file, u->detail);
     if (rc == 0 && entry->extents != NULL && (rc = lz_union_file_truncate(file, entry->size)) != 0)
         rc = fail(u, "setting the size", rc);
     return rc;

@@ -110,32 +110,51 @@ static int create_file(const struct lz_unpacker *self, int parent, const char *n
     return rc == 0 ? self->sys->openat(self->sys->ctx, parent, name, flags, 0600) : rc;
 }
 
-/* The stored bytes go where the map says; one extent from 0 on for a file without holes. */
-static int write_content(const struct lz_unpacker *self, int fd, const char *path, const struct lz_tar_entry *entry,
-                         struct lz_tar_reader *reader)
+int lz_unpack_content(struct lz_tar_reader *reader, const struct lz_tar_entry *entry, const char *path,
+                      int (*put)(void *ctx, const uint8_t *data, size_t size, uint64_t offset), void *ctx,
+                      struct lz_detail *detail)
 {
-    struct lz_tar_extent whole = {.size = entry->stored_size};
+    struct lz_tar_extent whole = {.size = entry->stored_size}; /* of a file without holes */
     const struct lz_tar_extent *extents = entry->extents != NULL ? entry->extents : &whole;
     size_t count = entry->extents != NULL ? entry->extent_count : 1, i = 0;
     uint64_t done = 0; /* of extents[i] */
     const uint8_t *data;
     size_t size;
     int rc;
-    while ((rc = lz_tar_read(reader, &data, &size, self->detail)) == 1) {
+    while ((rc = lz_tar_read(reader, &data, &size, detail)) == 1) {
         while (size > 0) {
             for (; i < count && done == extents[i].size; i++)
                 done = 0;
             if (i == count)
-                return lz_fail(self->detail, LZ_E_FORMAT, "%s: more data than its sparse map says", path);
+                return lz_fail(detail, LZ_E_FORMAT, "%s: more data than its sparse map says", path);
             size_t piece = size < extents[i].size - done ? size : (size_t)(extents[i].size - done);
-            rc = lz_pwrite_all(self->sys, fd, data, piece, (off_t)(extents[i].offset + done));
+            rc = put(ctx, data, piece, extents[i].offset + done);
             if (rc != 0)
-                return fail(self, path, rc, "writing");
+                return lz_fail(detail, rc, "%s: writing: %s", path, lz_error_text(rc));
             data += piece;
             size -= piece;
             done += piece;
         }
     }
+    return rc;
+}
+
+struct file {
+    const struct lz_sys *sys;
+    int fd;
+};
+
+static int put_bytes(void *ctx, const uint8_t *data, size_t size, uint64_t offset)
+{
+    const struct file *file = ctx;
+    return lz_pwrite_all(file->sys, file->fd, data, size, (off_t)offset);
+}
+
+static int write_content(const struct lz_unpacker *self, int fd, const char *path, const struct lz_tar_entry *entry,
+                         struct lz_tar_reader *reader)
+{
+    struct file file = {.sys = self->sys, .fd = fd};
+    int rc = lz_unpack_content(reader, entry, path, put_bytes, &file, self->detail);
     if (rc != 0 || entry->extents == NULL)
         return rc;
     rc = self->sys->ftruncate(self->sys->ctx, fd, (off_t)entry->size);

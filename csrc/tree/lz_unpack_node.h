@@ -50,6 +50,11 @@ int lz_unpack_remove(const struct lz_unpacker *self, int parent, const char *nam
 int lz_unpack_directory(struct lz_unpacker *self, int parent, const char *name, const char *path);
 int lz_unpack_file(struct lz_unpacker *self, int parent, const char *name, const char *path,
                    const struct lz_tar_entry *entry, struct lz_tar_reader *reader);
+/* The content of the entry at hand: its stored bytes, each where the sparse map says, given to `put` (0 or a negative
+ * code). LZ_E_FORMAT when there is more than the map has room for; a failure of put() comes with a detail. */
+int lz_unpack_content(struct lz_tar_reader *reader, const struct lz_tar_entry *entry, const char *path,
+                      int (*put)(void *ctx, const uint8_t *data, size_t size, uint64_t offset), void *ctx,
+                      struct lz_detail *detail);
 int lz_unpack_special(struct lz_unpacker *self, int parent, const char *name, const char *path,
                       const struct lz_tar_entry *entry);
 

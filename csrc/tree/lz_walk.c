@@ -7,6 +7,7 @@
 #include <sys/sysmacros.h>
 
 #include "../bytes/lz_mark.h"
+#include "lz_kind.h"
 
 #define OPEN_DEPTH 64u /* deeper, a directory is closed while its children are walked, and opened again by path */
 
@@ -71,29 +72,9 @@ static void pop_name(struct walk *walk, size_t size)
     walk->path[size] = 0;
 }
 
-static enum lz_kind kind_of_mode(mode_t mode)
-{
-    switch (mode & S_IFMT) {
-    case S_IFDIR:
-        return LZ_KIND_DIRECTORY;
-    case S_IFREG:
-        return LZ_KIND_FILE;
-    case S_IFLNK:
-        return LZ_KIND_SYMLINK;
-    case S_IFCHR:
-        return LZ_KIND_CHAR;
-    case S_IFBLK:
-        return LZ_KIND_BLOCK;
-    case S_IFIFO:
-        return LZ_KIND_FIFO;
-    default:
-        return LZ_KIND_SOCKET;
-    }
-}
-
 void lz_walk_fill(struct lz_walk_node *node, const struct stat *info)
 {
-    node->kind = kind_of_mode(info->st_mode);
+    node->kind = lz_kind_of_mode(info->st_mode);
     node->mode = info->st_mode & 07777;
     node->uid = info->st_uid;
     node->gid = info->st_gid;
