@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+JOBS := $(shell nproc)
 NATIVE := $(wildcard csrc/*/*.c csrc/*/*.h lazarus/_native/*.pyx lazarus/_native/*.pxd) setup.py pyproject.toml
 
 .PHONY: help setup demo test test-c test-threads fuzz lint format bench clean
@@ -33,8 +34,8 @@ test: $(VENV)/built $(VENV)/system-test test-c ## every test (C under sanitizers
 	@$(BIN)/python -m pytest
 
 test-c: $(VENV)/system-build ## the C tests alone
-	@$(MAKE) --no-print-directory -C tests/c
-	@$(MAKE) --no-print-directory -C tests/fuzz
+	@$(MAKE) --no-print-directory -j$(JOBS) -Otarget -C tests/c
+	@$(MAKE) --no-print-directory -j$(JOBS) -Otarget -C tests/fuzz
 
 test-threads: $(VENV)/system-build ## the threaded stages under ThreadSanitizer
 	@$(MAKE) --no-print-directory -C tests/c threads

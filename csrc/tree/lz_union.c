@@ -122,6 +122,10 @@ int lz_union_new(const struct lz_sys *sys, const struct lz_union_options *option
         free(self);
         return rc;
     }
+    if (self->work_fd >= 0) { /* 0.4 ms that the first change need not take; if it fails, that will say so */
+        (void)lz_union_lock_file(self, true);
+        (void)lz_union_blocks_dir(self, true);
+    }
     *out = self;
     return 0;
 }

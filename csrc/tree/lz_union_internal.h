@@ -46,8 +46,8 @@ struct lz_union {
     struct lz_union_writer *writer; /* the writing half's own, once something was changed; under `names` */
 };
 
-/* Descriptor of <work>/blocks and of <work>/lock; both are opened when first asked for, and made then if `create`. They
- * stay the union's. -ENOENT when there is none yet, -EROFS without an upper. */
+/* Descriptor of <work>/blocks and of <work>/lock; both are made when the union is opened, if that can be, else when first
+ * asked for with `create`. They stay the union's. -ENOENT when there is none yet, -EROFS without an upper. */
 int lz_union_blocks_dir(struct lz_union *self, bool create);
 int lz_union_lock_file(struct lz_union *self, bool create);
 

@@ -76,7 +76,8 @@ static void compare(void)
 {
     shell("for side in from to; do (cd $side && find . -printf '%P|%y|%m|%U|%G|%n|%T@|%l|%s\\n' | sed "
           "'s/|d\\(.*\\)|[0-9]*$/|d\\1/'"
-          " | sort && getfattr -R -h -d -m - . 2>/dev/null | sed 's/^# file: //' && "
+          " | sort && find . -print0 | sort -z | " /* file systems list names and xattrs in orders of their own */
+          "xargs -0 -n 1 sh -c 'getfattr -h -d -m - -- \"$1\" 2>/dev/null | sort' sh && "
           "find . -type f -exec sha256sum {} + | sort && stat -c '%t:%T' null whiteout block) > $side.list; done");
     shell("cmp from.list to.list && test $(wc -l < to.list) -gt 40");
     shell("test $(stat -c %i to/a/file) = $(stat -c %i to/a/b/link)");
