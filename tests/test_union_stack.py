@@ -264,12 +264,39 @@ def test_an_unsettled_upper_is_no_lower(layers: list[Layer], upper: Path) -> Non
             assert other.open("srv/app", "rb").read(2) == b"!\1"
 
 
+def test_diff_of_a_directory_that_is_back(layers: list[Layer], upper: Path, tmp_path: Path) -> None:
+    """What lies in it, in a directory as in a layer, is no change."""
+    (tmp_path / "low/usr/new").mkdir(parents=True)
+    (tmp_path / "low/usr/new/file").write_bytes(b"1")
+    with lazarus.LayerStack([*layers, tmp_path / "low"], upper=upper) as stack:
+        stack.rename("usr", "usr2")
+        stack.rename("usr2", "usr")
+        assert lines(stack.diff()) == ["C /usr"]
+        stack.chmod("usr/new/file", 0o600)
+        assert lines(stack.diff()) == ["C /usr", "C /usr/new", "C /usr/new/file"]
+
+
+def test_owner_out_of_range(stack: lazarus.LayerStack) -> None:
+    for uid, gid in ((-2, 0), (0, -2), (1 << 32, 0), (0, 1 << 32)):
+        with pytest.raises(OverflowError, match="not an ID"):
+            stack.chown("etc/passwd", uid, gid)
+
+
+def test_nothing_stacked() -> None:
+    with lazarus.LayerStack() as stack:
+        root = stack.lookup("/")
+        assert root is not None
+        assert (root.kind, root.layer, root.data_layer, stack.listdir()) == ("directory", -1, -1, [])
+        assert stack.layer_of(["/", "/etc"]).tolist() == [-1, -1]
+
+
 def test_upper_and_work(layers: list[Layer], tmp_path: Path) -> None:
-    for name in ("upper/in", "work", "low/upper"):
+    for name in ("upper/in", "work", "low/upper", "low/a", "low/a.b"):
         (tmp_path / name).mkdir(parents=True)
     for upper, work, sources in (
         ("upper", "upper", []), ("upper", "upper/in", []), ("upper", "work", ["upper"]),
         ("upper", "work", ["upper/in"]), ("low/upper", "work", ["low"]), ("upper", "low/upper", ["low"]),
+        ("low/upper", "work", ["low", "low/a", "low/a.b"]),
     ):  # fmt: skip
         with pytest.raises(ConflictError, match=r"same directory|overlap"):
             lazarus.LayerStack(

@@ -52,6 +52,9 @@ cdef class Union:
         for i in range(self.branch_count, 0, -1):
             self.first_layers[i - 1] = number
             number += self.branches[i - 1].index.layer_count if self.branches[i - 1].index != NULL else 1
+        if self.branch_count == 0:  # its root is said to be of the first lower, which is not there
+            memset(&self.branches[0], 0, sizeof(lz_branch))
+            self.first_layers[0] = <uint32_t> -1
         options = lz_union_options(self.branches, self.branch_count, upper_fd, work_fd, user_xattr, <lz_rung> rung,
                                    block_threshold, block_size)
         with nogil:

@@ -72,7 +72,10 @@ def chmod(Union union not None, path, uint32_t mode, *, bint follow=True):
 
 
 def chown(Union union not None, path, uid, gid, *, bint follow=True):
-    """Sets owner and group; -1 leaves one as it is."""
+    """Sets owner and group; -1 leaves one as it is. OverflowError for what is no 32-bit number."""
+    for number in (uid, gid):
+        if not -1 <= number <= 0xFFFFFFFF:
+            raise OverflowError(f"{number}: not an ID of a user or group")
     _change(union, CHOWN, path, follow, <uid_t> (uid & 0xFFFFFFFF), <gid_t> (gid & 0xFFFFFFFF))
 
 

@@ -69,7 +69,7 @@ def changes(now: Union, before: Union, upper: str, prefix: str) -> Iterator[Chan
         size = new.size if new.kind == "file" else 0
         if old is None:
             yield Change("A", path, new.kind, True, size)
-        else:
+        elif not (whole and _place(new) == _place(old)):  # a renamed directory that is back where it was
             in_place = new.data_layer != new.layer and not new.unsettled and "redirect" not in marks  # a metacopy
             yield Change("C", path, new.kind, not (new.kind == "directory" or in_place), size)
         if new.kind == "directory":
@@ -94,6 +94,11 @@ def _info(union: Union, path: bytes) -> Info | None:
         return union_read.stat(union, path, follow=False)
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def _place(info: Info) -> tuple[int, int, int]:
+    """Equal for one file or directory of one layer only."""
+    return info.layer, info.device, info.number
 
 
 def _marks(path: bytes, prefix: str) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import TYPE_CHECKING, Protocol
 
 from lazarus.errors import ConflictError, NotFoundError
@@ -56,10 +56,15 @@ def directory_of(path: str | bytes | os.PathLike[str], role: str) -> str:
 def check_apart(directories: Iterable[tuple[str, str]]) -> None:
     """(path, role) of directories of which none may be another or lie in it: what is written would change a lower."""
     ordered = sorted((path.rstrip("/") + "/", role) for path, role in directories)
-    for (outer, outer_role), (inner, inner_role) in pairwise(ordered):  # what lies in a directory follows it
-        if inner.startswith(outer) and {"upper", "work"} & {outer_role, inner_role}:
-            relation = "are the same directory" if inner == outer else "overlap"
-            raise ConflictError(f"layer stack: {outer_role} {outer[:-1]} and {inner_role} {inner[:-1]} {relation}")
+    around: list[tuple[str, str]] = []  # those that the next may lie in: what lies in a directory follows it
+    for inner, inner_role in ordered:
+        while around and not inner.startswith(around[-1][0]):
+            around.pop()
+        for outer, outer_role in reversed(around):
+            if {"upper", "work"} & {outer_role, inner_role}:
+                relation = "are the same directory" if inner == outer else "overlap"
+                raise ConflictError(f"layer stack: {outer_role} {outer[:-1]} and {inner_role} {inner[:-1]} {relation}")
+        around.append((inner, inner_role))
 
 
 def open_branches(sources: Sequence[Layer | str], marks: bool) -> list[Branch]:
