@@ -60,7 +60,7 @@ def test_ls(root: str) -> None:
         "file",
         "0644",
         2 * len(BIG),
-        1,
+        2,
     )
 
 
@@ -71,7 +71,7 @@ def test_cat(root: str) -> None:
 def test_find(root: str) -> None:
     assert answer(root, "find", "union:1:/var") == "/var\n/var/lib\n/var/lib/new\n"
     assert answer(root, "find", "union:1", "--name", "env*", "--type", "f") == "/usr/bin/env\n/usr/bin/env2\n"
-    assert answer(root, "find", "union:1", "--layer", "1", "--type", "f,d").split() == [
+    assert answer(root, "find", "union:1", "--layer", "2", "--type", "f,d").split() == [
         "/etc/passwd",
         "/srv",
         "/srv/app",
@@ -79,6 +79,9 @@ def test_find(root: str) -> None:
         "/var/lib/new",
     ]
     assert answer(root, "find", "union:1", "--maxdepth", "0", "--print0") == "/\0"
+    assert complaint(root, "find", "union:1", "--layer", "3") == "union:1: it has layers 1 to 2, not 3"
+    wrong = Command(root)("find", "union:1", "--type", "f,q")
+    assert wrong.code == 2 and "--type: 'q' is none of d, f, l, c, b, p, s" in wrong.err
     assert [
         row["target"] for row in json.loads(answer(root, "find", "union:1", "--type", "l", "--format", "json"))
     ] == [

@@ -193,7 +193,7 @@ def _row(stack: LayerStack, path: bytes, info: Info) -> dict[str, object]:
         "size": info.size,
         "mtime": info.mtime_ns / 1e9,
         "links": info.link_count,
-        "layer": info.layer,
+        "layer": info.layer + 1,  # as `history` and `image` count them
     }
     if info.digest is not None:
         row["digest"] = f"sha256:{info.digest.hex()}"
@@ -210,6 +210,9 @@ def find(store: Store, arguments: SimpleNamespace) -> int:
     rows: list[dict[str, object]] = []
     pattern = None if arguments.name is None else os.fsencode(arguments.name)
     letters = None if arguments.type is None else arguments.type.split(",")
+    unknown = [letter for letter in letters or () if letter not in _LETTERS.values()]
+    if unknown:
+        raise Mistake(f"--type: {unknown[0]!r} is none of {', '.join(_LETTERS.values())}")
     end = "\0" if arguments.print0 else "\n"
 
     def wanted(path: bytes, info: Info) -> bool:
@@ -217,9 +220,11 @@ def find(store: Store, arguments: SimpleNamespace) -> int:
             return False
         if letters is not None and _LETTERS.get(info.kind) not in letters:
             return False
-        return arguments.layer is None or info.layer == arguments.layer
+        return arguments.layer is None or info.layer + 1 == arguments.layer
 
     def show(place: Place, stack: LayerStack) -> None:
+        if arguments.layer is not None and not 1 <= arguments.layer <= len(stack.layers):
+            raise NotFoundError(f"{place.name}: it has layers 1 to {len(stack.layers)}, not {arguments.layer}")
         for path, info in _below(stack, os.fsencode(place.path), arguments.maxdepth):
             if not wanted(path, info):
                 continue
@@ -366,7 +371,13 @@ VERBS = {
                 Option(("--name",), "name", "the last component matches a shell pattern", "PATTERN"),
                 Option(("--type",), "type", "f, d, l, c, b, p, s, or several with commas", "TYPE"),
                 Option(("--maxdepth",), "maxdepth", "go so many directories down", "N", kind=whole_number),
-                Option(("--layer",), "layer", "comes from this layer (0 is the lowest)", "N", kind=whole_number),
+                Option(
+                    ("--layer",),
+                    "layer",
+                    "comes from this layer (1 is the lowest)",
+                    "N",
+                    kind=whole_number,
+                ),
                 Option(("--print0",), "print0", "a NUL after each path, not a line feed"),
                 FORMAT,
             ),

@@ -13,7 +13,7 @@
 #include "tree/lz_loop.h"
 #include "tree/lz_mount_stack.h"
 
-static char top[] = "/tmp/lz_mount.XXXXXX";
+static char top[] = "/var/tmp/lz_mount.XXXXXX" /* no tmpfs: EROFS needs a file system it can read from */;
 static char image[512], objects[64], upper[64], work[64], target[64], attach_dir[64];
 static char content[10000];
 
