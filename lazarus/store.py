@@ -87,7 +87,7 @@ class Store:
         from lazarus.content.catalogue import Catalogue
         from lazarus.content.reserve import Reserve
 
-        reserve = Reserve(self.paths.reserve)
+        reserve = Reserve.of(self.paths)
         self.catalogue = Catalogue(
             self.paths.db, create=fresh or create, prepare=self._make_directories, reserve=reserve
         )

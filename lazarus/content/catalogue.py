@@ -69,18 +69,19 @@ def _refused(path: str, size: int) -> int:
 def _leaves_holes(path: str) -> bool:
     """SQLite maps its shared memory file (32 KiB) after writing a byte to each page of it. Where blocks are smaller
     than pages that leaves holes, and on a full disk the first touch of a hole kills the process with SIGBUS. So there
-    we want room for all of it before it is mapped, and have it allocated after.
-
-    Raises `OSError` ENOSPC or EDQUOT when there is no such room."""
+    we want room for all of it before it is mapped, keep other processes from taking that room for their reserve
+    meanwhile, and have it allocated after."""
     try:
-        status = os.statvfs(os.path.dirname(path))
+        return os.statvfs(os.path.dirname(path)).f_bsize < 4096
     except OSError:
         return False  # what follows says it better
-    if status.f_bsize >= 4096:
-        return False
-    if full := _refused(path, 128 * 1024):
-        raise OSError(full, os.strerror(full), path)
-    return True
+
+
+def _check_room_for_holes(path: str) -> None:
+    """`OSError` ENOSPC when there is none. Asked, not tried: others need the room that a trial takes."""
+    status = os.statvfs(os.path.dirname(path))
+    if status.f_bavail * status.f_frsize < 128 * 1024:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
 
 def _fill_holes(path: str) -> None:
@@ -193,9 +194,7 @@ class Catalogue:
         thread = get_ident()
         connection = self._connections.get(thread)
         if connection is None:
-            connection = self._connections[thread] = (
-                self._connect() if self._reserve is None else self._reserve.with_room(self._connect)
-            )
+            connection = self._connections[thread] = self._connect()
         return connection
 
     def write(self, *, durable: bool = True) -> Write:
@@ -214,7 +213,16 @@ class Catalogue:
             self._connections.popitem()[1].close()
 
     def _connect(self) -> _Connection:
-        holes = _leaves_holes(self.path)
+        if self._reserve is None:
+            return self._open(_leaves_holes(self.path))
+        if not _leaves_holes(self.path):
+            return self._reserve.with_room(lambda: self._open(False))
+        with self._reserve.left_as_it_is():
+            return self._reserve.with_room(lambda: self._open(True))
+
+    def _open(self, holes: bool) -> _Connection:
+        if holes:
+            _check_room_for_holes(self.path)
         try:
             connection = sqlite3.connect(
                 self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, factory=_Connection

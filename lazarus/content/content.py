@@ -35,7 +35,7 @@ class ContentStore:
     def __init__(self, paths: StorePaths, catalogue: Catalogue) -> None:
         self.paths = paths
         self.catalogue = catalogue
-        self.reserve = Reserve(paths.reserve)
+        self.reserve = Reserve.of(paths)
 
     def lease(self, purpose: str = "ingest") -> Lease:
         """A lease, to be used in a `with`; `purpose` is one word. A row and two directories (0.1 ms), no fsync."""

@@ -97,7 +97,7 @@ class Lease:
         self.expires = 0.0
         self.fd = -1
         self._catalogue = catalogue
-        self._reserve = Reserve(paths.reserve)
+        self._reserve = Reserve.of(paths)
         self._pid = 0
         self._numbers: Iterator[int] = itertools.count()
 

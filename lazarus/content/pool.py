@@ -6,7 +6,7 @@ whatever file system the store itself is on. `pool_disk` says how a store moves 
 Room. The image is sparse: it takes of the host's disk what was ever written in it, less what `prune` gave back. Making
 and growing one is refused unless the host has room for all of it then; what others write on the host later can take
 that room away. A pool that meets a full host fails writes (EIO, or ENOSPC at an fsync); `status` warns before. A pool
-that is full itself can be grown, and containers can be removed; `prune` needs a little room on it first.
+that is full itself can be grown, and looked at and emptied as any full disk: it has a reserve of its own (`reserve`).
 
 Durability is the host's: an fsync inside is a flush of the loop device, which is an fsync of the image.
 """

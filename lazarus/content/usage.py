@@ -63,9 +63,12 @@ def usage(content: ContentStore) -> dict[str, Any]:
     count, logical, allocated = sweep_objects(paths.objects, None, b"")
     rooms = {"objects": {"count": count, "bytes": logical, "allocated": allocated}}
     for name in ("blobs", "layers", "stacks", "containers", "volumes", "staging", "trash", "reserve"):
-        directory = getattr(paths, name)
-        entries = os.listdir(directory) if os.path.isdir(directory) else []  # the reserve may be missing
-        found = [disk_usage(f"{directory}/{entry}") for entry in entries if os.path.lexists(f"{directory}/{entry}")]
+        found = []
+        for directory in content.reserve.places() if name == "reserve" else [getattr(paths, name)]:
+            entries = os.listdir(directory) if os.path.isdir(directory) else []  # the reserve may be missing
+            found += [
+                disk_usage(f"{directory}/{entry}") for entry in entries if os.path.lexists(f"{directory}/{entry}")
+            ]
         rooms[name] = {
             "count": len(found),
             "bytes": sum(part.bytes for part in found),

@@ -198,11 +198,23 @@ def test_two_that_give_the_same_piece(tmp_path: Path, monkeypatch: pytest.Monkey
     """Both list it, one removes it: the other goes on, too."""
     reserve = Reserve(str(tmp_path / "reserve"))
     reserve.fill()
-    names = reserve._names()
+    names = os.listdir(reserve.path)
+    monkeypatch.setattr("lazarus.content.reserve._names", lambda place: names)
     assert reserve.give(2) == 2
-    monkeypatch.setattr(reserve, "_names", lambda: names)
     assert reserve.give(2) == 2
     assert len(os.listdir(reserve.path)) == PIECES - 2
+
+
+def test_nobody_fills_it_while_somebody_needs_it_as_it_is(tmp_path: Path) -> None:
+    reserve, other = Reserve(str(tmp_path / "reserve")), Reserve(str(tmp_path / "reserve"))
+    with reserve.left_as_it_is():  # there is none yet
+        reserve.fill()
+    with reserve.left_as_it_is(), other.left_as_it_is():
+        reserve.give(3)
+        other.fill()
+        assert len(os.listdir(reserve.path)) == PIECES - 3
+    other.fill()
+    assert len(os.listdir(reserve.path)) == PIECES
 
 
 def test_many_that_remove_at_once(disk: Path) -> None:
