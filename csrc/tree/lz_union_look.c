@@ -124,7 +124,9 @@ static int probe_in(struct lz_union *self, const struct spot *spot, struct hit *
  * is where it can be noted. */
 static bool is_plain(struct lz_union *self, const struct spot *spot, _Atomic uint64_t **slot, uint64_t *hash)
 {
-    *hash = XXH3_64bits_withSeed(spot->lower, spot->lower_size, self->seed + spot->branch);
+    /* The branch is hashed too: as a part of the seed it and a short path could make up for one another. */
+    const uint64_t key[2] = {XXH3_64bits_withSeed(spot->lower, spot->lower_size, self->seed), spot->branch};
+    *hash = XXH3_64bits_withSeed(key, sizeof key, self->seed);
     _Atomic uint64_t *first = &self->plain[*hash % LZ_PLAIN_COUNT];
     _Atomic uint64_t *second = &self->plain[(*hash >> 32) % LZ_PLAIN_COUNT];
     uint64_t known = atomic_load_explicit(first, memory_order_relaxed);
