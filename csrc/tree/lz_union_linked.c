@@ -6,6 +6,8 @@
 #include "lz_list.h"
 #include "lz_union_writer.h"
 
+#define HIDDEN_MAX 4096u /* names; further ones are left to their fate: the group may fall apart */
+
 /* ---- everything below a directory ---- */
 
 struct below {
@@ -72,11 +74,46 @@ int lz_below_each(const struct lz_sys *sys, int fd, const char *start, lz_below_
 
 /* ---- files of a directory branch that have several names: found once, for lowers do not change ---- */
 
+/* Where a directory's redirect leads, as a path from the root without its slash. Its length; 0: there is none. */
+static int redirect_of(struct lz_union *self, int dir, const char *path, const char *name, char out[LZ_PATH_MAX + 1])
+{
+    char redirect[LZ_PATH_MAX + 1];
+    const char *xattr = self->user_xattr ? "user.overlay.redirect" : "trusted.overlay.redirect";
+    ssize_t got = self->sys->getxattrat(self->sys->ctx, dir, name, xattr, redirect, LZ_PATH_MAX + 1);
+    if (got <= 0)
+        return got == 0 || got == -ENODATA || got == -EOPNOTSUPP || got == -ERANGE ? 0 : (int)got;
+    size_t from = redirect[0] == '/'; /* else a name in the same directory */
+    size_t above = from ? 0 : strlen(path) - strlen(name), size = (size_t)got - from;
+    if (above + size > LZ_PATH_MAX)
+        return 0;
+    memcpy(out, path, above);
+    memcpy(out + above, redirect + from, size);
+    out[above + size] = 0;
+    return (int)(above + size);
+}
+
+struct filling {
+    struct lz_union *self;
+    struct lz_linked_branch *linked;
+    bool marks;
+};
+
+static int note_redirect(const struct filling *filling, int dir, const char *path, const char *name)
+{
+    char target[LZ_PATH_MAX + 1];
+    int size = redirect_of(filling->self, dir, path, name, target);
+    if (size <= 0)
+        return size;
+    int rc = lz_buf_append(&filling->linked->redirects, path, strlen(path) + 1);
+    return rc == 0 ? lz_buf_append(&filling->linked->redirects, target, (size_t)size + 1) : rc;
+}
+
 static int note_linked(void *ctx, int dir, const char *path, const char *name, const struct stat *info)
 {
-    struct lz_linked_branch *linked = ctx;
-    (void)dir;
-    (void)name;
+    const struct filling *filling = ctx;
+    struct lz_linked_branch *linked = filling->linked;
+    if (S_ISDIR(info->st_mode) && filling->marks)
+        return note_redirect(filling, dir, path, name);
     if (S_ISDIR(info->st_mode) || info->st_nlink < 2)
         return 0;
     void *names = linked->names;
@@ -111,8 +148,9 @@ static int fill_linked(struct lz_union *self, uint32_t branch, struct lz_linked_
     *out = linked;
     if (linked->filled)
         return 0;
-    linked->count = linked->text.size = 0;
-    int rc = lz_below_each(self->sys, self->lowers[branch].fd, "", note_linked, linked);
+    linked->count = linked->text.size = linked->redirects.size = 0;
+    struct filling filling = {.self = self, .linked = linked, .marks = self->lowers[branch].marks};
+    int rc = lz_below_each(self->sys, self->lowers[branch].fd, "", note_linked, &filling);
     if (rc != 0)
         return rc;
     if (linked->count > 0)
@@ -128,7 +166,9 @@ struct search {
     const struct lz_place *place;
     struct lz_buf *names; /* found */
     size_t count;
-    struct lz_buf hidden; /* names in the branch that do not lead to the file: moved with a directory, or gone */
+    struct lz_buf hidden; /* names that do not lead to the file: gone, or moved with a directory, then also those on
+                             the way, each NUL-terminated */
+    size_t hidden_count;
     struct lz_place other;
 };
 
@@ -154,10 +194,22 @@ static int try_name(struct search *search, const char *path, size_t size)
     return rc == 0 ? 1 : rc;
 }
 
+static bool is_hidden(const struct search *search, const char *path)
+{
+    const char *name = (const char *)search->hidden.data, *end = name + search->hidden.size;
+    for (; name < end; name += strlen(name) + 1)
+        if (strcmp(name, path) == 0)
+            return true;
+    return false;
+}
+
 static int try_candidate(struct search *search, const char *path, size_t size)
 {
     int rc = try_name(search, path, size);
-    return rc == 0 ? lz_buf_append(&search->hidden, path, size + 1) : rc < 0 ? rc : 0;
+    if (rc != 0 || search->hidden_count == HIDDEN_MAX)
+        return rc < 0 ? rc : 0;
+    search->hidden_count++;
+    return lz_buf_append(&search->hidden, path, size + 1);
 }
 
 static int search_index(struct search *search)
@@ -195,27 +247,13 @@ static int search_directory(struct search *search)
     return rc;
 }
 
-/* A directory of the upper that was renamed shows the lower's names under another path. */
-static int try_redirect(void *ctx, int dir, const char *path, const char *name, const struct stat *info)
+/* A renamed directory, now at `path`, shows what lies below `lower` in the branches below. */
+static int follow_directory(struct search *search, const char *path, const char *lower)
 {
-    struct search *search = ctx;
-    char redirect[LZ_PATH_MAX + 2], moved[LZ_PATH_MAX + 1];
-    if (!S_ISDIR(info->st_mode))
-        return 0;
-    ssize_t size = search->self->sys->getxattrat(
-        search->self->sys->ctx, dir, name,
-        search->self->user_xattr ? "user.overlay.redirect" : "trusted.overlay.redirect", redirect, LZ_PATH_MAX + 1);
-    if (size <= 0)
-        return size == 0 || size == -ENODATA || size == -EOPNOTSUPP || size == -ERANGE ? 0 : (int)size;
-    size_t from = redirect[0] == '/'; /* else a name in the same directory */
-    size_t above = from ? 0 : strlen(path) - strlen(name);
-    if (above + (size_t)size > LZ_PATH_MAX)
-        return 0;
-    char lower[LZ_PATH_MAX + 1];
-    memcpy(lower, path, above);
-    memcpy(lower + above, redirect + from, (size_t)size - from);
-    size_t lower_size = above + (size_t)size - from, path_size = strlen(path);
+    char moved[LZ_PATH_MAX + 1];
+    size_t path_size = strlen(path), lower_size = strlen(lower);
     int rc = 0;
+    memcpy(moved, path, path_size);
     for (size_t at = 0; at < search->hidden.size && rc >= 0;) {
         const char *hidden = (const char *)search->hidden.data + at;
         size_t hidden_size = strlen(hidden), rest = hidden_size - lower_size;
@@ -223,11 +261,53 @@ static int try_redirect(void *ctx, int dir, const char *path, const char *name, 
         if (hidden_size <= lower_size || memcmp(hidden, lower, lower_size) != 0 || hidden[lower_size] != '/' ||
             path_size + rest > LZ_PATH_MAX)
             continue;
-        memcpy(moved, path, path_size);
         memcpy(moved + path_size, hidden + lower_size, rest + 1);
-        rc = try_name(search, moved, path_size + rest);
+        if (!is_hidden(search, moved))
+            rc = try_candidate(search, moved, path_size + rest);
     }
-    return rc < 0 ? rc : 0;
+    return rc;
+}
+
+static int follow_upper(void *ctx, int dir, const char *path, const char *name, const struct stat *info)
+{
+    struct search *search = ctx;
+    char lower[LZ_PATH_MAX + 1];
+    int size = S_ISDIR(info->st_mode) ? redirect_of(search->self, dir, path, name, lower) : 0;
+    return size > 0 ? follow_directory(search, path, lower) : size;
+}
+
+static int follow_lower(struct search *search, uint32_t branch)
+{
+    struct lz_linked_branch *linked;
+    int rc = fill_linked(search->self, branch, &linked);
+    if (rc != 0)
+        return rc;
+    const char *path = (const char *)linked->redirects.data, *end = path + linked->redirects.size;
+    while (path < end && rc == 0) {
+        const char *lower = path + strlen(path) + 1;
+        rc = follow_directory(search, path, lower);
+        path = lower + strlen(lower) + 1;
+    }
+    return rc;
+}
+
+/* From the file's branch upwards: each branch may have renamed what the ones below show. A rename inside another one
+ * that has no path from the root needs a second round. */
+static int follow_renames(struct search *search)
+{
+    const struct lz_union *self = search->self;
+    int rc = 0;
+    for (uint32_t branch = search->place->info.branch + 1; branch-- > 0 && rc == 0;) {
+        const struct lz_branch *above = branch > 0 ? &self->lowers[branch - 1] : NULL;
+        if (above != NULL && (above->kind != LZ_BRANCH_DIRECTORY || !above->marks))
+            continue;
+        for (size_t before = 0; rc == 0 && before < search->hidden.size;) {
+            before = search->hidden.size;
+            rc = above != NULL ? follow_lower(search, branch - 1)
+                               : lz_below_each(self->sys, self->upper_fd, "", follow_upper, search);
+        }
+    }
+    return rc;
 }
 
 int lz_linked_names(struct lz_union *self, const struct lz_place *place, struct lz_buf *names, size_t *count)
@@ -238,7 +318,7 @@ int lz_linked_names(struct lz_union *self, const struct lz_place *place, struct 
     if (rc == 0)
         rc = place->info.entry >= 0 ? search_index(&search) : search_directory(&search);
     if (rc == 0 && search.hidden.size > 0)
-        rc = lz_below_each(self->sys, self->upper_fd, "", try_redirect, &search);
+        rc = follow_renames(&search);
     *count = search.count;
     lz_buf_free(&search.hidden);
     lz_place_end(&search.other);

@@ -88,6 +88,7 @@ void lz_union_writer_free(struct lz_union *self)
     for (size_t i = 0; writer->linked != NULL && i < self->lower_count; i++) {
         free(writer->linked[i].names);
         lz_buf_free(&writer->linked[i].text);
+        lz_buf_free(&writer->linked[i].redirects);
     }
     free(writer->linked);
     free(writer);

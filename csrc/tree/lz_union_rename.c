@@ -183,6 +183,14 @@ static int move_prepared(struct renaming *renaming)
     return rc;
 }
 
+/* Resolves a place once more, after something else was copied up. */
+static int again(struct lz_union *self, struct lz_place *place)
+{
+    char path[LZ_PATH_MAX + 1];
+    memcpy(path, place->path, place->path_size + 1);
+    return lz_union_walk(self, path, place->path_size, LZ_WALK_NOFOLLOW | LZ_WALK_CHANGE, place);
+}
+
 static int rename_resolved(struct renaming *renaming)
 {
     struct lz_union *self = renaming->self;
@@ -197,6 +205,8 @@ static int rename_resolved(struct renaming *renaming)
             return rc != 0 ? rc : -ENOTEMPTY;
     }
     rc = lz_union_copyup(self, from, LZ_WANT_ATTRIBUTES, NULL);
+    if (rc == 0 && renaming->exchange) /* it may have come up, as the parent of a further name of the source */
+        rc = again(self, to);
     if (rc == 0)
         rc = renaming->exchange ? lz_union_copyup(self, to, LZ_WANT_ATTRIBUTES, NULL)
                                 : lz_union_copyup_parent(self, to, NULL);

@@ -159,75 +159,50 @@ int lz_work_take_out(struct lz_union *self, int dir, const char *name, bool whit
 
 /* ---- redirects ---- */
 
-/* The path that a share has in its branch (in an index: the entry's). */
-static const char *share_path(const struct lz_union *self, const struct lz_place *place, const struct lz_share *share)
+/* What the upper's name at `path` (NUL-terminated, cut here) is called when the upper is taken away: from the bottom up,
+ * each name, or what it was redirected to. Lowers may have redirects of their own: they count on the way down from there,
+ * so the path in any one branch would not do. Writes behind the slash of out; the length with it. */
+static int lower_path(struct lz_union *self, char *path, size_t size, const char *xattr, char out[LZ_PATH_MAX])
 {
-    return share->entry >= 0 ? lz_index_path(self->lowers[share->branch].index, (uint32_t)share->entry)
-                             : (const char *)place->text.data + share->path_offset;
-}
-
-/* Of a merged directory: where its first lower lies. */
-static int redirect_of_directory(struct lz_union *self, const struct lz_place *place, char out[LZ_PATH_MAX + 2])
-{
-    const char *path = share_path(self, place, &place->shares[0]);
-    size_t size = strlen(path);
-    if (size > LZ_PATH_MAX)
-        return -ENAMETOOLONG;
-    out[0] = '/';
-    memcpy(out + 1, path, size + 1);
-    return (int)size + 1;
-}
-
-/* What a file of the upper is called where its data was looked for: in the first lower directory of its parent. */
-static int redirect_by_parent(struct lz_union *self, const struct lz_place *place, char out[LZ_PATH_MAX + 2])
-{
-    struct lz_place parent;
-    lz_place_begin(&parent);
-    size_t parent_size = place->name_offset > 0 ? place->name_offset - 1 : 0;
-    int rc = lz_union_walk(self, place->path_size > 0 && parent_size > 0 ? place->path : "/",
-                           parent_size > 0 ? parent_size : 1, LZ_WALK_NOFOLLOW, &parent);
-    if (rc == 0 && parent.share_count == 0)
-        rc = -EIO;
-    if (rc == 0)
-        rc = redirect_of_directory(self, &parent, out);
-    if (rc > 0) {
-        size_t size = rc > 1 ? (size_t)rc : 0, name = place->path_size - place->name_offset;
-        rc = size + 1 + name > LZ_PATH_MAX + 1 ? -ENAMETOOLONG : (int)(size + 1 + name);
-        if (rc > 0) {
-            out[size] = '/';
-            memcpy(out + size + 1, place->path + place->name_offset, name + 1);
-        }
+    char whole[LZ_PATH_MAX], redirect[LZ_PATH_MAX]; /* what no reader would take is refused */
+    size_t at = sizeof whole;
+    for (bool absolute = false; size > 0 && !absolute;) {
+        const char *name;
+        path[size] = 0;
+        int dir = lz_union_upper_parent(self, path, size, &name);
+        if (dir < 0)
+            return dir;
+        ssize_t got = self->sys->getxattrat(self->sys->ctx, dir, name, xattr, redirect, sizeof redirect);
+        (void)self->sys->close(self->sys->ctx, dir);
+        if (got < 0 && got != -ENODATA)
+            return got == -ERANGE ? -ENAMETOOLONG : (int)got;
+        absolute = got > 0 && redirect[0] == '/';
+        size_t name_size = got > 0 ? (size_t)got : strlen(name), slash = absolute ? 0 : 1;
+        if (name_size + slash > at)
+            return -ENAMETOOLONG;
+        at -= name_size;
+        memcpy(whole + at, got > 0 ? redirect : name, name_size);
+        if (!absolute)
+            whole[--at] = '/';
+        size = name > path ? (size_t)(name - path) - 1 : 0;
     }
-    lz_place_end(&parent);
-    return rc;
+    memcpy(out, whole + at, sizeof whole - at);
+    return (int)(sizeof whole - at);
 }
 
 int lz_redirect_set(struct lz_union *self, const struct lz_place *place, int dir, const char *name)
 {
-    char now[LZ_PATH_MAX + 2], redirect[LZ_PATH_MAX + 2], xattr[64];
+    char redirect[LZ_PATH_MAX], path[LZ_PATH_MAX + 1], xattr[64];
     bool directory = place->info.kind == LZ_KIND_DIRECTORY;
     if (directory ? place->share_count == 0 : lz_place_data(place) == NULL)
         return 0;
     mark_name(self, "redirect", xattr);
-    ssize_t got = self->sys->getxattrat(self->sys->ctx, dir, name, xattr, now, sizeof now);
+    ssize_t got = self->sys->getxattrat(self->sys->ctx, dir, name, xattr, redirect, sizeof redirect);
     if (got < 0 && got != -ENODATA)
         return (int)got;
-    int size;
-    if (directory) {
-        size = redirect_of_directory(self, place, redirect);
-    } else if (got > 0 && now[0] == '/') {
+    if (got > 0 && redirect[0] == '/')
         return 0; /* good from everywhere already */
-    } else {
-        size = redirect_by_parent(self, place, redirect);
-        if (size > 0 && got > 0) { /* a name in the same directory */
-            size_t head = (size_t)(strrchr(redirect, '/') - redirect) + 1;
-            if (head + (size_t)got > LZ_PATH_MAX + 1)
-                return -ENAMETOOLONG;
-            memcpy(redirect + head, now, (size_t)got);
-            size = (int)(head + (size_t)got);
-        }
-    }
-    if (size < 0 || (size == got && memcmp(redirect, now, (size_t)size) == 0))
-        return size < 0 ? size : 0;
-    return self->sys->setxattrat(self->sys->ctx, dir, name, xattr, redirect, (size_t)size);
+    memcpy(path, place->path, place->path_size);
+    int size = lower_path(self, path, place->path_size, xattr, redirect);
+    return size < 0 ? size : self->sys->setxattrat(self->sys->ctx, dir, name, xattr, redirect, (size_t)size);
 }

@@ -39,6 +39,7 @@ struct lz_linked_branch { /* names of files with several, sorted by number; of a
     struct lz_linked_name *names;
     size_t count, capacity;
     struct lz_buf text;
+    struct lz_buf redirects; /* of directories: path, and where it leads, each NUL-terminated */
 };
 
 struct lz_union_writer {
