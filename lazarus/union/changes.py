@@ -65,16 +65,17 @@ def changes(now: Union, before: Union, upper: str, prefix: str) -> Iterator[Chan
             if old is not None:
                 yield Change("D", path, old.kind)
             continue
-        marks = _marks(root + path, prefix)
+        marks, target = _marks(root + path, path, prefix)
+        moved = whole if target is None else target != path  # moved away and back, it lies over its own lowers again
         size = new.size if new.kind == "file" else 0
         if old is None:
             yield Change("A", path, new.kind, True, size)
-        elif not (whole and _place(new) == _place(old)):  # a renamed directory that is back where it was
-            in_place = new.data_layer != new.layer and not new.unsettled and "redirect" not in marks  # a metacopy
+        else:
+            in_place = "metacopy" in marks and new.data_layer != new.layer and not moved
             yield Change("C", path, new.kind, not (new.kind == "directory" or in_place), size)
         if new.kind == "directory":
             same = before if old is not None and old.kind == "directory" else None
-            pending.append(_names(now, same, root, path, whole or bool(marks & {"opaque", "redirect"})))
+            pending.append(_names(now, same, root, path, moved or "opaque" in marks))
 
 
 def _names(now: Union, before: Union | None, root: bytes, path: bytes, whole: bool) -> Iterator[_Step]:
@@ -96,14 +97,16 @@ def _info(union: Union, path: bytes) -> Info | None:
         return None
 
 
-def _place(info: Info) -> tuple[int, int, int]:
-    """Equal for one file or directory of one layer only."""
-    return info.layer, info.device, info.number
-
-
-def _marks(path: bytes, prefix: str) -> set[str]:
-    """overlay's marks on a file or directory of the upper, without their prefix; none when it is not there."""
+def _marks(file: bytes, path: bytes, prefix: str) -> tuple[set[str], bytes | None]:
+    """overlay's marks on a file or directory of the upper, without their prefix (none when it is not there), and the
+    path that its redirect leads to."""
     try:
-        return {name.removeprefix(prefix) for name in os.listxattr(path, follow_symlinks=False)}
+        marks = {name.removeprefix(prefix) for name in os.listxattr(file, follow_symlinks=False)}
+        if "redirect" not in marks:
+            return marks, None
+        target = os.getxattr(file, prefix + "redirect", follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
-        return set()
+        return set(), None
+    if not target.startswith(b"/"):  # a name in the same directory, which may itself have been moved
+        return marks, None if target == os.path.basename(path) else os.path.join(os.path.dirname(path), target)
+    return marks, target
