@@ -14,11 +14,12 @@ import ctypes
 import os
 import shutil
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 Path = str | bytes
 _AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
+_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
+_FALLOC_FL_PUNCH_HOLE, _FALLOC_FL_KEEP_SIZE = 2, 1
 
 
 class Change(Protocol):
@@ -34,7 +35,7 @@ def below(root: Path, path: Path) -> bytes:
 
 
 class write(NamedTuple):
-    """Replaces the content of a file, or makes it (0644 less the umask)."""
+    """Replaces the content of a file, or makes it (0666 less the umask)."""
 
     path: Path
     data: bytes
@@ -55,6 +56,35 @@ class patch(NamedTuple):
         with open(below(root, self.path), "r+b") as file:
             file.seek(self.offset)
             file.write(self.data)
+
+
+class append(NamedTuple):
+    """Writes behind the end of a file (O_APPEND); makes it when it is missing (0666 less the umask)."""
+
+    path: Path
+    data: bytes
+
+    def apply(self, root: Path) -> None:
+        with open(below(root, self.path), "ab") as file:
+            file.write(self.data)
+
+
+class punch(NamedTuple):
+    """Makes a range of a file a hole; its size stays."""
+
+    path: Path
+    offset: int
+    size: int
+
+    def apply(self, root: Path) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+        fd = os.open(below(root, self.path), os.O_WRONLY)
+        try:
+            if libc.fallocate(fd, _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE, self.offset, self.size) != 0:
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), self.path)
+        finally:
+            os.close(fd)
 
 
 class truncate(NamedTuple):
@@ -87,6 +117,22 @@ class rename(NamedTuple):
         os.rename(below(root, self.old), below(root, self.new))
 
 
+def _renameat2(one: bytes, other: bytes, flags: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(_AT_FDCWD, one, _AT_FDCWD, other, flags) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), one)
+
+
+class rename_new(NamedTuple):
+    """rename(2) that replaces nothing (RENAME_NOREPLACE)."""
+
+    old: Path
+    new: Path
+
+    def apply(self, root: Path) -> None:
+        _renameat2(below(root, self.old), below(root, self.new), _RENAME_NOREPLACE)
+
+
 class exchange(NamedTuple):
     """Swaps two names (RENAME_EXCHANGE)."""
 
@@ -94,10 +140,7 @@ class exchange(NamedTuple):
     other: Path
 
     def apply(self, root: Path) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        one, other = below(root, self.one), below(root, self.other)
-        if libc.renameat2(_AT_FDCWD, one, _AT_FDCWD, other, _RENAME_EXCHANGE) != 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), one)
+        _renameat2(below(root, self.one), below(root, self.other), _RENAME_EXCHANGE)
 
 
 class unlink(NamedTuple):
@@ -179,6 +222,18 @@ class setxattr(NamedTuple):
         os.setxattr(below(root, self.path), self.name, self.value, follow_symlinks=False)
 
 
+class setxattr_if(NamedTuple):
+    """Sets one that must not be there (os.XATTR_CREATE) or must be (os.XATTR_REPLACE), of a symlink itself."""
+
+    path: Path
+    name: str
+    value: bytes
+    flags: int
+
+    def apply(self, root: Path) -> None:
+        os.setxattr(below(root, self.path), self.name, self.value, self.flags, follow_symlinks=False)
+
+
 class removexattr(NamedTuple):
     """Removes an extended attribute, of a symlink itself."""
 
@@ -217,6 +272,27 @@ class touch_open(NamedTuple):
 
     def apply(self, root: Path) -> None:
         os.close(os.open(below(root, self.path), os.O_WRONLY))
+
+
+class open_with(NamedTuple):
+    """open(2) with any flags, and close."""
+
+    path: Path
+    flags: int
+    mode: int = 0o666
+
+    def apply(self, root: Path) -> None:
+        os.close(os.open(below(root, self.path), self.flags, self.mode))
+
+
+class look(NamedTuple):
+    """Changes nothing: stat(2), which follows symlinks; `listdir` and `readlink` read the thing too."""
+
+    path: Path
+    how: Literal["stat", "lstat", "listdir", "readlink"] = "stat"
+
+    def apply(self, root: Path) -> None:
+        getattr(os, self.how)(below(root, self.path))
 
 
 def errno_of(change: Change, root: Path) -> int:

@@ -102,7 +102,7 @@ def run(
     stored = store(lower, place / "store")
     for name in ("upper", "work", "merged"):
         (place / name).mkdir()
-    _same_root(lower, place / "upper")
+    same_root(lower, place / "upper")
 
     def inside() -> tuple[Tree, Tree, list[tuple[int, int]]]:
         merged = str(place / "merged")
@@ -139,7 +139,7 @@ def run_chain(place: Path, build: Callable[[Path], None], generations: Sequence[
         ground = place / str(number)
         for name in ("upper", "work", "merged"):
             (ground / name).mkdir(parents=True)
-        _same_root(applied, ground / "upper")
+        same_root(applied, ground / "upper")
         stack, image, layer = ground / "stack", ground / "image", ground / "layer.tar"
         index.merge(indexes, [bytes([i + 1]) * 32 for i in range(len(indexes))], stack)
         erofs.write_erofs(stack, indexes, image)
@@ -167,7 +167,7 @@ def _play_on_image(
     return shown, read_tree(merged), read_tree(plain), errnos
 
 
-def _same_root(lower: Path, upper: Path) -> None:
+def same_root(lower: Path, upper: Path) -> None:
     """A container's upper begins with the attributes of the stack's root."""
     info = lower.stat()
     os.chown(upper, info.st_uid, info.st_gid)
