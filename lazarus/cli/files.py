@@ -69,11 +69,37 @@ def commit(store: Store, arguments: SimpleNamespace) -> int:
 
 
 def cp(store: Store, arguments: SimpleNamespace) -> int:
-    """Between a container or image and the host."""
-    from lazarus.cli.trees import copy
+    """Between a container or image and the host: one side is a path of the host, or - for a tar stream."""
+    from lazarus.cli.trees import locate
 
-    copy(store, arguments.source, arguments.target, archive=arguments.archive)
+    source, target, archive = arguments.source, arguments.target, arguments.archive
+    inside, outside = _is_inside(source), _is_inside(target)
+    if inside == outside:
+        raise Mistake(
+            "one of SOURCE and TARGET must be CONTAINER:PATH or IMAGE:PATH, the other a path of the host or -"
+        )
+    place = locate(store, source if inside else target)
+    if inside:
+        if target != "-":
+            place.thing.copy_out(place.path, target, archive=archive)
+            return 0
+        with binary_output("-") as out:
+            place.thing.copy_out(place.path, out, archive=archive)
+        return 0
+    if not hasattr(place.thing, "copy_in"):
+        from lazarus.errors import UnsupportedError
+
+        raise UnsupportedError(
+            f"cp: {place.name}: an image does not change; copy into a container of it, and commit that"
+        )
+    place.thing.copy_in(sys.stdin.buffer if source == "-" else source, place.path, archive=archive)
     return 0
+
+
+def _is_inside(text: str) -> bool:
+    """A path of the host begins with / or ., or has no colon."""
+    name, separator, _ = text.partition(":")
+    return bool(separator and name) and not text.startswith(("/", "."))
 
 
 def export(store: Store, arguments: SimpleNamespace) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lazarus.cli.options import Mistake, Option, Verb, Word, whole_number
 from lazarus.cli.output import FORMAT, complain, print_json
 from lazarus.cli.output import size as human_size
-from lazarus.errors import LazarusError, NotFoundError, UnsupportedError
+from lazarus.errors import LazarusError, NotFoundError
 
 if TYPE_CHECKING:
     from lazarus._native.info import Info
@@ -307,36 +307,6 @@ def du(store: Store, arguments: SimpleNamespace) -> int:
     if arguments.format == "json":
         print_json(rows)
     return code
-
-
-def copy(store: Store, source: str, target: str, *, archive: bool) -> None:
-    """`cp`: one of the two is a path of the host, or - for a tar stream; the other NAME:PATH."""
-    inside, outside = _is_inside(source), _is_inside(target)
-    if inside == outside:
-        raise Mistake(
-            "one of SOURCE and TARGET must be CONTAINER:PATH or IMAGE:PATH, the other a path of the host or -"
-        )
-    place = locate(store, source if inside else target)
-    if inside:
-        if target != "-":
-            place.thing.copy_out(place.path, target, archive=archive)
-            return
-        from lazarus.cli.files import binary_output
-
-        with binary_output("-") as out:
-            place.thing.copy_out(place.path, out, archive=archive)
-        return
-    if not hasattr(place.thing, "copy_in"):
-        raise UnsupportedError(
-            f"cp: {place.name}: an image does not change; copy into a container of it, and commit that"
-        )
-    place.thing.copy_in(sys.stdin.buffer if source == "-" else source, place.path, archive=archive)
-
-
-def _is_inside(text: str) -> bool:
-    """A path of the host begins with / or ., or has no colon."""
-    name, separator, _ = text.partition(":")
-    return bool(separator and name) and not text.startswith(("/", "."))
 
 
 _TARGETS = Word("targets", "TARGET", "CONTAINER:PATH or IMAGE:PATH, as in debian:app:/etc; without PATH the root", "+")
