@@ -33,7 +33,7 @@ def offered(script: Path, *words: str) -> set[str]:
 
 
 def test_bash(script: Path) -> None:
-    assert offered(script, "im") == {"import", "images"}
+    assert offered(script, "im") == {"import", "images", "image"}
     assert offered(script, "") >= {name.split()[0] for name in VERBS}
     assert offered(script, "run", "--net") == {"--network", "--net"}
     assert offered(script, "run", "--network", "") == {"none", "host"}
