@@ -128,8 +128,9 @@ def whole_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROGRAM)
     parser.add_argument("--root", metavar="DIR", help="the store")
     verbs = parser.add_subparsers(metavar="VERB")
-    # shtab offers only what has a help text
-    groups = {name: verbs.add_parser(name, help="a verb of two words").add_subparsers(metavar="WORD") for name in GROUPS}
+    groups = {}
+    for name in GROUPS:  # shtab offers only what has a help text
+        groups[name] = verbs.add_parser(name, help="a verb of two words").add_subparsers(metavar="WORD")
     for name, verb in all_verbs().items():
         group, _, word = name.rpartition(" ")
         groups.get(group, verbs).add_parser(word, help=verb.summary, parents=[build_parser(verb)], add_help=False)
