@@ -136,7 +136,10 @@ static int make_anew(struct lz_blocks *file)
         rc = got < 0 ? (int)got : 0;
         if (rc == 0 && all_zero(&header, (size_t)got)) { /* nobody was faster */
             lz_blocks_header_make(&header, &file->lower, LZ_BLOCKS_SIZE_DEFAULT, user == 1, &file->boot);
-            rc = fill_map(file->sys, file->map_fd, &header);
+            rc =
+                file->sys->ftruncate(file->sys->ctx, file->map_fd, 0); /* cells may have got there without the header */
+            if (rc == 0)
+                rc = fill_map(file->sys, file->map_fd, &header);
         }
         lz_blocks_unlock(file, 0, 0);
         return rc == 0 ? 1 : rc;
