@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <unistd.h>
 
 #include "lz_union_internal.h"
 
@@ -110,6 +111,8 @@ int lz_union_new(const struct lz_sys *sys, const struct lz_union_options *option
     self->block_size = options->block_size != 0 ? options->block_size : LZ_BLOCKS_SIZE_DEFAULT;
     atomic_init(&self->blocks_fd, -1);
     atomic_init(&self->lock_fd, -1);
+    self->process = getpid();
+    self->inherited_fd = -1;
     rc = remember_directories(self);
     if (rc == 0 && (rc = -pthread_mutex_init(&self->names, NULL)) != 0)
         free(self->plain);
@@ -139,6 +142,8 @@ void lz_union_free(struct lz_union *self)
         (void)self->sys->close(self->sys->ctx, blocks_fd);
     if (lock_fd >= 0)
         (void)self->sys->close(self->sys->ctx, lock_fd);
+    if (self->inherited_fd >= 0)
+        (void)self->sys->close(self->sys->ctx, self->inherited_fd);
     (void)pthread_mutex_destroy(&self->names);
     (void)pthread_mutex_destroy(&self->files);
     free(self->plain);

@@ -25,8 +25,9 @@
  * what is written later (in this process, and in others as long as the name stays), directories have a true nlink.
  *
  * Threads and processes: any number may use one upper. Calls that change names take one lock (a mutex, and a lock
- * on `<work>/lock`); reading takes none. A killed process leaves each name old or new; what it left in work is removed by
- * the next one that opens the upper for writing and finds the lock free.
+ * on `<work>/lock`); reading takes none. After fork() both may go on with the union, but not with files that are open.
+ * A killed process leaves each name old or new; what it left in work is removed by the next one that opens the upper
+ * for writing and finds the lock free.
  */
 #ifndef LZ_UNION_H
 #define LZ_UNION_H

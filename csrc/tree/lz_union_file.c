@@ -6,6 +6,8 @@
 
 #include "lz_union_look.h"
 
+#define OPEN_TRIES 100
+
 /* ---- sources ---- */
 
 void lz_union_source_release(struct lz_union_source *source)
@@ -23,14 +25,16 @@ void lz_union_source_release(struct lz_union_source *source)
 
 static int open_upper(struct lz_union *self, const struct lz_place *place, int flags, struct lz_union_source *source)
 {
-    int wanted = (flags & (O_ACCMODE | O_APPEND)) | O_NONBLOCK | O_NOCTTY;
+    /* pwrite() with O_APPEND goes to the end wherever it is told to: a block-level file finds the end itself */
+    int wanted = (flags & (place->info.unsettled ? O_ACCMODE : O_ACCMODE | O_APPEND)) | O_NONBLOCK | O_NOCTTY;
     struct stat info;
     int fd = lz_union_upper_open(self, place->path, place->path_size, wanted);
     if (fd < 0)
         return fd;
     source->upper_fd = fd;
     int rc = self->sys->fstatat(self->sys->ctx, fd, "", &info, AT_EMPTY_PATH);
-    return rc == 0 && !S_ISREG(info.st_mode) ? -ENOENT : rc; /* has become something else since it was looked up */
+    bool same = rc == 0 && info.st_ino == place->info.number && info.st_dev == place->info.device;
+    return rc == 0 && !same ? -ENOENT : rc; /* the name has another file since it was looked up */
 }
 
 static int open_blocks(struct lz_union *self, const struct lz_place *place, int flags, struct lz_union_source *source,
@@ -41,7 +45,7 @@ static int open_blocks(struct lz_union *self, const struct lz_place *place, int 
     char map[LZ_BLOCKS_NAME_SIZE];
     int rc = lz_blocks_name(self->sys, source->upper_fd, "", self->user_xattr, map);
     if (rc <= 0) /* 0: was settled a moment ago */
-        return rc;
+        return rc < 0 ? rc : -ENOENT;
     int maps_fd = lz_union_blocks_dir(self, false);
     if (maps_fd < 0 || share == NULL)
         return lz_fail(detail, -EIO, "/%s: the maps of block-level files are gone", place->path);
@@ -63,10 +67,14 @@ static int open_parts(struct lz_union *self, const struct lz_place *place, int f
         return open_blocks(self, place, flags, source, detail);
     const struct lz_share *share = lz_place_data(place);
     struct lz_marks marks;
-    if (share != NULL && place->in_upper) { /* has its data come up since it was looked up? */
+    if (place->in_upper && self->lower_count > 0) { /* has its data come up since it was looked up? */
         rc = lz_union_marks(self, source->upper_fd, "", &marks);
-        if (rc != 0 || !marks.metacopy)
+        if (rc != 0)
             return rc;
+        if (marks.metacopy ? share == NULL : marks.blocks)
+            return -ENOENT; /* is not what was looked up: its bytes are not all here */
+        if (!marks.metacopy)
+            return 0;
     }
     if (share == NULL)
         return 0;
@@ -74,6 +82,15 @@ static int open_parts(struct lz_union *self, const struct lz_place *place, int f
     if (place->in_upper && place->info.size == 0)
         source->lower.size = 0; /* who cut it to nothing was killed before he took the mark away */
     return rc;
+}
+
+bool lz_union_open_again(int rc, const struct lz_place *place, int *tries, struct lz_detail *detail)
+{
+    if (rc != -ENOENT || !place->exists || ++*tries >= OPEN_TRIES)
+        return false;
+    if (detail != NULL)
+        detail->text[0] = 0;
+    return true;
 }
 
 int lz_union_source_open(struct lz_union *self, const struct lz_place *place, int flags, struct lz_union_source **out,
@@ -195,19 +212,19 @@ static int find_moved(struct lz_union *self, const struct lz_origin *origin, con
     struct lz_place place;
     *out = NULL;
     lz_place_begin(&place);
-    int rc = lz_union_walk(self, path, size, LZ_WALK_NOFOLLOW | LZ_WALK_MAY_MISS, &place);
+    int rc, tries = 0;
+    do {
+        rc = lz_union_walk(self, path, size, LZ_WALK_NOFOLLOW | LZ_WALK_MAY_MISS, &place);
+        if (rc == 0 && place.exists && place.in_upper && place.info.kind == LZ_KIND_FILE)
+            rc = lz_union_source_open(self, &place, O_RDONLY, &source, NULL);
+    } while (lz_union_open_again(rc, &place, &tries, NULL));
     if (rc == -ENOENT || rc == -ENOTDIR)
-        rc = 0; /* the directory is gone or has another name */
-    else if (rc == 0 && place.exists && place.in_upper && place.info.kind == LZ_KIND_FILE) {
-        rc = lz_union_source_open(self, &place, O_RDONLY, &source, NULL);
-        if (rc == -ENOENT)
-            rc = 0;
-        else if (rc == 0 && origin_of_upper(self, source->upper_fd, &found) &&
-                 memcmp(&found, origin, sizeof found) == 0) {
-            *info = place.info;
-            *out = source;
-            source = NULL;
-        }
+        rc = 0; /* the file or its directory is gone or has another name */
+    if (source != NULL && origin_of_upper(self, source->upper_fd, &found) &&
+        memcmp(&found, origin, sizeof found) == 0) {
+        *info = place.info;
+        *out = source;
+        source = NULL;
     }
     lz_union_source_release(source);
     lz_place_end(&place);
@@ -313,13 +330,16 @@ static int open_reading(struct lz_union *self, const char *path, size_t size, in
     struct lz_place place;
     uint64_t epoch = 0;
     lz_place_begin(&place);
-    int rc = self->upper_fd >= 0 ? lz_union_epoch(self, &epoch) : 0; /* before the look, so that none is missed */
-    if (rc == 0)
-        rc = lz_union_walk(self, path, size, walk, &place);
-    if (rc == 0)
-        rc = check_place(&place, flags);
-    if (rc == 0 && place.info.kind == LZ_KIND_FILE)
-        rc = lz_union_source_open(self, &place, flags, &source, detail);
+    int rc, tries = 0;
+    do {
+        rc = self->upper_fd >= 0 ? lz_union_epoch(self, &epoch) : 0; /* before the look, so that none is missed */
+        if (rc == 0)
+            rc = lz_union_walk(self, path, size, walk, &place);
+        if (rc == 0)
+            rc = check_place(&place, flags);
+        if (rc == 0 && place.info.kind == LZ_KIND_FILE)
+            rc = lz_union_source_open(self, &place, flags, &source, detail);
+    } while (lz_union_open_again(rc, &place, &tries, detail));
     struct lz_union_file *file = NULL;
     if (rc == 0)
         rc = lz_union_file_new(self, &place, flags, source, &file);

@@ -59,6 +59,8 @@ static int write_journal(struct lz_union *self, const struct lz_buf *names)
     if (fd < 0)
         return fd;
     int rc = lz_write_all(sys, fd, names->data, names->size);
+    if (rc == 0) /* a power cut must not leave some of the names, and a journal that has lost them */
+        rc = sys->fdatasync(sys->ctx, fd);
     int closed = sys->close(sys->ctx, fd);
     rc = rc != 0 ? rc : closed;
     return rc != 0 ? rc : sys->renameat2(sys->ctx, self->work_fd, LZ_WORK_NEW, self->work_fd, LZ_WORK_JOURNAL, 0);

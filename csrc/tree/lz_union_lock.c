@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "lz_union_writer.h"
 
@@ -52,8 +53,24 @@ static int look_at_work(struct lz_union *self)
     self->writer->leftover = false;
     self->writer->dirty = dirty != 0;
     int rc = dirty != 0 || !self->writer->swept ? sweep(self) : 0;
+    if (rc == 0 && dirty != 0) /* who died after a copy-up may not have counted it */
+        rc = lz_union_changed(self);
     self->writer->swept |= rc == 0;
     return rc;
+}
+
+/* The lock belongs to the open file description, which fork() shares: it would not keep parent and child apart. */
+static int own_lock_file(struct lz_union *self)
+{
+    pid_t process = getpid();
+    int fd = self->process != process ? atomic_exchange(&self->lock_fd, -1) : -1;
+    self->process = process;
+    if (fd >= 0) {
+        if (self->inherited_fd >= 0) /* from before the fork before */
+            (void)self->sys->close(self->sys->ctx, self->inherited_fd);
+        self->inherited_fd = fd;
+    }
+    return lz_union_lock_file(self, true);
 }
 
 int lz_union_lock(struct lz_union *self)
@@ -63,7 +80,7 @@ int lz_union_lock(struct lz_union *self)
     int rc = -pthread_mutex_lock(&self->names);
     if (rc != 0)
         return rc;
-    int fd = lz_union_lock_file(self, true);
+    int fd = own_lock_file(self);
     rc = fd < 0 ? fd : self->sys->ofd_lock(self->sys->ctx, fd, F_WRLCK, 0, 0);
     if (rc == 0 && (rc = look_at_work(self)) != 0)
         (void)self->sys->ofd_lock(self->sys->ctx, fd, F_UNLCK, 0, 0);

@@ -153,7 +153,10 @@ int lz_union_open_writing(struct lz_union *self, const char *path, size_t size, 
     if ((flags & O_ACCMODE) == O_ACCMODE || (flags & (O_CREAT | O_DIRECTORY)) == (O_CREAT | O_DIRECTORY))
         return -EINVAL;
     lz_place_begin(&opening.place);
-    int rc = open_unlocked(&opening, path, size, out);
+    int rc, tries = 0;
+    do
+        rc = open_unlocked(&opening, path, size, out);
+    while (lz_union_open_again(rc, &opening.place, &tries, detail));
     if (rc == 1 && (rc = lz_union_lock(self)) == 0) {
         rc = open_locked(&opening, path, size, out);
         lz_union_unlock(self);
