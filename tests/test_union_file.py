@@ -6,6 +6,8 @@ import errno
 import io
 import os
 import random
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -242,3 +244,59 @@ def test_append_of_two_handles(stack: lazarus.LayerStack) -> None:
             two.write(b"22\n")
         assert (one.tell(), two.tell()) == (12, 15)
     assert stack.open("log").read() == "1\n22\n" * 3
+
+
+_CLOSED_MEANWHILE = """
+import sys, threading
+import lazarus
+from lazarus._native import union_read
+sys.setswitchinterval(1e-6)
+failed = []
+for _ in range(20):
+    stack = lazarus.LayerStack([sys.argv[1]])
+    file = stack.open("f0", "rb", buffering=0)
+    def look(action):
+        try:
+            while True:
+                action()
+        except ValueError:
+            pass
+        except BaseException as error:
+            failed.append(error)
+    def check(infos):
+        assert {info.layer for info in infos} == {0}, infos
+    actions = (lambda: check([stack.lookup("f0")]), lambda: check([info for _, info in union_read.scan(stack, "/")]),
+               lambda: check([union_read.stat(stack, "f0")]), lambda: check([file.info()]))
+    threads = [threading.Thread(target=look, args=(action,)) for action in actions]
+    for thread in threads:
+        thread.start()
+    stack.close()
+    file.close()
+    for thread in threads:
+        thread.join()
+sys.exit(f"{failed[0]!r:.300}" if failed else 0)
+"""
+
+
+def test_answers_outlive_a_stack_that_another_thread_closes(tmp_path: Path) -> None:
+    for number in range(200):
+        (tmp_path / f"f{number}").write_bytes(b"x")
+    environ = {**os.environ, "MALLOC_PERTURB_": "165"}  # what was freed reads as rubbish
+    subprocess.run([sys.executable, "-c", _CLOSED_MEANWHILE, str(tmp_path)], env=environ, check=True, timeout=60)
+
+
+_IN_A_CYCLE = """
+import gc, os, sys
+import lazarus
+from lazarus._native.union_file import Handle
+for _ in range(20):
+    cycle = []
+    cycle += [Handle(lazarus.LayerStack([sys.argv[1]]), "f", os.O_RDONLY), cycle]
+    del cycle
+    gc.collect()
+"""
+
+
+def test_a_handle_in_a_reference_cycle_keeps_its_stack(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"x")
+    subprocess.run([sys.executable, "-c", _IN_A_CYCLE, str(tmp_path)], check=True, timeout=60)

@@ -45,11 +45,13 @@ cdef class Lookup(Union):
         layers = self.enter()
         with nogil:
             rc = lz_union_stat(layers, text, size, flags, &info)
-        self.leave()
-        if rc == -ENOENT or rc == -ENOTDIR:
-            return None
-        check_path(rc, path)
-        return make_info(&self.view, &info)
+        try:  # whoever closes the stack meanwhile, the view stays until here
+            if rc == -ENOENT or rc == -ENOTDIR:
+                return None
+            check_path(rc, path)
+            return make_info(&self.view, &info)
+        finally:
+            self.leave()
 
     def lookup_rows(self, paths, offsets, rows, *, bint follow=False):
         """Fills the writable buffer `rows` with a ROW_FIELDS row for each path.

@@ -4,10 +4,13 @@ import os
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 
+import cython
+
 from lazarus._native.info cimport make_info
 from lazarus._native.union cimport *
 
 
+@cython.no_gc_clear  # the union must outlive the native file
 cdef class Handle:
     """An open file: positional reads and writes. It keeps its union alive until it is closed."""
 
@@ -152,10 +155,14 @@ cdef class Handle:
         cdef lz_union_file *file = self.enter()
         cdef lz_union_info info
         cdef int rc
+        cdef object out = None
         with nogil:
             rc = lz_union_file_stat(file, &info)
-        self.leave(rc)
-        return make_info(&self.union.view, &info)
+        try:
+            out = make_info(&self.union.view, &info) if rc >= 0 else None
+        finally:  # the view may go with it
+            self.leave(rc)
+        return out
 
 
 def settle(Union union not None, path):

@@ -29,9 +29,11 @@ def stat(Union union not None, path, *, bint follow=True):
     cdef lz_union *native = union.enter()
     with nogil:
         rc = lz_union_stat(native, text, size, flags, &info)
-    union.leave()
-    check_path(rc, path)
-    return make_info(&union.view, &info)
+    try:  # whoever closes the union meanwhile, the view stays until here
+        check_path(rc, path)
+        return make_info(&union.view, &info)
+    finally:
+        union.leave()
 
 
 def readlink(Union union not None, path):
@@ -122,15 +124,15 @@ def scan(Union union not None, path):
     cdef lz_union *native = union.enter()
     with nogil:
         rc = lz_union_list_names(native, text, size, &names)
-    union.leave()
-    check_path(rc, path)
     found = []
     try:
+        check_path(rc, path)
         for i in range(lz_union_list_count(names)):
             one = lz_union_list_at(names, i)
             found.append((one.name[:one.size], make_info(&union.view, &one.info)))
     finally:
         lz_union_list_free(names)
+        union.leave()  # the view goes with it
     return found
 
 
