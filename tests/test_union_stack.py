@@ -367,7 +367,7 @@ with lazarus.Store(sys.argv[1]) as store:
         smaps = open("/proc/self/smaps").read().split("\\n")
         at = next(i for i, line in enumerate(smaps) if line.endswith("/index") and "/stacks/" in line)
         values = {line.split(":")[0]: int(line.split()[1]) for line in smaps[at + 1:at + 22] if line.endswith(" kB")}
-        print(values["Rss"], values["Private_Dirty"], flush=True)
+        print(values["Rss"], values["Anonymous"], flush=True)  # dirty it may be: written a moment ago
         sys.stdin.read()
         smaps = open("/proc/self/smaps").read().split("\\n")
         at = next(i for i, line in enumerate(smaps) if line.endswith("/index") and "/stacks/" in line)
