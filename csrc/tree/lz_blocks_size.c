@@ -65,6 +65,14 @@ static int punch_whole(struct lz_blocks *file, uint64_t at, uint64_t end, uint64
     return lz_blocks_set(file, at >> file->shift, ((stop - 1) >> file->shift) + 1);
 }
 
+/* Behind the end there is nothing to punch: what the call does to a plain file's times is the file system's affair. */
+static int punch_behind(struct lz_blocks *file, uint64_t at, uint64_t end)
+{
+    int rc = file->sys->fallocate(file->sys->ctx, file->file_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at,
+                                  (off_t)(end - at));
+    return rc == -EOPNOTSUPP || rc == -ENOSYS ? 0 : rc;
+}
+
 static int punch_locked(struct lz_blocks *file, uint64_t at, uint64_t end)
 {
     int64_t size = lz_blocks_file_size(file);
@@ -72,9 +80,9 @@ static int punch_locked(struct lz_blocks *file, uint64_t at, uint64_t end)
     int64_t limit = rc == 0 ? lz_blocks_end(file, true, NULL) : rc;
     if (limit < 0)
         return (int)limit;
+    if (at >= (uint64_t)size)
+        return punch_behind(file, at, end);
     end = end < (uint64_t)size ? end : (uint64_t)size;
-    if (at >= end)
-        return 0;
     uint64_t mask = file->block_size - 1, begin = at, stop = end;
     if (begin < (uint64_t)limit)
         begin = (begin + mask) & ~mask; /* before it: a part of a block */

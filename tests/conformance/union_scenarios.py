@@ -222,6 +222,8 @@ SCENARIOS: dict[str, Sequence[Step]] = {
         append("/usr/lib/large", b"end"),
         truncate("/tmp/sparse", (1 << 20) + 1),
         punch("/tmp/sparse", 0, 1 << 20),
+        utime("/tmp/sparse", LONG_AGO),
+        punch("/tmp/sparse", 1 << 30, 4096),
         append("/usr/lib/small", b"er"),
         append("/union/to be made", b"new"),
         append("/union/low", b""),
