@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from conformance.changes import write
+from conformance.changes import chmod, touch_open, write
 from conformance.interchange import check_kernels_upper, check_upper
-from conformance.side_by_side import Ground, Kernel, Maker, Plain, Stacked, lay, side_by_side, sources_of
+from conformance.side_by_side import NOW, Ground, Kernel, Maker, Plain, Stacked, lay, side_by_side, sources_of, timeless
 from conformance.union_ground import GENERATIONS
 from conformance.union_moves import LINKS, MOVES
 from conformance.union_scenarios import SCENARIOS, Step, steps_of
@@ -64,13 +64,17 @@ def test_every_step(name: str, ground: Ground, tmp_path: Path) -> None:
 
 
 def test_what_is_declared(ground: Ground, tmp_path: Path) -> None:
-    """The kernel breaks the hard links of a lower (index=off); a stack keeps them, whatever its layers are."""
+    """The kernel breaks the hard links of a lower (index=off), and lets a metacopy's data change its time; a stack does
+    neither, whatever its layers are."""
     for name, make in (STACKS | {"kernel": Kernel, "plain": Plain}).items():
         subject = make(ground, tmp_path / name)
         try:
             assert subject.play(write("/usr/large.2", b"written")) == 0
-            tree = subject.read()
+            assert subject.play(chmod("/union/both", 0o600)) == 0
+            assert subject.play(touch_open("/union/both")) == 0
+            tree = timeless(subject.read())
             assert (tree[b"usr/lib/large"].content == tree[b"usr/large.2"].content) is subject.traits.keeps_links, name
             assert (b"usr/lib/large" in tree[b"usr/large.2"].links) is subject.traits.keeps_links, name
+            assert (tree[b"union/both"].mtime_ns != NOW) is subject.traits.keeps_times, name
         finally:
             subject.close()

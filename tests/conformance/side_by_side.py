@@ -10,7 +10,9 @@ What a subject is allowed to do otherwise, its `Traits` declare. Needs root, and
 
 from __future__ import annotations
 
+import io
 import os
+import reprlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,9 +24,10 @@ import lazarus
 from lazarus._native import erofs, index, mount, pack
 from lazarus.layers.layer import Layer
 from lazarus.store import Store
+from lazarus.union.file import StackFile
 
 from . import changes, overlay, scenario, stack
-from .trees import Tree, differences, read_tree
+from .trees import Node, Tree, differences, read_tree
 
 NOW = -1  # a time after the beginning: two trees are changed at two moments
 _THIS_CENTURY = 1_700_000_000 * 10**9  # layers and explicit times lie before
@@ -43,9 +46,11 @@ class Ground(NamedTuple):
 
 class Traits(NamedTuple):
     """How a subject may differ from a plain directory. `keeps_links`: False: copy-up breaks the hard links of a lower
-    (its oracle has none there)."""
+    (its oracle has none there). `keeps_times`: False: a file whose attributes came up before gets the time at which it
+    is opened for writing."""
 
     keeps_links: bool = True
+    keeps_times: bool = True
 
 
 class Subject(Protocol):
@@ -55,6 +60,9 @@ class Subject(Protocol):
 
     def play(self, change: changes.Change) -> int:
         """0 or an errno."""
+
+    def open(self, path: str, flags: int) -> io.RawIOBase:
+        """An open file. It must be closed first."""
 
     def read(self) -> Tree:
         """Everything that can be told apart, sockets too."""
@@ -81,6 +89,13 @@ def inside(root: Path) -> Iterator[None]:
             os.close(fd)
 
 
+def open_inside(root: Path, path: str, flags: int) -> io.RawIOBase:
+    """open(2) in a tree."""
+    with inside(root):
+        fd = os.open(path, flags)
+    return io.FileIO(fd, "r" if flags & os.O_ACCMODE == os.O_RDONLY else "r+")
+
+
 class Plain:
     """A copy of the merged tree; with `links` False every name is a file of its own."""
 
@@ -94,6 +109,9 @@ class Plain:
         with inside(self.root):
             return changes.errno_of(change, "/")
 
+    def open(self, path: str, flags: int) -> io.RawIOBase:
+        return open_inside(self.root, path, flags)
+
     def read(self) -> Tree:
         return read_tree(str(self.root), sockets=True)
 
@@ -105,7 +123,7 @@ class Kernel:
     """overlayfs: over the directories, or (`image`) over what a store mounts for these layers. `upper`: of somebody
     before; else new."""
 
-    traits = Traits(keeps_links=False)
+    traits = Traits(keeps_links=False, keeps_times=False)
 
     def __init__(self, ground: Ground, place: Path, *, upper: Path | None = None, image: bool = False) -> None:
         place.mkdir(exist_ok=True)
@@ -125,6 +143,9 @@ class Kernel:
     def play(self, change: changes.Change) -> int:
         with inside(self.root):
             return changes.errno_of(change, "/")
+
+    def open(self, path: str, flags: int) -> io.RawIOBase:
+        return open_inside(self.root, path, flags)
 
     def read(self) -> Tree:
         return without_lower_links(self.read_links(), self.upper)
@@ -168,11 +189,30 @@ class Stacked:
     def play(self, change: changes.Change) -> int:
         return stack.errno_of(change, self.stack)
 
+    def open(self, path: str, flags: int) -> io.RawIOBase:
+        return StackFile(self.stack, path, flags)
+
     def read(self) -> Tree:
         return stack.read_stack(self.stack, sockets=True)
 
     def close(self) -> None:
         self.stack.close()
+
+
+class Paired(Stacked):
+    """Two stacks with one upper, which take turns: what one has written the other one finds."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.other = lazarus.LayerStack(self.sources, upper=self.upper, work=self.work, **self.options)
+
+    def play(self, change: changes.Change) -> int:
+        self.stack, self.other = self.other, self.stack
+        return super().play(change)
+
+    def close(self) -> None:
+        super().close()
+        self.other.close()
 
 
 def sources_of(ground: Ground, mix: str) -> list[Layer | Path]:
@@ -190,31 +230,46 @@ class Trees:
 
     def __init__(self, subjects: dict[str, Subject]) -> None:
         self.subjects = subjects
+        self.agree = False
         self.oracles: dict[bool, Tree] = {}
         self.played: list[tuple[changes.Change, int]] = []
         self.compare()
 
     def step(self, change: changes.Change, expected: int | None = None) -> None:
         """Plays it on all, each of which must say `expected`, or what its oracle says."""
+        self.agree = False
         said: dict[bool, int] = {}
         for name, subject in self.subjects.items():
             error = subject.play(change)
             wanted = said.setdefault(subject.traits.keeps_links, error if expected is None else expected)
-            assert error == wanted, f"{name}: {_say(error)}, not {_say(wanted)}, of {change}{self._so_far()}"
+            assert error == wanted, f"{name}: {_say(error)}, not {_say(wanted)}, of {_show(change)}{self._so_far()}"
         self.played.append((change, said[True]))
         self.compare()
 
     def compare(self) -> None:
         """Every subject shows what its oracle shows."""
-        self.oracles = {}
+        self.agree, self.oracles = False, {}
         for name, subject in self.subjects.items():
             tree = timeless(subject.read())
             oracle = self.oracles.setdefault(subject.traits.keeps_links, tree)
+            if not subject.traits.keeps_times:
+                tree = {path: _as_old(node, oracle.get(path)) for path, node in tree.items()}
             lines = differences(tree, oracle)
             assert not lines, "\n".join([f"{name} | oracle", *lines]) + self._so_far()
+        self.agree = True
 
     def _so_far(self) -> str:
-        return "".join(f"\n    {change}: {_say(error)}" for change, error in self.played)
+        return "".join(f"\n    {_show(change)}: {_say(error)}" for change, error in self.played)
+
+
+def _as_old(node: Node, wanted: Node | None) -> Node:
+    late = wanted is not None and node.kind == "file" and node.mtime_ns == NOW
+    return node._replace(mtime_ns=wanted.mtime_ns) if late and wanted is not None else node
+
+
+def _show(change: changes.Change) -> str:
+    assert isinstance(change, tuple)
+    return f"{type(change).__name__}({', '.join(map(reprlib.repr, change))})"
 
 
 def _say(error: int) -> str:

@@ -102,8 +102,9 @@ def _(change: changes.rmdir, stack: LayerStack) -> None:
 @apply.register
 def _(change: changes.rmtree, stack: LayerStack) -> None:
     info = stack.stat(change.path, follow_symlinks=False)
+    Handle(stack, change.path, os.O_RDONLY).close()  # as shutil does it: of where a symlink leads, too
     if modes.S_ISLNK(info.st_mode):
-        raise OSError("Cannot call rmtree on a symbolic link")  # as shutil has it, without an errno
+        raise OSError("Cannot call rmtree on a symbolic link")  # without an errno
     for entry in stack.scandir(change.path):
         if entry.kind == "directory":
             apply(changes.rmtree(entry.path), stack)
