@@ -2,17 +2,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 
-#include "../base/lz_mem.h"
+#include "lz_copyup.h"
 #include "lz_data.h"
 #include "lz_fs.h"
+#include "lz_kind.h"
 #include "lz_links.h"
 #include "lz_walk.h"
-
-#define BUFFER_SIZE (1024u * 1024)
 
 struct copier {
     const struct lz_sys *sys;
@@ -20,7 +18,6 @@ struct copier {
     struct lz_detail *detail;
     int to_fd;
     struct lz_links links;
-    uint8_t *buffer;
 };
 
 /* Owner, mode, xattrs and time of what `dir` and `name` say; "" is dir itself. In this order: a change of owner clears
@@ -47,37 +44,16 @@ static int set_attributes(const struct copier *self, const struct lz_walk_node *
 
 /* ---- files ---- */
 
-static int copy_extent(const struct copier *self, int from, int to, uint64_t offset, uint64_t size)
-{
-    const struct lz_sys *sys = self->sys;
-    for (uint64_t end = offset + size; offset < end;) {
-        size_t room = end - offset < BUFFER_SIZE ? (size_t)(end - offset) : BUFFER_SIZE;
-        ssize_t got = lz_pread_full(sys, from, self->buffer, room, (off_t)offset);
-        if (got < 0)
-            return (int)got;
-        if ((size_t)got < room)
-            return LZ_E_TRUNCATED;
-        int rc = lz_pwrite_all(sys, to, self->buffer, room, (off_t)offset);
-        if (rc != 0)
-            return rc;
-        offset += room;
-    }
-    return 0;
-}
-
 static int copy_data(const struct copier *self, const struct lz_walk_node *node, int to)
 {
     struct lz_data data = {.fd = -1};
     int rc = lz_data_open(self->sys, self->source, node, true, &data, self->detail);
     if (rc < 0)
         return rc;
-    rc = self->sys->ftruncate(self->sys->ctx, to, (off_t)data.size);
-    if (!data.sparse && rc >= 0)
-        rc = copy_extent(self, data.fd, to, 0, data.size);
-    for (size_t i = 0; data.sparse && rc >= 0 && i < data.extent_count; i++)
-        rc = copy_extent(self, data.fd, to, data.extents[i].offset, data.extents[i].size);
+    struct lz_bytes_at from = {.fd = data.fd, .offset = data.offset, .size = data.size};
+    rc = lz_copyup_data(self->sys, &from, to, LZ_RUNG_AUTO, NULL, self->detail);
     lz_data_close(self->sys, &data);
-    return rc < 0 ? rc : 0;
+    return rc;
 }
 
 static int copy_file(const struct copier *self, const struct lz_walk_node *node)
@@ -94,20 +70,6 @@ static int copy_file(const struct copier *self, const struct lz_walk_node *node)
 }
 
 /* ---- everything else ---- */
-
-static mode_t type_of(enum lz_kind kind)
-{
-    switch (kind) {
-    case LZ_KIND_CHAR:
-        return S_IFCHR;
-    case LZ_KIND_BLOCK:
-        return S_IFBLK;
-    case LZ_KIND_FIFO:
-        return S_IFIFO;
-    default:
-        return S_IFSOCK;
-    }
-}
 
 /* What has no descriptor of its own is reached from the directory that it is in. */
 static int copy_special(const struct copier *self, const struct lz_walk_node *node)
@@ -126,7 +88,8 @@ static int copy_special(const struct copier *self, const struct lz_walk_node *no
     if (node->kind == LZ_KIND_SYMLINK)
         rc = sys->symlinkat(sys->ctx, node->target, parent, name);
     else
-        rc = sys->mknodat(sys->ctx, parent, name, type_of(node->kind) | 0600, makedev(node->major, node->minor));
+        rc =
+            sys->mknodat(sys->ctx, parent, name, lz_kind_to_mode(node->kind) | 0600, makedev(node->major, node->minor));
     if (rc >= 0)
         rc = set_attributes(self, node, parent, name);
     (void)sys->close(sys->ctx, parent);
@@ -177,13 +140,9 @@ int lz_copy_tree(const struct lz_sys *sys, int from_fd, int to_fd, struct lz_det
     struct lz_diff_source source = {.upper_fd = from_fd, .objects_fd = -1};
     struct lz_walk_options options = {.source = &source, .plain = true, .attributes = true};
     struct copier copier = {.sys = sys, .source = &source, .detail = detail, .to_fd = to_fd};
-    copier.buffer = lz_alloc_array(BUFFER_SIZE, 1);
-    if (copier.buffer == NULL)
-        return lz_fail(detail, -ENOMEM, "copying: %s", lz_error_text(-ENOMEM));
     int rc = lz_walk(sys, &options, visit, &copier, detail);
     if (rc == 0)
         rc = lz_walk(sys, &options, visit_directory, &copier, detail);
     lz_links_free(&copier.links);
-    free(copier.buffer);
     return rc;
 }

@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #define BLOCK 4096u
-#define EXTENTS_MAX 32768u /* more, and neighbours are joined: the map is read into memory by whoever unpacks it */
 
 /* ---- the way out ---- */
 
@@ -26,6 +25,20 @@ int lz_sink_check(struct lz_sink *sink)
     return sink->buf.size >= LZ_SINK_SIZE ? lz_sink_flush(sink) : 0;
 }
 
+int lz_sink_room(struct lz_sink *sink, uint64_t wanted, uint8_t **at, size_t *room)
+{
+    int rc = lz_sink_check(sink);
+    if (rc == 0)
+        rc = lz_buf_reserve(&sink->buf, LZ_SINK_SIZE - sink->buf.size);
+    if (rc != 0)
+        return rc;
+    *at = sink->buf.data + sink->buf.size;
+    *room = LZ_SINK_SIZE - sink->buf.size;
+    if (*room > wanted)
+        *room = (size_t)wanted;
+    return 0;
+}
+
 void lz_sink_free(struct lz_sink *sink)
 {
     lz_buf_free(&sink->buf);
@@ -33,85 +46,26 @@ void lz_sink_free(struct lz_sink *sink)
 
 /* ---- holes ---- */
 
-static void join_extents(struct lz_data *data)
-{
-    for (uint64_t gap = 65536; data->extent_count > EXTENTS_MAX; gap *= 2) {
-        size_t kept = 1;
-        for (size_t i = 1; i < data->extent_count; i++) {
-            struct lz_tar_extent *last = &data->extents[kept - 1];
-            const struct lz_tar_extent *extent = &data->extents[i];
-            if (extent->offset - (last->offset + last->size) < gap)
-                last->size = extent->offset + extent->size - last->offset;
-            else
-                data->extents[kept++] = *extent;
-        }
-        data->extent_count = kept;
-    }
-}
+struct seeking {
+    const struct lz_sys *sys;
+    const struct lz_data *data;
+};
 
-static off_t seek_data(const struct lz_sys *sys, const struct lz_data *data, uint64_t at, int whence)
+static int64_t seek_data(void *ctx, uint64_t at, int whence)
 {
+    const struct seeking *seeking = ctx;
+    const struct lz_data *data = seeking->data;
     if (data->blocks != NULL)
         return lz_blocks_seek(data->blocks, at, whence);
-    return sys->lseek(sys->ctx, data->fd, (off_t)at, whence);
+    return seeking->sys->lseek(seeking->sys->ctx, data->fd, (off_t)at, whence);
 }
 
 /* Where the upper and the lower of a block-level file meet within one block, they have holes that a whole file could not
  * have: the extents become those that the file will have once it is settled, on a file system with blocks of 4 KiB. */
-static void round_extent(const struct lz_data *data, uint64_t *begin, uint64_t *end)
-{
-    if (data->blocks == NULL)
-        return;
-    *begin &= ~(uint64_t)(BLOCK - 1);
-    *end = (*end + BLOCK - 1) & ~(uint64_t)(BLOCK - 1);
-    if (*end > data->size)
-        *end = data->size;
-}
-
-static int add_extent(struct lz_data *data, size_t *capacity, uint64_t begin, uint64_t end)
-{
-    struct lz_tar_extent *last = data->extent_count > 0 ? &data->extents[data->extent_count - 1] : NULL;
-    if (last != NULL && begin <= last->offset + last->size) {
-        last->size = end - last->offset;
-        return 0;
-    }
-    void *extents = data->extents;
-    int rc = lz_grow(&extents, capacity, data->extent_count + 1, sizeof *data->extents);
-    if (rc != 0)
-        return rc;
-    data->extents = extents;
-    data->extents[data->extent_count++] = (struct lz_tar_extent){.offset = begin, .size = end - begin};
-    return 0;
-}
-
-/* Lists the data between the holes; leaves data->sparse false when there are none. */
 static int find_extents(const struct lz_sys *sys, struct lz_data *data)
 {
-    size_t capacity = 0;
-    for (uint64_t at = 0; at < data->size;) {
-        off_t found = seek_data(sys, data, at, SEEK_DATA);
-        if (found == -ENXIO || (found >= 0 && (uint64_t)found >= data->size))
-            break;
-        if (found < 0)
-            return found == -EINVAL || found == -EOPNOTSUPP ? 0 : (int)found;
-        off_t hole = seek_data(sys, data, (uint64_t)found, SEEK_HOLE);
-        if (hole < 0)
-            return (int)hole;
-        uint64_t begin = (uint64_t)found, end = (uint64_t)hole < data->size ? (uint64_t)hole : data->size;
-        round_extent(data, &begin, &end);
-        int rc = add_extent(data, &capacity, begin, end);
-        if (rc != 0)
-            return rc;
-        at = end;
-    }
-    if (data->extent_count == 1 && data->extents[0].size == data->size)
-        return 0;
-    join_extents(data);
-    data->sparse = true;
-    data->stored_size = 0;
-    for (size_t i = 0; i < data->extent_count; i++)
-        data->stored_size += data->extents[i].size;
-    return 0;
+    struct seeking seeking = {.sys = sys, .data = data};
+    return lz_extents_find(data->size, data->blocks != NULL ? BLOCK : 1, seek_data, &seeking, &data->extents);
 }
 
 /* ---- opening ---- */
@@ -213,7 +167,7 @@ static int open_blocks(const struct lz_sys *sys, const struct lz_diff_source *so
     if (rc == 0 && !S_ISREG(info.st_mode))
         rc = -ENOENT;
     if (rc == 0)
-        opened.size = opened.stored_size = (uint64_t)info.st_size;
+        opened.size = (uint64_t)info.st_size;
     if (rc != 0)
         lz_data_close(sys, &opened);
     else
@@ -247,7 +201,7 @@ int lz_data_open(const struct lz_sys *sys, const struct lz_diff_source *source, 
         rc = -ENOENT;
     if (node->data == LZ_DATA_UPPER)
         opened.size = (uint64_t)info.st_size;
-    opened.stored_size = opened.size;
+    opened.extents.stored_size = opened.size;
     if (rc == 0 && opened.owned && (uint64_t)info.st_blocks * 512 < opened.size)
         rc = find_extents(sys, &opened);
     if (rc != 0) {
@@ -265,7 +219,7 @@ void lz_data_close(const struct lz_sys *sys, struct lz_data *data)
         (void)sys->close(sys->ctx, data->fd);
     if (data->lower_owned)
         (void)sys->close(sys->ctx, data->lower.fd);
-    free(data->extents);
+    lz_extents_free(&data->extents);
     *data = (struct lz_data){.fd = -1};
 }
 
@@ -339,15 +293,11 @@ static int copy_range(const struct lz_sys *sys, const struct lz_data *data, uint
                       struct lz_sha256 *sha256, const char *path, struct lz_sink *sink, struct lz_detail *detail)
 {
     for (uint64_t end = offset + size; offset < end;) {
-        int rc = lz_sink_check(sink);
-        if (rc == 0)
-            rc = lz_buf_reserve(&sink->buf, LZ_SINK_SIZE - sink->buf.size);
+        uint8_t *at;
+        size_t room;
+        int rc = lz_sink_room(sink, end - offset, &at, &room);
         if (rc != 0)
             return rc;
-        size_t room = LZ_SINK_SIZE - sink->buf.size;
-        if (room > end - offset)
-            room = (size_t)(end - offset);
-        uint8_t *at = sink->buf.data + sink->buf.size;
         ssize_t got = data->blocks != NULL ? lz_blocks_read(data->blocks, at, room, offset)
                                            : sys->pread(sys->ctx, data->fd, at, room, (off_t)(data->offset + offset));
         if (got < 0)
@@ -369,8 +319,8 @@ static int copy_extents(const struct lz_sys *sys, const struct lz_data *data, st
 {
     uint64_t at = 0;
     int rc = 0;
-    for (size_t i = 0; i < data->extent_count && rc == 0; i++) {
-        const struct lz_tar_extent *extent = &data->extents[i];
+    for (size_t i = 0; i < data->extents.count && rc == 0; i++) {
+        const struct lz_tar_extent *extent = &data->extents.items[i];
         if (data->digest != NULL)
             rc = hash_hole(sha256, extent->offset - at);
         if (rc == 0)
@@ -383,10 +333,10 @@ static int copy_extents(const struct lz_sys *sys, const struct lz_data *data, st
 int lz_data_copy(const struct lz_sys *sys, const struct lz_data *data, struct lz_sha256 *sha256, const char *path,
                  struct lz_sink *sink, struct lz_detail *detail)
 {
-    int rc = data->sparse ? copy_extents(sys, data, sha256, path, sink, detail)
-                          : copy_range(sys, data, 0, data->size, sha256, path, sink, detail);
+    int rc = data->extents.sparse ? copy_extents(sys, data, sha256, path, sink, detail)
+                                  : copy_range(sys, data, 0, data->size, sha256, path, sink, detail);
     if (rc == 0)
-        rc = lz_buf_append_zeros(&sink->buf, lz_tar_pad(data->stored_size));
+        rc = lz_buf_append_zeros(&sink->buf, lz_tar_pad(data->extents.stored_size));
     if (rc != 0 || data->digest == NULL)
         return rc;
     uint8_t digest[LZ_SHA256_SIZE];

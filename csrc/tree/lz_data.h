@@ -15,6 +15,7 @@
 #include "../bytes/lz_tar.h"
 #include "lz_blocks.h"
 #include "lz_diff.h"
+#include "lz_extents.h"
 #include "lz_walk.h"
 
 /* Gathers what is written and hands it to `fd` in pieces of LZ_SINK_SIZE or more. */
@@ -29,6 +30,8 @@ struct lz_sink {
 
 int lz_sink_check(struct lz_sink *sink); /* writes when there is enough; 0 or -errno */
 int lz_sink_flush(struct lz_sink *sink);
+/* Where the next bytes go, at most `wanted` (not 0) of them: put them there and add them to buf.size. 0, -errno, -ENOMEM. */
+int lz_sink_room(struct lz_sink *sink, uint64_t wanted, uint8_t **at, size_t *room);
 void lz_sink_free(struct lz_sink *sink); /* does not write, nor close */
 
 /* An open content. `{.fd = -1}` is none. */
@@ -40,10 +43,7 @@ struct lz_data {
     struct lz_blocks *blocks; /* of a block-level file, which fd is; reading goes through it */
     struct lz_bytes_at lower; /* under the blocks */
     bool lower_owned;         /* close it */
-    struct lz_tar_extent *extents;
-    size_t extent_count;
-    bool sparse;
-    uint64_t stored_size; /* bytes that go into the archive: all extents, or size */
+    struct lz_extents extents;
 };
 
 /* Opens what node->data says and finds its holes. `no_xdev`: -EXDEV for a file of another mount. -ENOENT when a file of

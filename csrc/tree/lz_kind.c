@@ -2,6 +2,12 @@
 
 #include <sys/stat.h>
 
+mode_t lz_kind_to_mode(enum lz_kind kind)
+{
+    static const mode_t formats[] = {0, S_IFDIR, S_IFREG, S_IFLNK, S_IFCHR, S_IFBLK, S_IFIFO, S_IFSOCK, 0};
+    return formats[kind];
+}
+
 enum lz_kind lz_kind_of_mode(mode_t mode)
 {
     switch (mode & S_IFMT) {

@@ -8,6 +8,9 @@
 #include "../bytes/lz_index.h"
 #include "../bytes/lz_tar.h"
 
+/* S_IFMT bits; 0 for a whiteout. */
+mode_t lz_kind_to_mode(enum lz_kind kind);
+
 /* SOCKET for what is none of the others. */
 enum lz_kind lz_kind_of_mode(mode_t mode);
 

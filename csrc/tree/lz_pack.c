@@ -120,13 +120,7 @@ static int write_file(struct lz_packer *packer, const struct lz_walk_node *node,
         return packer->detail != NULL && packer->detail->text[0] != 0
                    ? rc
                    : lz_fail(packer->detail, rc, "/%s: opening: %s", node->path, lz_error_text(rc));
-    entry->size = data.size;
-    entry->stored_size = data.stored_size;
-    if (data.sparse) {
-        static const struct lz_tar_extent all_hole;
-        entry->extents = data.extent_count > 0 ? data.extents : &all_hole;
-        entry->extent_count = data.extent_count;
-    }
+    lz_extents_describe(&data.extents, data.size, entry);
     rc = lz_packer_header(packer, entry);
     if (rc == 0)
         rc = lz_data_copy(packer->sys, &data, packer->sha256, node->path, &packer->sink, packer->detail);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "lz_kind.h"
 #include "lz_tree_internal.h"
 
 static const struct lz_tree_limits default_limits = {
@@ -300,8 +301,6 @@ static int append_xattr(struct lz_tree *tree, const struct lz_xattr *xattr, stru
     return rc != 0 ? rc : lz_buf_append_zeros(&tree->xattrs, -tree->xattrs.size & 3);
 }
 
-static const uint16_t formats[] = {0, S_IFDIR, S_IFREG, S_IFLNK, S_IFCHR, S_IFBLK, S_IFIFO, S_IFSOCK};
-
 int lz_tree_keep_text(struct lz_tree *tree, const char *text, size_t size, uint32_t *offset, struct lz_detail *detail)
 {
     int rc = check_text(tree, size, detail);
@@ -344,7 +343,7 @@ int lz_tree_add(struct lz_tree *tree, const char *path, size_t size, const struc
         lz_tree_drop_children(tree, number);
     node->entry = (struct lz_entry){
         .kind = (uint8_t)given->kind,
-        .mode = (uint16_t)(formats[given->kind] | (given->mode & 07777)),
+        .mode = (uint16_t)(lz_kind_to_mode(given->kind) | (given->mode & 07777)),
         .uid = given->uid,
         .gid = given->gid,
         .major = given->major,

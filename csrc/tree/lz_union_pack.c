@@ -2,13 +2,10 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "lz_packer.h"
 #include "lz_union_internal.h"
 #include "lz_union_tar.h"
-
-#define EXTENTS_MAX 32768u /* more, and the rest is taken for data: whoever unpacks reads the map into memory */
 
 struct walk {
     struct lz_union *self;
@@ -80,81 +77,51 @@ static bool is_gone(int rc)
     return rc == -ENOENT || rc == -ENOTDIR || rc == -ELOOP;
 }
 
-/* Lists the data between the holes of `file`; none and *sparse false when it has no holes. */
-static int find_extents(struct lz_union_file *file, uint64_t size, struct lz_tar_extent **extents, size_t *count)
+static int64_t seek_file(void *ctx, uint64_t at, int whence)
 {
-    size_t capacity = 0;
-    for (uint64_t at = 0; at < size;) {
-        int64_t begin = lz_union_file_seek(file, at, SEEK_DATA);
-        if (begin == -ENXIO || (begin >= 0 && (uint64_t)begin >= size))
-            break;
-        int64_t end = begin < 0 || *count + 1 == EXTENTS_MAX ? (int64_t)size
-                                                             : lz_union_file_seek(file, (uint64_t)begin, SEEK_HOLE);
-        if (begin < 0 || end < 0) /* a file system that does not say */
-            begin = (int64_t)at, end = (int64_t)size;
-        if ((uint64_t)end > size)
-            end = (int64_t)size;
-        void *items = *extents;
-        int rc = lz_grow(&items, &capacity, *count + 1, sizeof **extents);
-        if (rc != 0)
-            return rc;
-        *extents = items;
-        (*extents)[(*count)++] =
-            (struct lz_tar_extent){.offset = (uint64_t)begin, .size = (uint64_t)end - (uint64_t)begin};
-        at = (uint64_t)end;
-    }
-    return 0;
+    return lz_union_file_seek(ctx, at, whence);
 }
 
 static int copy_range(struct lz_packer *packer, struct lz_union_file *file, const char *path, uint64_t offset,
                       uint64_t size)
 {
-    struct lz_sink *sink = &packer->sink;
     for (uint64_t end = offset + size; offset < end;) {
-        int rc = lz_sink_check(sink);
-        if (rc == 0)
-            rc = lz_buf_reserve(&sink->buf, LZ_SINK_SIZE - sink->buf.size);
+        uint8_t *at;
+        size_t room;
+        int rc = lz_sink_room(&packer->sink, end - offset, &at, &room);
         if (rc != 0)
             return rc;
-        size_t room = LZ_SINK_SIZE - sink->buf.size;
-        if (room > end - offset)
-            room = (size_t)(end - offset);
-        ssize_t got = lz_union_file_read(file, sink->buf.data + sink->buf.size, room, offset);
+        ssize_t got = lz_union_file_read(file, at, room, offset);
         if (got < 0)
             return lz_fail(packer->detail, (int)got, "%s: reading: %s", path, lz_error_text((int)got));
         if (got == 0)
             return lz_fail(packer->detail, LZ_E_TRUNCATED, "%s: became shorter while it was read", path);
-        sink->buf.size += (size_t)got;
+        packer->sink.buf.size += (size_t)got;
         offset += (uint64_t)got;
     }
     return 0;
 }
 
-static int write_open_file(struct lz_packer *packer, struct lz_union_file *file, struct walk *walk,
+static int write_open_file(struct lz_packer *packer, struct lz_union_file *file, const char *path,
                            struct lz_tar_entry *entry)
 {
-    const char *path = (const char *)walk->path.data;
     struct lz_union_info info;
-    struct lz_tar_extent *extents = NULL;
-    size_t count = 0;
+    struct lz_extents extents = {0};
     int rc = lz_union_file_stat(file, &info);
     if (rc == 0)
-        rc = find_extents(file, info.size, &extents, &count);
+        rc = lz_extents_find(info.size, 1, seek_file, file, &extents);
     if (rc == 0) {
-        static const struct lz_tar_extent all_hole;
-        bool whole = info.size == 0 || (count == 1 && extents[0].offset == 0 && extents[0].size == info.size);
-        entry->size = info.size;
-        entry->stored_size = 0;
-        for (size_t i = 0; i < count; i++)
-            entry->stored_size += extents[i].size;
-        entry->extents = whole ? NULL : count > 0 ? extents : &all_hole;
-        entry->extent_count = whole ? 0 : count;
+        lz_extents_describe(&extents, info.size, entry);
         rc = lz_packer_header(packer, entry);
     }
-    for (size_t i = 0; i < count && rc == 0; i++)
-        rc = copy_range(packer, file, path, extents[i].offset, extents[i].size);
-    free(extents);
-    return rc == 0 ? lz_buf_append_zeros(&packer->sink.buf, lz_tar_pad(entry->stored_size)) : rc;
+    if (rc == 0 && !extents.sparse)
+        rc = copy_range(packer, file, path, 0, info.size);
+    for (size_t i = 0; extents.sparse && i < extents.count && rc == 0; i++)
+        rc = copy_range(packer, file, path, extents.items[i].offset, extents.items[i].size);
+    if (rc == 0)
+        rc = lz_buf_append_zeros(&packer->sink.buf, lz_tar_pad(extents.stored_size));
+    lz_extents_free(&extents);
+    return rc;
 }
 
 static int write_file(struct lz_packer *packer, const struct lz_walk_node *node, struct lz_tar_entry *entry)
@@ -170,7 +137,7 @@ static int write_file(struct lz_packer *packer, const struct lz_walk_node *node,
     if (rc != 0)
         return detail.text[0] != 0 ? lz_fail(packer->detail, rc, "%s", detail.text)
                                    : lz_fail(packer->detail, rc, "%s: opening: %s", path, lz_error_text(rc));
-    rc = write_open_file(packer, file, walk, entry);
+    rc = write_open_file(packer, file, path, entry);
     lz_union_file_close(file);
     return rc;
 }

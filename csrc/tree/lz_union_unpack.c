@@ -10,15 +10,10 @@
 #include "lz_union_tar.h"
 #include "lz_unpack_node.h"
 
-#define READ_SIZE (1024u * 1024)
-
 struct unpacking {
     struct lz_union *self;
-    const struct lz_sys *sys;
     const struct lz_unpack_options *options;
     struct lz_detail *detail;
-    int in_fd;
-    uint8_t *buffer;
     char top[LZ_PATH_MAX + 1]; /* canonical path of the target */
     size_t top_size;
     char path[2 * LZ_PATH_MAX + 2]; /* of the entry at hand, in the union */
@@ -26,19 +21,8 @@ struct unpacking {
     char parent[LZ_PATH_MAX + 1]; /* the last parent that was found to be a directory and no symlink */
     size_t parent_size;
     bool has_parent;
-    struct lz_unpacker deferred; /* only its list of directories is used */
+    struct lz_unpacker plain; /* what unpacking into a directory has, too: checks, and the list of directories */
 };
-
-static int next_chunk(void *ctx, const uint8_t **data, size_t *size)
-{
-    struct unpacking *u = ctx;
-    ssize_t got = u->sys->read(u->sys->ctx, u->in_fd, u->buffer, READ_SIZE);
-    if (got <= 0)
-        return (int)got;
-    *data = u->buffer;
-    *size = (size_t)got;
-    return 1;
-}
 
 static int fail(struct unpacking *u, const char *what, int rc)
 {
@@ -195,7 +179,7 @@ static int make_directory(struct unpacking *u, const struct lz_tar_entry *entry)
     int rc = u->path_size > u->top_size ? make_room(u, true) : 1;
     if (rc == 0 && (rc = lz_union_mkdir(u->self, u->path, u->path_size, 0700)) != 0)
         return fail(u, "making the directory", rc);
-    return rc < 0 ? rc : lz_unpack_defer(&u->deferred, u->path, u->path_size, entry);
+    return rc < 0 ? rc : lz_unpack_defer(&u->plain, u->path, u->path_size, entry);
 }
 
 static int make_special(struct unpacking *u, const struct lz_tar_entry *entry)
@@ -247,10 +231,9 @@ static int make_link(struct unpacking *u, const struct lz_tar_entry *entry)
 
 static int make_entry(struct unpacking *u, struct lz_tar_reader *reader, const struct lz_tar_entry *entry)
 {
-    struct lz_unpacker checks = {.options = u->options, .detail = u->detail};
     int rc = set_path(u, entry->path, entry->path_size);
     if (rc == 0)
-        rc = lz_unpack_check_xattrs(&checks, entry);
+        rc = lz_unpack_check_xattrs(&u->plain, entry);
     if (rc == 0 && u->path_size == u->top_size && entry->type != LZ_TAR_DIRECTORY)
         rc = lz_fail(u->detail, LZ_E_FORMAT, "'%s': the root of the archive is not a directory", entry->path);
     if (rc == 0 && u->path_size > u->top_size)
@@ -272,10 +255,10 @@ static int make_entry(struct unpacking *u, struct lz_tar_reader *reader, const s
 /* Directories get their attributes last, children before parents. */
 static int finish_directories(struct unpacking *u)
 {
-    lz_unpack_sort_deferred(&u->deferred);
+    lz_unpack_sort_deferred(&u->plain);
     int rc = 0;
-    for (size_t i = 0; i < u->deferred.deferred_count && rc == 0; i++) {
-        const struct lz_deferred *directory = &u->deferred.deferred[i];
+    for (size_t i = 0; i < u->plain.deferred_count && rc == 0; i++) {
+        const struct lz_deferred *directory = &u->plain.deferred[i];
         struct lz_union_info info;
         memcpy(u->path, directory->path, directory->path_size + 1);
         u->path_size = directory->path_size;
@@ -318,28 +301,25 @@ int lz_union_unpack(struct lz_union *self, int in_fd, const char *path, size_t s
                     const struct lz_unpack_options *options, uint64_t *entries, struct lz_detail *detail)
 {
     struct unpacking *u = calloc(1, sizeof *u);
-    uint8_t *buffer = malloc(READ_SIZE);
-    struct lz_tar_source source = {.next = next_chunk, .ctx = u};
+    struct lz_unpack_input input = {.sys = self->sys, .fd = in_fd, .buffer = malloc(LZ_UNPACK_READ)};
+    struct lz_tar_source source = {.next = lz_unpack_next, .ctx = &input};
     struct lz_tar_reader *reader = NULL;
     uint64_t count = 0;
-    int rc = u == NULL || buffer == NULL ? -ENOMEM : lz_tar_reader_new(&source, 0, &reader);
+    int rc = u == NULL || input.buffer == NULL ? -ENOMEM : lz_tar_reader_new(&source, 0, &reader);
     if (rc == 0) {
         u->self = self;
-        u->sys = self->sys;
         u->options = options;
         u->detail = detail;
-        u->in_fd = in_fd;
-        u->buffer = buffer;
-        u->deferred = (struct lz_unpacker){.sys = u->sys, .options = options, .detail = detail};
+        u->plain = (struct lz_unpacker){.sys = self->sys, .options = options, .detail = detail};
         rc = find_top(u, path, size);
         if (rc == 0)
             rc = unpack_all(u, reader, &count);
-        lz_unpack_free_deferred(&u->deferred);
+        lz_unpack_free_deferred(&u->plain);
     }
     if (rc == 0 && entries != NULL)
         *entries = count;
     lz_tar_reader_free(reader);
-    free(buffer);
+    free(input.buffer);
     free(u);
     return rc;
 }

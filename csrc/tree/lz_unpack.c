@@ -9,25 +9,6 @@
 #include "lz_tree.h"
 #include "lz_unpack_node.h"
 
-#define READ_SIZE (1024u * 1024)
-
-struct input {
-    const struct lz_sys *sys;
-    int fd;
-    uint8_t *buffer;
-};
-
-static int next_chunk(void *ctx, const uint8_t **data, size_t *size)
-{
-    struct input *input = ctx;
-    ssize_t got = input->sys->read(input->sys->ctx, input->fd, input->buffer, READ_SIZE);
-    if (got <= 0)
-        return (int)got;
-    *data = input->buffer;
-    *size = (size_t)got;
-    return 1;
-}
-
 /* A path of the archive as directory and name. The root has an empty name. */
 struct place {
     char path[LZ_PATH_MAX + 1];
@@ -234,8 +215,8 @@ int lz_unpack(const struct lz_sys *sys, int in_fd, int dir_fd, const struct lz_u
               uint64_t *entries, struct lz_detail *detail)
 {
     struct lz_unpacker *self = calloc(1, sizeof *self);
-    struct input input = {.sys = sys, .fd = in_fd, .buffer = malloc(READ_SIZE)};
-    struct lz_tar_source source = {.next = next_chunk, .ctx = &input};
+    struct lz_unpack_input input = {.sys = sys, .fd = in_fd, .buffer = malloc(LZ_UNPACK_READ)};
+    struct lz_tar_source source = {.next = lz_unpack_next, .ctx = &input};
     struct lz_tar_reader *reader = NULL;
     uint64_t count = 0;
     int rc = self == NULL || input.buffer == NULL ? -ENOMEM : lz_tar_reader_new(&source, 0, &reader);

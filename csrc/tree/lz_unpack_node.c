@@ -17,6 +17,17 @@ static bool starts_with(const char *text, const char *prefix)
     return strncmp(text, prefix, strlen(prefix)) == 0;
 }
 
+int lz_unpack_next(void *input, const uint8_t **data, size_t *size)
+{
+    const struct lz_unpack_input *self = input;
+    ssize_t got = self->sys->read(self->sys->ctx, self->fd, self->buffer, LZ_UNPACK_READ);
+    if (got <= 0)
+        return (int)got;
+    *data = self->buffer;
+    *size = (size_t)got;
+    return 1;
+}
+
 int lz_unpack_check_xattrs(const struct lz_unpacker *self, const struct lz_tar_entry *entry)
 {
     for (size_t i = 0; self->options->keep_xattrs && i < entry->xattr_count; i++) {

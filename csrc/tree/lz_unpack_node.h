@@ -39,6 +39,15 @@ struct lz_unpacker {
     size_t deferred_count, deferred_capacity;
 };
 
+/* A tar that comes from a descriptor, LZ_UNPACK_READ bytes at a time: the next() and ctx of a lz_tar_source. */
+#define LZ_UNPACK_READ (1024u * 1024)
+struct lz_unpack_input {
+    const struct lz_sys *sys;
+    int fd;
+    uint8_t *buffer; /* the caller's */
+};
+int lz_unpack_next(void *input, const uint8_t **data, size_t *size);
+
 /* LZ_E_UNSAFE when the entry would set one of overlay's own xattrs. */
 int lz_unpack_check_xattrs(const struct lz_unpacker *self, const struct lz_tar_entry *entry);
 
