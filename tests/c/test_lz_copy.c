@@ -1,7 +1,6 @@
 /* A tree with one of everything, copied; whatever call fails, nothing leaks, and a success is whole. */
 #include "tree/lz_copy.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -11,28 +10,13 @@
 
 #include "check.h"
 #include "fault.h"
+#include "shell.h"
 
 static char top[] = "/tmp/lz_copy.XXXXXX";
 
 static void shell(const char *line)
 {
-    char command[2048];
-    (void)snprintf(command, sizeof command, "cd %s && %s", top, line);
-    int rc = system(command);
-    if (rc != 0)
-        fprintf(stderr, "failed: %s\n", command);
-    CHECK_EQ(rc, 0);
-}
-
-static int open_descriptors(void)
-{
-    DIR *self = opendir("/proc/self/fd");
-    CHECK(self != NULL);
-    int count = 0;
-    while (readdir(self) != NULL)
-        count++;
-    CHECK_EQ(closedir(self), 0);
-    return count;
+    shell_in(top, line);
 }
 
 static int open_directory(const char *name)
@@ -88,13 +72,13 @@ static void compare(void)
 static void everything_is_copied(void)
 {
     shell("mkdir to");
-    int before = open_descriptors();
+    int before = count_descriptors();
     struct lz_detail detail = {{0}};
     int rc = copy(lz_sys_linux(), &detail);
     if (rc != 0)
         fprintf(stderr, "%s\n", detail.text);
     CHECK_EQ(rc, 0);
-    CHECK_EQ(open_descriptors(), before);
+    CHECK_EQ(count_descriptors(), before);
     compare();
     shell("rm -rf to");
 }
@@ -116,10 +100,10 @@ static void every_failing_call(void)
         shell("mkdir to");
         struct fault fault;
         fault_arm(&fault, n, n % 2 != 0 ? -ENOSPC : -EIO);
-        int before = open_descriptors();
+        int before = count_descriptors();
         struct lz_detail detail = {{0}};
         int rc = copy(fault_sys(&fault), &detail);
-        CHECK_EQ(open_descriptors(), before);
+        CHECK_EQ(count_descriptors(), before);
         CHECK(rc == 0 || detail.text[0] != 0);
         if (rc == 0)
             compare(); /* also where what failed was the closing of something that was only read */

@@ -1,6 +1,7 @@
 /* Ingest of what it must not take: limits, damage, cancelling, every system call failing in turn. */
 #include "fault.h"
 #include "layer.h"
+#include "shell.h"
 
 static void sparse_files(void)
 {
@@ -118,17 +119,6 @@ static void cancelled(void)
     lz_buf_free(&tar);
 }
 
-static int open_files(void)
-{
-    int count = 0;
-    DIR *dir = opendir("/proc/self/fd");
-    CHECK(dir != NULL);
-    while (readdir(dir) != NULL)
-        count++;
-    CHECK_EQ(closedir(dir), 0);
-    return count;
-}
-
 /* Every call fails in turn. Which stage makes the n-th call differs from run to run; what must hold does not. */
 static void faults(void)
 {
@@ -139,12 +129,12 @@ static void faults(void)
         struct room room = open_room(&gzip);
         struct lz_ingest_options options = options_of(&room);
         struct lz_detail detail;
-        int files = open_files();
+        int files = count_descriptors();
         options.blob_mode = n % 8 == 0 ? LZ_BLOB_ZSTD : LZ_BLOB_KEEP;
         options.blob_level = 1;
         fault_arm(&fault, n, -ENOSPC);
         int rc = lz_ingest(fault_sys(&fault), &options, NULL, &result, &detail);
-        CHECK_EQ(open_files(), files);
+        CHECK_EQ(count_descriptors(), files);
         (void)check_objects(room.staged); /* complete ones only, and no temporary names */
         bool fired = atomic_load(&fault.fired);
         if (rc != 0) {

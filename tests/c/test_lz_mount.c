@@ -1,7 +1,6 @@
 /* Real mounts, in a mount namespace of the test's own, so that nothing can stay mounted outside. */
 #include "tree/lz_mount.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <sched.h>
 #include <sys/mount.h>
@@ -9,6 +8,7 @@
 #include <sys/xattr.h>
 
 #include "fault.h"
+#include "shell.h"
 #include "stack_fixture.h"
 #include "tree/lz_loop.h"
 #include "tree/lz_mount_stack.h"
@@ -28,12 +28,7 @@ static void make_directory(char out[64], const char *name)
 /* Runs a shell line with the top directory as its working directory. */
 static void shell(const char *line)
 {
-    char command[1024];
-    (void)snprintf(command, sizeof command, "cd %s && %s", top, line);
-    int rc = system(command);
-    if (rc != 0)
-        fprintf(stderr, "failed: %s\n", command);
-    CHECK_EQ(rc, 0);
+    shell_in(top, line);
 }
 
 static int count_lines(const char *path, const char *wanted)
@@ -51,17 +46,6 @@ static int count_lines(const char *path, const char *wanted)
 static int mounts(void)
 {
     return count_lines("/proc/self/mountinfo", "lz_mount.");
-}
-
-static int open_descriptors(void)
-{
-    DIR *self = opendir("/proc/self/fd");
-    CHECK(self != NULL);
-    int count = 0;
-    while (readdir(self) != NULL)
-        count++;
-    CHECK_EQ(closedir(self), 0);
-    return count;
 }
 
 static struct lz_stack container(void)
@@ -185,9 +169,9 @@ static void every_way_to_mount(void)
             if (i & 4)
                 stack.upper = stack.work = NULL;
             enum lz_erofs_source used = LZ_EROFS_AUTO;
-            int before = open_descriptors();
+            int before = count_descriptors();
             CHECK_EQ(mount_it(&stack, &used), 0);
-            CHECK_EQ(open_descriptors(), before);
+            CHECK_EQ(count_descriptors(), before);
             CHECK_EQ(mounts(), 1);
             CHECK(source == LZ_EROFS_AUTO || (int)used == source);
             check_target();
@@ -406,9 +390,9 @@ static void every_failing_call(void)
             stack.force_paths = way & 2;
             stack.is_volatile = true;
             struct lz_detail detail = {{0}};
-            int before = open_descriptors();
+            int before = count_descriptors();
             int rc = lz_mount_stack(fault_sys(&fault), &stack, NULL, &detail);
-            CHECK_EQ(open_descriptors(), before);
+            CHECK_EQ(count_descriptors(), before);
             CHECK_EQ(mounts(), rc == 0);
             if (rc == 0)
                 unmount_it();
@@ -428,9 +412,9 @@ static void every_failing_call_of_bind(void)
     for (long n = 1;; n++) {
         struct fault fault;
         fault_arm(&fault, n, -EPERM);
-        int before = open_descriptors();
+        int before = count_descriptors();
         int rc = lz_mount_bind(fault_sys(&fault), objects, target, true, true, NULL);
-        CHECK_EQ(open_descriptors(), before);
+        CHECK_EQ(count_descriptors(), before);
         CHECK_EQ(mounts(), rc == 0);
         if (rc == 0)
             unmount_it();
@@ -438,7 +422,7 @@ static void every_failing_call_of_bind(void)
             break;
         fault_arm(&fault, n, -EPERM);
         (void)lz_is_mount(fault_sys(&fault), target);
-        CHECK_EQ(open_descriptors(), before);
+        CHECK_EQ(count_descriptors(), before);
     }
 }
 

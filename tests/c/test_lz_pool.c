@@ -1,7 +1,6 @@
 /* Real loop devices and XFS images, mounted in a namespace of the test's own: one device for one image, whoever asks. */
 #include "tree/lz_pool.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -12,6 +11,7 @@
 
 #include "check.h"
 #include "fault.h"
+#include "shell.h"
 #include "tree/lz_mount.h"
 
 #define MIB (1024ull * 1024)
@@ -23,23 +23,7 @@ static const struct lz_sys *linux_sys;
 
 static void shell(const char *line)
 {
-    char command[1024];
-    (void)snprintf(command, sizeof command, "cd %s && %s", top, line);
-    int rc = system(command);
-    if (rc != 0)
-        fprintf(stderr, "failed: %s\n", command);
-    CHECK_EQ(rc, 0);
-}
-
-static int open_descriptors(void)
-{
-    DIR *self = opendir("/proc/self/fd");
-    CHECK(self != NULL);
-    int count = 0;
-    while (readdir(self) != NULL)
-        count++;
-    CHECK_EQ(closedir(self), 0);
-    return count;
+    shell_in(top, line);
 }
 
 /* Loop devices over files of this test. */
@@ -94,7 +78,7 @@ static int open_below(int mount_fd, const char *name, int flags)
 static void one_device_for_one_image(void)
 {
     fresh_image();
-    int before = open_descriptors();
+    int before = count_descriptors();
     int fd = open_image();
     struct lz_loop_state none = {.name = "untouched"};
     CHECK_EQ(lz_loop_find(linux_sys, fd, &none, NULL), -ENXIO);
@@ -117,7 +101,7 @@ static void one_device_for_one_image(void)
     CHECK_EQ(close(two), 0);
     wait_for_devices(0);
     CHECK_EQ(close(fd), 0);
-    CHECK_EQ(open_descriptors(), before);
+    CHECK_EQ(count_descriptors(), before);
 }
 
 static void another_namespace(void)
@@ -158,10 +142,10 @@ static void a_device_that_is_read_only(void)
     CHECK(device >= 0);
     struct lz_detail detail = {{0}};
     struct lz_loop_state state;
-    int before = open_descriptors();
+    int before = count_descriptors();
     CHECK_EQ(lz_pool_mount(linux_sys, fd, &state, &detail), -EROFS);
     CHECK(strstr(detail.text, name) != NULL);
-    CHECK_EQ(open_descriptors(), before);
+    CHECK_EQ(count_descriptors(), before);
     CHECK_EQ(close(device), 0);
     CHECK_EQ(close(fd), 0);
     wait_for_devices(0);
@@ -232,9 +216,9 @@ static void every_failing_call_of_mount(void)
             fault_arm(&fault, n, codes[i]);
             struct lz_detail detail = {{0}};
             struct lz_loop_state state;
-            int before = open_descriptors();
+            int before = count_descriptors();
             int rc = mount_image(fault_sys(&fault), &state, &detail);
-            CHECK_EQ(open_descriptors(), before + (rc >= 0));
+            CHECK_EQ(count_descriptors(), before + (rc >= 0));
             CHECK(rc >= 0 || detail.text[0] != 0);
             if (rc >= 0)
                 CHECK_EQ(close(rc), 0);
@@ -260,10 +244,10 @@ static void every_failing_call_of_grow_and_trim(void)
         size += 64 * MIB;
         struct fault fault;
         fault_arm(&fault, n, -EIO);
-        int before = open_descriptors();
+        int before = count_descriptors();
         detail.text[0] = 0;
         int rc = lz_pool_grow(fault_sys(&fault), fd, root, size, &detail);
-        CHECK_EQ(open_descriptors(), before);
+        CHECK_EQ(count_descriptors(), before);
         CHECK((rc == 0) == (detail.text[0] == 0));
         CHECK_EQ(lz_pool_grow(linux_sys, fd, root, size, NULL), 0); /* the next one finishes it */
         CHECK_EQ(size_of(root), size);

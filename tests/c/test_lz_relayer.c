@@ -3,6 +3,7 @@
 #include "layer.h"
 
 #include "fault.h"
+#include "shell.h"
 #include "tree/lz_relayer.h"
 #include "tree/lz_tree.h"
 
@@ -421,27 +422,17 @@ static int write_plain(struct pile *pile, const struct lz_sys *sys, int (*step)(
     return write_layer(pile, sys, step, &result, detail);
 }
 
-static int descriptors(void)
-{
-    DIR *dir = opendir("/proc/self/fd");
-    int count = 0;
-    while (readdir(dir) != NULL)
-        count++;
-    CHECK_EQ(closedir(dir), 0);
-    return count;
-}
-
 static void faults(void)
 {
     struct pile pile = rich_pile();
-    int before = descriptors();
+    int before = count_descriptors();
     long n = 1;
     for (;; n++) {
         struct fault fault;
         struct lz_detail detail;
         fault_arm(&fault, n, n % 2 == 0 ? -ENOSPC : -EIO);
         int rc = write_plain(&pile, fault_sys(&fault), NULL, &detail);
-        CHECK_EQ(descriptors(), before);
+        CHECK_EQ(count_descriptors(), before);
         if (!fault.fired) {
             CHECK_EQ(rc, 0);
             break;

@@ -3,7 +3,6 @@
 #ifndef TREE_FIXTURE_H
 #define TREE_FIXTURE_H
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -16,6 +15,7 @@
 #include "bytes/lz_tar.h"
 #include "check.h"
 #include "fault.h"
+#include "shell.h"
 
 struct scratch {
     char path[64];
@@ -91,18 +91,6 @@ static inline void set_xattr(const struct scratch *scratch, const char *path, co
     char full[4400];
     (void)snprintf(full, sizeof full, "%s/%s", scratch->path, path);
     CHECK_EQ(lsetxattr(full, name, value, strlen(value), 0), 0);
-}
-
-/* Descriptors of this process, for leak checks. */
-static inline int count_descriptors(void)
-{
-    DIR *directory = opendir("/proc/self/fd");
-    CHECK(directory != NULL);
-    int count = 0;
-    while (readdir(directory) != NULL)
-        count++;
-    CHECK_EQ(closedir(directory), 0);
-    return count;
 }
 
 struct archive_input {
