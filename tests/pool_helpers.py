@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,16 @@ def need_pool() -> None:
         pytest.skip("this kernel has no XFS")
     if not os.path.exists("/dev/loop-control"):
         pytest.skip("no loop devices here: /dev/loop-control is missing")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    """Where a store may be; afterwards no mount and no loop device of it is left."""
+    need_pool()
+    try:
+        yield tmp_path / "store"
+    finally:
+        release(tmp_path)
 
 
 def fill(root: Path | str) -> None:

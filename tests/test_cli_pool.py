@@ -6,12 +6,11 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cli_helpers import Command
-from pool_helpers import SIZE, check, fill, need_pool, reboot, release
+from pool_helpers import SIZE, check, fill, reboot, root
 
 from lazarus.cli import main
 from lazarus.cli.options import Mistake
@@ -19,15 +18,12 @@ from lazarus.cli.pool import _bytes
 from lazarus.content import pool as pool_module
 
 pytestmark = pytest.mark.root
+__all__ = ["root"]
 
 
 @pytest.fixture
-def lazarus(tmp_path: Path) -> Iterator[Command]:
-    need_pool()
-    try:
-        yield Command(tmp_path / "store")
-    finally:
-        release(tmp_path)
+def lazarus(root: Path) -> Command:
+    return Command(root)
 
 
 def test_the_whole_life(lazarus: Command) -> None:

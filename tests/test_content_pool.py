@@ -6,12 +6,12 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pool_helpers import BIG, SIZE, check, check_layout, devices, fill, need_pool, reboot, release, wait_for_devices
+from pool_helpers import BIG, SIZE, check, check_layout, devices, fill, reboot, root, wait_for_devices
 from small_rootfs import need_runtime
 from store_helpers import add_image, assert_whole, content, layer_tar, make_tar
 
@@ -25,16 +25,7 @@ from lazarus.store import Store
 
 pytest_plugins = ("container_fixtures",)
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Iterator[Path]:
-    """Where a store may be; afterwards no mount and no loop device of it is left."""
-    need_pool()
-    try:
-        yield tmp_path / "store"
-    finally:
-        release(tmp_path)
+__all__ = ["root"]
 
 
 def in_child(work: Callable[[], None]) -> int:
@@ -156,7 +147,7 @@ STEPS = [
     (native, "attach"),
     (native, "copy_tree"),
     (native, "exchange"),
-    (pool_disk, "syncfs"),
+    (pool_disk, "sync_file_system"),
     (pool_disk, "fsync_directory"),
     (os, "fsync"),
     (os, "rename"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from lazarus._native.publish import remove_tree, sweep_objects
@@ -16,9 +15,7 @@ from lazarus.terms import DiffID
 if TYPE_CHECKING:
     from lazarus.content.content import ContentStore
     from lazarus.content.lease import Lease
-
-
-Rows = Callable[[sqlite3.Connection], None]
+    from lazarus.content.publish import Rows
 
 
 class Collected(NamedTuple):

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Self
 from lazarus._native import mount as mounts
 from lazarus._native import pool as native
 from lazarus._native.publish import remove_tree
-from lazarus._native.sync import syncfs
+from lazarus.content.publish import sync_file_system
 from lazarus.errors import StoreError
 
 if TYPE_CHECKING:
@@ -138,11 +138,7 @@ def copy_rooms(paths: StorePaths, directory: str) -> None:
         os.mkdir(f"{directory}/{room}", 0o700)
         if room not in PASSING:
             native.copy_tree(f"{paths.root}/{room}", f"{directory}/{room}")
-    fd = os.open(f"{directory}/.", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        syncfs(fd)
-    finally:
-        os.close(fd)
+    sync_file_system(f"{directory}/.")  # it may be a link to an open one
 
 
 # -- the mount --

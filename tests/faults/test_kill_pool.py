@@ -6,27 +6,19 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
-from pool_helpers import SIZE, check, fill, need_pool, reboot, release
+from pool_helpers import SIZE, check, fill, reboot, root
 
 from lazarus.store import Store
 
 pytestmark = pytest.mark.root
+__all__ = ["root"]
 VISITS = 2  # of one line, in a loop: its first round, and one with a round behind it
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Iterator[Path]:
-    need_pool()
-    try:
-        yield tmp_path / "store"
-    finally:
-        release(tmp_path)
 
 
 class Moments:
