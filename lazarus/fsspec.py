@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from lazarus._native.info import Info
     from lazarus.union.layer_stack import LayerStack
 
+_PIECE = 1 << 30  # bytes: between two of them a copy can be interrupted
 _TYPES = {"directory": "directory", "file": "file", "symlink": "link"}
 
 
@@ -223,18 +223,9 @@ class LayerFileSystem(AbstractFileSystem):  # type: ignore[misc]
             stack.open(os.fsencode(path1), "rb", buffering=0) as source,
             stack.open(os.fsencode(path2), "wb", buffering=0) as target,
         ):
-            for offset, size in _pieces(source.info().size):  # type: ignore[attr-defined]
-                while size > 0:
-                    count = source.copy_range(offset, target, offset, size)  # type: ignore[attr-defined]
-                    if count == 0:
-                        return
-                    offset, size = offset + count, size - count
-
-    def get_file(self, rpath: str, lpath: Any, callback: Any = None, outfile: Any = None, **options: Any) -> None:
-        """To the host; a file object works too."""
-        if not hasattr(lpath, "write"):
-            lpath = os.fspath(lpath)
-        super().get_file(rpath, lpath, **({"callback": callback} if callback is not None else {}), **options)
+            offset = 0
+            while count := source.copy_range(offset, target, offset, _PIECE):  # type: ignore[attr-defined]
+                offset += count
 
     # -- names --
 
@@ -331,12 +322,6 @@ class PendingFile(StackFile):
         """Removes it."""
         self.close()
         self._stack.unlink(self._pending)
-
-
-def _pieces(size: int) -> Iterator[tuple[int, int]]:
-    """(offset, size) of at most 1 GiB, so that a copy can be interrupted."""
-    for offset in range(0, size, 1 << 30):
-        yield offset, min(1 << 30, size - offset)
 
 
 def _close(stack: LayerStack, store: Any) -> None:

@@ -218,12 +218,13 @@ class Store:
         except NotFoundError:
             raise NotFoundError(f"{name}: no such container or image") from None
 
-    def stack(self, name: str, *, writable: bool = False) -> LayerStack:
-        """The files of a container or image. `NotFoundError`; `writable`: of a container that neither runs nor is
-        mounted (`ConflictError`); an image has no writable ones (EROFS when something is changed)."""
+    def stack(self, name: str | Container | Image, *, writable: bool = False) -> LayerStack:
+        """The files of a container or image, or of what has that name or ID. `NotFoundError`; `writable`: of a
+        container that neither runs nor is mounted (`ConflictError`); an image has no writable ones (EROFS when
+        something is changed)."""
         from lazarus.containers.container import Container
 
-        found = self.find(name)
+        found = self.find(name) if isinstance(name, str) else name
         return found.stack(read_only=not writable) if isinstance(found, Container) else found.stack()
 
     def check(self, *, repair: bool = False) -> Iterator[Problem]:

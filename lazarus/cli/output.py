@@ -34,14 +34,14 @@ def print_json(value: Any) -> None:
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Columns as wide as they need to be, three spaces between them."""
-    lines = [tuple(headers), *(tuple(_plain(cell) for cell in row) for row in rows)]
+    lines = [tuple(headers), *(tuple(plain(cell) for cell in row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
     for line in lines:
         text = "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         sys.stdout.write(text.rstrip() + "\n")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Nothing from an image or a container may drive the terminal."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 

@@ -6,14 +6,14 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
 from lazarus.cli.options import Mistake, Option, Verb, Word, whole_number
-from lazarus.cli.output import FORMAT, complain, print_json
+from lazarus.cli.output import FORMAT, complain, plain, print_json
 from lazarus.cli.output import size as human_size
 from lazarus.errors import LazarusError, NotFoundError
 
@@ -65,7 +65,7 @@ def locate(store: Store, text: str) -> Place:
 @contextmanager
 def _opened(store: Store, text: str) -> Iterator[tuple[Place, LayerStack]]:
     place = locate(store, text)
-    with store.stack(place.name) as stack:
+    with store.stack(place.thing) as stack:
         try:
             yield place, stack
         except OSError as error:  # a path of the tree: say of which
@@ -74,13 +74,13 @@ def _opened(store: Store, text: str) -> Iterator[tuple[Place, LayerStack]]:
             raise
 
 
-def _each(store: Store, arguments: SimpleNamespace, action: object) -> int:
-    """`action(place, stack)` for each target; a failure is said, and the rest goes on. The exit code."""
+def _each(store: Store, arguments: SimpleNamespace, action: Callable[[Place, LayerStack], None]) -> int:
+    """Does it for each target; a failure is said, and the rest goes on. The exit code."""
     code = 0
     for text in arguments.targets:
         try:
             with _opened(store, text) as (place, stack):
-                action(place, stack)  # type: ignore[operator]
+                action(place, stack)
         except BrokenPipeError:
             raise
         except (OSError, LazarusError) as error:
@@ -91,9 +91,7 @@ def _each(store: Store, arguments: SimpleNamespace, action: object) -> int:
 
 def _put(text: str, end: str = "\n") -> None:
     """A line with names from an image: as they are in a file or pipe; on a terminal nothing in it may drive that."""
-    if sys.stdout.isatty():
-        text = "".join(letter if letter.isprintable() else "?" for letter in text)
-    sys.stdout.write(text + end)
+    sys.stdout.write((plain(text) if sys.stdout.isatty() else text) + end)
 
 
 def cat(store: Store, arguments: SimpleNamespace) -> int:
@@ -126,18 +124,16 @@ def ls(store: Store, arguments: SimpleNamespace) -> int:
         if arguments.directory or info.kind != "directory":
             _show_names(stack, [(top, top, info)], arguments, rows)
             return
-        for path, directories, others in stack.walk(top):
+        pending = [top]
+        while pending:
+            path = pending.pop()
             if several and arguments.format != "json":
                 _put(f"{place.shown(path)}:")
-            entries = sorted((*directories, *others), key=lambda entry: entry.name)
-            shown = [
-                (entry.name, entry.path, entry.info)
-                for entry in entries
-                if arguments.all or not entry.name.startswith(b".")
-            ]
-            _show_names(stack, shown, arguments, rows)
-            if not arguments.recursive:
-                break
+            entries = list(stack.scandir(path))
+            shown = [entry for entry in entries if arguments.all or not entry.name.startswith(b".")]
+            _show_names(stack, [(entry.name, entry.path, entry.info) for entry in shown], arguments, rows)
+            if arguments.recursive:
+                pending += [entry.path for entry in reversed(entries) if entry.kind == "directory"]
 
     code = _each(store, arguments, show)
     if arguments.format == "json":
@@ -268,23 +264,24 @@ def du(store: Store, arguments: SimpleNamespace) -> int:
         if arguments.format == "json":
             rows.append({"path": os.fsdecode(path), "bytes": total})
             return
-        plain = str(total if arguments.bytes else (total + 1023) // 1024)
-        amount = human_size(total) if arguments.human else plain
+        exact = str(total if arguments.bytes else (total + 1023) // 1024)
+        amount = human_size(total) if arguments.human else exact
         _put(f"{amount}\t{place.shown(path)}")
 
     def show(place: Place, stack: LayerStack) -> None:
         deepest = 0 if arguments.summarize else arguments.max_depth
         seen: set[tuple[int, int]] = set()
-        # (path, bytes) of the directories that the walk is in
-        above: list[list[object]] = []
+        # the directories that the walk is in, and the bytes found in each so far
+        paths: list[bytes] = []
+        totals: list[int] = []
 
         def leave(depth: int) -> None:
-            while len(above) > depth:
-                path, total = above.pop()
-                if above:
-                    above[-1][1] += total  # type: ignore[operator]
-                if deepest is None or len(above) <= deepest:
-                    put(place, path, total)  # type: ignore[arg-type]
+            while len(paths) > depth:
+                path, total = paths.pop(), totals.pop()
+                if totals:
+                    totals[-1] += total
+                if deepest is None or len(paths) <= deepest:
+                    put(place, path, total)
 
         top = os.fsencode(place.path).rstrip(b"/") or b"/"
         base = 0 if top == b"/" else top.count(b"/")
@@ -292,14 +289,15 @@ def du(store: Store, arguments: SimpleNamespace) -> int:
             depth = 0 if path == top else path.count(b"/") - base
             leave(depth)
             if info.kind == "directory":
-                above.append([path, 0])
+                paths.append(path)
+                totals.append(0)
                 continue
             identity = (info.device, info.number)
             amount = 0 if info.link_count > 1 and identity in seen else info.size
             seen.add(identity)
-            if above:
-                above[-1][1] += amount  # type: ignore[operator]
-            if not above or (arguments.all and (deepest is None or depth <= deepest)):
+            if totals:
+                totals[-1] += amount
+            if not totals or (arguments.all and (deepest is None or depth <= deepest)):
                 put(place, path, amount)
         leave(0)
 

@@ -55,12 +55,12 @@ def commit(
     pause: bool,
 ) -> Image:
     """See `Container.commit`."""
+    from lazarus.images.build import source_date_epoch
+
     if compression not in COMPRESSIONS:
         raise FormatError(f"compression {compression!r:.40}: not one of {', '.join(COMPRESSIONS)}")
     store = container.store
     base = container.image
-    from lazarus.images.build import source_date_epoch
-
     epoch = source_date_epoch()
     with store.content.lease("commit") as lease:
         # The lock keeps it from being removed meanwhile: files that vanish are taken as removed by the container.

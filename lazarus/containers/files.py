@@ -72,7 +72,7 @@ def _files(container: Container, *, writing: bool) -> Iterator[int | LayerStack]
         try:
             stack = container.stack(read_only=not writing)
         except ConflictError:
-            if _is_mounted(container):  # since we looked
+            if rootfs.is_mounted(container.rootfs):  # since we looked
                 continue
             raise
         with stack:
@@ -88,7 +88,3 @@ def _open_root(container: Container) -> int:
         if rootfs.is_mounted(container.rootfs):
             return os.open(container.rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         return -1
-
-
-def _is_mounted(container: Container) -> bool:
-    return rootfs.is_mounted(container.rootfs)
