@@ -21,7 +21,7 @@
  * Concurrency. Any number of handles, threads and processes. Whoever brings in a block that is not there locks it (an
  * OFD lock on the map for other handles and processes, a mutex for threads of one handle), looks again, fills what the
  * write does not cover from the lower, then sets the bit; who finds the bit set takes no lock. Changes of size lock the
- * whole map. A read that runs beside a write sees the old or the new bytes, block by block, like a local file. A handle
+ * whole map. A read that runs beside a write sees the old or the new of each byte, as on ext4 (XFS promises more). A handle
  * belongs to the process that opened it: after fork() the child opens its own, as locks do not tell the two apart. One
  * thing is not covered: a truncation that is killed half-way while another process writes behind the new end.
  */
