@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from datetime import UTC, datetime
+from shutil import SameFileError
+from threading import Lock
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 from weakref import finalize
@@ -60,6 +63,7 @@ class LayerFileSystem(AbstractFileSystem):  # type: ignore[misc]
         self.auto_mkdir = auto_mkdir
         self.target = target
         self._finalizer: finalize[Any, Any] | None = None
+        self._lock = Lock()
         if stack is not None:
             self.stack = stack
             return
@@ -76,14 +80,14 @@ class LayerFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     def _writable(self) -> LayerStack:
         """The stack, opened anew for writing when it has to be: as long as one is, its container cannot be started."""
-        if self._finalizer is None or self.stack.upper is not None:
-            return self.stack
-        stack = self._store.stack(self.target or "", writable=True)
-        self._finalizer.detach()
-        self.stack.close()
-        self.stack = stack
-        self._finalizer = finalize(self, _close, stack, self._store)
-        return stack
+        with self._lock:
+            if self._finalizer is None or self.stack.upper is not None:
+                return self.stack
+            stack = self._store.stack(self.target or "", writable=True)
+            self._finalizer.detach()
+            self.stack = stack  # another thread may still read the one before; it goes with its last reference
+            self._finalizer = finalize(self, _close, stack, self._store)
+            return stack
 
     def close(self) -> None:
         """Gives back what it opened. Open files go on."""
@@ -219,6 +223,9 @@ class LayerFileSystem(AbstractFileSystem):  # type: ignore[misc]
         if self.auto_mkdir:
             self.makedirs(self._parent(path2), exist_ok=True)
         stack = self._writable()
+        places = [stack.lookup(os.fsencode(path), follow=True) for path in (path1, path2)]
+        if all(places) and len({(place.device, place.number) for place in places if place is not None}) == 1:
+            raise SameFileError(f"{path1} and {path2} are the same file")
         with (
             stack.open(os.fsencode(path1), "rb", buffering=0) as source,
             stack.open(os.fsencode(path2), "wb", buffering=0) as target,
@@ -314,8 +321,13 @@ class PendingFile(StackFile):
         super().__init__(stack, self._pending, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
 
     def commit(self) -> None:
-        """Gives it its name; what had it is replaced."""
+        """Gives it its name; what had it is replaced, and leaves it its owner and mode."""
         self.close()
+        before = self._stack.lookup(self._path)
+        if before is not None and before.kind == "file":
+            with suppress(PermissionError):  # only root may give a file away
+                self._stack.chown(self._pending, before.uid, before.gid)
+            self._stack.chmod(self._pending, stat.S_IMODE(before.mode))
         self._stack.rename(self._pending, self._path)
 
     def discard(self) -> None:

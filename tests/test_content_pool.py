@@ -262,7 +262,31 @@ def test_others_at_work_are_in_the_way(root: Path) -> None:
         store.pool.create(SIZE)
         with other.content.lease("ingest"), pytest.raises(ConflictError, match=r"is at work in it \(ingest\)"):
             store.pool.destroy()
+        with other.content.lease("ingest"), pytest.raises(ConflictError, match=r"is at work in it \(ingest\)"):
+            store.pool.destroy(force=True)
         check_layout(store, pool=True)
+
+
+def test_open_stacks_are_in_the_way(root: Path) -> None:
+    """Also those of another process' store, and files that are open after their stack was closed."""
+    fill(root)
+    with Store(root) as store, Store(root) as other:
+
+        def is_refused(way: Callable[[], object]) -> None:
+            stack = other.images.list()[0].stack()
+            with stack.open("/big", "rb", buffering=0) as file:
+                for _ in range(2):
+                    with pytest.raises(ConflictError, match="a layer stack is open"):
+                        way()
+                    stack.close()
+                assert file.read(7) == BIG[:7]
+
+        is_refused(lambda: store.pool.create(SIZE))
+        store.pool.create(SIZE)
+        is_refused(store.pool.destroy)
+        is_refused(lambda: store.pool.destroy(force=True))
+        store.pool.destroy()
+        assert_whole(other)
 
 
 def test_a_store_that_is_open_elsewhere_need_not_know(root: Path) -> None:

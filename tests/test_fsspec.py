@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import SameFileError
 
 import fsspec
 import pytest
@@ -173,6 +175,57 @@ def test_a_transaction_is_seen_whole_or_not_at_all(stack: lazarus.LayerStack) ->
             file.write(b"newer")
         raise RuntimeError
     assert fs.cat_file("/one") == b"new" and fs.ls("/", detail=False) == ["/one", "/suite"]
+
+
+def test_a_file_copied_onto_itself_stays(stack: lazarus.LayerStack) -> None:
+    fs = LayerFileSystem(stack=stack)
+    fs.pipe_file("/a", b"precious")
+    stack.symlink("a", "/l")
+    stack.link("/a", "/h")
+    for source, target in (("/a", "/a"), ("/a", "/"), ("/l", "/a"), ("/a", "/l"), ("/a", "/h")):
+        with pytest.raises(SameFileError):
+            fs.cp(source, target)
+        assert fs.cat_file("/a") == b"precious"
+
+
+def test_a_transaction_leaves_owner_and_mode(stack: lazarus.LayerStack) -> None:
+    fs = LayerFileSystem(stack=stack)
+    fs.pipe_file("/one", b"old")
+    if os.geteuid() == 0:
+        stack.chown("/one", 5, 6)
+    stack.chmod("/one", 0o600)
+    before = fs.info("/one")
+    with fs.transaction, fs.open("/one", "wb") as file:
+        file.write(b"new")
+    after = fs.info("/one")
+    assert fs.cat_file("/one") == b"new"
+    assert [after[key] for key in ("mode", "uid", "gid")] == [before[key] for key in ("mode", "uid", "gid")]
+
+
+@pytest.mark.root
+def test_threads_that_read_while_it_is_opened_for_writing(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "root.tar").write_bytes(tar(("d", "etc"), ("f", "etc/hosts", b"one")))
+    with Store(root) as store:
+        store.images.import_(str(tmp_path / "root.tar"), "made:1")
+        store.containers.create("made:1", ["true"], name="c1")
+    fs = LayerFileSystem("c1", root)
+    failures: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            for _ in range(200):
+                assert fs.cat_file("/etc/hosts") == b"one"
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    fs.pipe_file("/new", b"new")
+    for thread in threads:
+        thread.join()
+    assert failures == [] and fs.cat_file("/new") == b"new"
+    fs.close()
 
 
 def test_it_is_found_by_its_name_and_imports_nothing_early() -> None:

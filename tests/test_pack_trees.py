@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import tarfile
 import threading
@@ -14,8 +15,9 @@ from conformance import changes, overlay, scenario
 from conformance.trees import differences, read_tree
 from test_pack_conformance import build_lower
 
+import lazarus
 from lazarus import errors
-from lazarus._native import pack
+from lazarus._native import pack, union_tar
 
 pytestmark = pytest.mark.root
 
@@ -177,6 +179,33 @@ def test_options_of_unpack(tree_fd: int, tmp_path: Path) -> None:
     (tmp_path / "target/etc/passwd").mkdir(parents=True)
     with pytest.raises(IsADirectoryError):
         unpack_into(tmp_path / "target", archive, no_replace_directory=True)
+
+
+def test_nobody_gets_the_rights_of_another(tmp_path: Path) -> None:
+    """Set-ID bits and capabilities are their owner's: where the owner does not come along, neither do they."""
+    capability = bytes.fromhex("0100000200040000000000000000000000000000")
+    tree, upper = tmp_path / "tree", tmp_path / "upper"
+    tree.mkdir()
+    upper.mkdir()
+    (tree / "d").mkdir(mode=0o2755)
+    for name in ("ids", "capable"):
+        (tree / name).write_text(name)
+        os.chown(tree / name, 1000, 1000)
+    (tree / "ids").chmod(0o6755)
+    (tree / "d").chmod(0o2755)
+    os.setxattr(tree / "capable", "security.capability", capability)
+    fd = os.open(tree, os.O_RDONLY | os.O_DIRECTORY)
+    pack_into(tmp_path / "tree.tar", fd)
+    os.close(fd)
+    for keep in (False, True):
+        unpack_into(tmp_path / f"plain{keep}", tmp_path / "tree.tar", keep_owner=keep)
+        with lazarus.LayerStack(upper=upper) as stack, open(tmp_path / "tree.tar", "rb") as file:
+            union_tar.unpack(stack, file.fileno(), "/", keep_owner=keep)
+            for found in (os.stat(tmp_path / f"plain{keep}/ids"), stack.stat("ids")):
+                assert (found.st_uid, stat.S_IMODE(found.st_mode)) == ((1000, 0o6755) if keep else (0, 0o755))
+            assert stat.S_IMODE(stack.stat("d").st_mode) == 0o2755
+            names = os.listxattr(tmp_path / f"plain{keep}/capable"), map(os.fsdecode, stack.listxattr("capable"))
+            assert ["security.capability" in some for some in names] == [keep, keep]
 
 
 def test_errors_name_the_object(tree: Path, tmp_path: Path) -> None:

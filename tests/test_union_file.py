@@ -244,6 +244,9 @@ def test_append_of_two_handles(stack: lazarus.LayerStack) -> None:
             two.write(b"22\n")
         assert (one.tell(), two.tell()) == (12, 15)
     assert stack.open("log").read() == "1\n22\n" * 3
+    with stack.open("log", "a+b", 0) as file:
+        file.seek(3)
+        assert (file.write(b""), file.tell()) == (0, 3)  # as io.FileIO
 
 
 _CLOSED_MEANWHILE = """

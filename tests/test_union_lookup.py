@@ -166,6 +166,12 @@ def test_batches_that_are_none(stack: lazarus.LayerStack) -> None:
         stack.lookup_many(b"etc", [0, 4])
     with pytest.raises(ValueError, match="offsets"):
         stack.lookup_many(b"etc", [2, 1, 3])
+    for offsets in ([], [0.0, 3.0], [[0, 3]]):
+        with pytest.raises(ValueError, match="row of whole"):
+            stack.lookup_many(b"etc", offsets)
+    for path in ("etc", b"etc", Path("etc")):
+        with pytest.raises(TypeError, match="not one path"):
+            stack.lookup_many(path)
     with pytest.raises(ValueError, match="offsets"):
         stack.lookup_rows(b"etc", numpy.zeros(2, "u8"), numpy.empty(3, row))
     with pytest.raises(ValueError, match="expected"):
@@ -261,6 +267,8 @@ def test_closed(layers: list[Layer]) -> None:
     stack.close()
     stack.close()
     assert stack.closed
+    with pytest.raises(ValueError, match="closed"), stack:
+        pass
     for question in (
         lambda: stack.lookup("etc"), lambda: stack.lookup_many(["etc"]), lambda: stack.lookup_many(b"", [0, 0]),
         lambda: stack.stat("etc"), lambda: stack.listdir(), lambda: stack.open("etc/passwd"), lambda: stack.mkdir("x"),

@@ -459,3 +459,10 @@ ssize_t lz_read_full(const struct lz_sys *sys, int fd, void *out, size_t size)
     }
     return (ssize_t)done;
 }
+
+int lz_openat_beneath(const struct lz_sys *sys, int dir, const char *path, int flags, uint64_t resolve)
+{
+    struct open_how how = {.flags = (uint64_t)(unsigned)flags,
+                           .resolve = resolve | RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
+    return sys->openat2(sys->ctx, dir, path[0] != 0 ? path : ".", &how);
+}

@@ -84,4 +84,8 @@ int lz_pwrite_all(const struct lz_sys *sys, int fd, const void *bytes, size_t si
 ssize_t lz_pread_full(const struct lz_sys *sys, int fd, void *out, size_t size, off_t offset);
 ssize_t lz_read_full(const struct lz_sys *sys, int fd, void *out, size_t size);
 
+/* Opens `path` below `dir` ("": dir itself) and nowhere else: -ELOOP where a component is a symlink (but O_PATH |
+ * O_NOFOLLOW opens a last one itself), -EXDEV where the path would lead out. `resolve`: RESOLVE_* besides, or 0. */
+int lz_openat_beneath(const struct lz_sys *sys, int dir, const char *path, int flags, uint64_t resolve);
+
 #endif

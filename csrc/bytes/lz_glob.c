@@ -66,13 +66,22 @@ static bool take_more(struct star *star, const char *path, size_t size)
     return star->path++ < size;
 }
 
+/* By an odd number of backslashes before it. */
+static bool is_escaped(const char *pattern, size_t at)
+{
+    size_t begin = at;
+    while (begin > 0 && pattern[begin - 1] == '\\')
+        begin--;
+    return (at - begin) % 2 == 1;
+}
+
 bool lz_glob_match(const char *pattern, size_t pattern_size, const char *path, size_t path_size)
 {
     while (pattern_size > 0 && pattern[0] == '/') {
         pattern++;
         pattern_size--;
     }
-    while (pattern_size > 1 && pattern[pattern_size - 1] == '/' && pattern[pattern_size - 2] != '\\')
+    while (pattern_size > 1 && pattern[pattern_size - 1] == '/' && !is_escaped(pattern, pattern_size - 1))
         pattern_size--;
     struct star star = {0}, globstar = {0};
     size_t at = 0, i = 0;

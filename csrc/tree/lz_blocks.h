@@ -14,8 +14,8 @@
  * writes the data back, then makes kept what now was before, then writes the map back. After another boot now is kept
  * again: what was written since the last sync may be gone, as in any file, but nothing reads as what it never was.
  * Truncation: the file first, then lower_end; whoever opens or extends takes the smaller of both first. Nothing is
- * written back when a file is created: until the first sync the xattr says so, and a power cut that takes the map leaves
- * the lower's content. Damage is noticed: the header has checksums, bits have a check each, and what is bounded is bounded
+ * written back when a file is created: until the first sync the xattr says so, and a power cut that takes the map, or its
+ * name, leaves the lower's content. Damage is noticed: the header has checksums, bits have a check each, and what is bounded is bounded
  * on every use, so that a damaged map is LZ_E_CORRUPT or a right answer.
  *
  * Concurrency. Any number of handles, threads and processes. Whoever brings in a block that is not there locks it (an

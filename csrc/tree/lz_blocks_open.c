@@ -117,34 +117,41 @@ static bool all_zero(const void *bytes, size_t size)
     return size == 0 || (at[0] == 0 && memcmp(at, at + 1, size - 1) == 0);
 }
 
-/* A power cut came before the map reached the disk, and nobody had asked for that: nothing was written, then. 1 when
- * the map is made anew, 0 when that is not what happened. */
-static int make_anew(struct lz_blocks *file)
+/* A power cut came before anything was synced: 1, and whose xattr says so; 0: not so; or a code. */
+static int was_never_synced(const struct lz_blocks *file, bool *user_xattr)
 {
-    struct lz_blocks_header header = {0};
     for (int user = 0; user < 2; user++) {
         enum freshness fresh;
         int rc = find_freshness(file, user == 1, &fresh);
-        if (rc < 0)
-            return rc;
-        if (fresh != FRESH_BEFORE)
-            continue;
-        rc = lz_blocks_lock(file, 0, 0);
-        if (rc != 0)
-            return rc;
-        ssize_t got = lz_pread_full(file->sys, file->map_fd, &header, sizeof header, 0);
-        rc = got < 0 ? (int)got : 0;
-        if (rc == 0 && all_zero(&header, (size_t)got)) { /* nobody was faster */
-            lz_blocks_header_make(&header, &file->lower, LZ_BLOCKS_SIZE_DEFAULT, user == 1, &file->boot);
-            rc =
-                file->sys->ftruncate(file->sys->ctx, file->map_fd, 0); /* cells may have got there without the header */
-            if (rc == 0)
-                rc = fill_map(file->sys, file->map_fd, &header);
-        }
-        lz_blocks_unlock(file, 0, 0);
-        return rc == 0 ? 1 : rc;
+        *user_xattr = user == 1;
+        if (rc < 0 || fresh == FRESH_BEFORE)
+            return rc < 0 ? rc : 1;
     }
     return 0;
+}
+
+/* The map has no content: nobody had asked for that, so nothing was written. 1 when the map is made anew, 0 when that is
+ * not what happened. */
+static int make_anew(struct lz_blocks *file)
+{
+    struct lz_blocks_header header = {0};
+    bool user_xattr;
+    int rc = was_never_synced(file, &user_xattr);
+    if (rc <= 0)
+        return rc;
+    rc = lz_blocks_lock(file, 0, 0);
+    if (rc != 0)
+        return rc;
+    ssize_t got = lz_pread_full(file->sys, file->map_fd, &header, sizeof header, 0);
+    rc = got < 0 ? (int)got : 0;
+    if (rc == 0 && all_zero(&header, (size_t)got)) { /* nobody was faster */
+        lz_blocks_header_make(&header, &file->lower, LZ_BLOCKS_SIZE_DEFAULT, user_xattr, &file->boot);
+        rc = file->sys->ftruncate(file->sys->ctx, file->map_fd, 0); /* cells may have got there without the header */
+        if (rc == 0)
+            rc = fill_map(file->sys, file->map_fd, &header);
+    }
+    lz_blocks_unlock(file, 0, 0);
+    return rc == 0 ? 1 : rc;
 }
 
 static int read_header(struct lz_blocks *file, struct lz_blocks_header *header, struct lz_detail *detail)
@@ -245,15 +252,27 @@ static int bring_up_to_date(struct lz_blocks *file)
     return rc;
 }
 
-static int open_map(struct lz_blocks *file, int maps_fd, struct lz_detail *detail)
+/* The descriptor or a code. Where the disk got the file and not the map's name (btrfs writes each file back by itself), and
+ * nothing was ever synced, the map is an empty one. */
+static int open_map_file(struct lz_blocks *file, int maps_fd)
 {
     const struct lz_sys *sys = file->sys;
+    int flags = O_NOFOLLOW | O_NONBLOCK, fd = sys->openat(sys->ctx, maps_fd, file->name, O_RDWR | flags, 0);
+    bool user_xattr;
     file->map_writable = true;
-    file->map_fd = sys->openat(sys->ctx, maps_fd, file->name, O_RDWR | O_NOFOLLOW | O_NONBLOCK, 0);
-    if (!file->writable && (file->map_fd == -EACCES || file->map_fd == -EROFS || file->map_fd == -EPERM)) {
+    if (!file->writable && (fd == -EACCES || fd == -EROFS || fd == -EPERM)) {
         file->map_writable = false;
-        file->map_fd = sys->openat(sys->ctx, maps_fd, file->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+        return sys->openat(sys->ctx, maps_fd, file->name, O_RDONLY | flags, 0);
     }
+    if (fd != -ENOENT)
+        return fd;
+    int rc = was_never_synced(file, &user_xattr);
+    return rc == 1 ? sys->openat(sys->ctx, maps_fd, file->name, O_RDWR | O_CREAT | flags, 0600) : rc < 0 ? rc : fd;
+}
+
+static int open_map(struct lz_blocks *file, int maps_fd, struct lz_detail *detail)
+{
+    file->map_fd = open_map_file(file, maps_fd);
     if (file->map_fd == -ENOENT)
         return lz_fail(detail, -ENOENT, "block map %s is gone", file->name);
     if (file->map_fd < 0)

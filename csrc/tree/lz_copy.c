@@ -56,10 +56,10 @@ static int copy_data(const struct copier *self, const struct lz_walk_node *node,
     return rc;
 }
 
-static int copy_file(const struct copier *self, const struct lz_walk_node *node)
+static int copy_file(const struct copier *self, const struct lz_walk_node *node, int parent, const char *name)
 {
     int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW;
-    int fd = self->sys->openat(self->sys->ctx, self->to_fd, node->path, flags, 0600);
+    int fd = self->sys->openat(self->sys->ctx, parent, name, flags, 0600);
     if (fd < 0)
         return fd;
     int rc = copy_data(self, node, fd);
@@ -71,51 +71,68 @@ static int copy_file(const struct copier *self, const struct lz_walk_node *node)
 
 /* ---- everything else ---- */
 
-/* What has no descriptor of its own is reached from the directory that it is in. */
-static int copy_special(const struct copier *self, const struct lz_walk_node *node)
+static int copy_special(const struct copier *self, const struct lz_walk_node *node, int parent, const char *name)
 {
     const struct lz_sys *sys = self->sys;
-    char path[LZ_PATH_MAX + 1];
-    memcpy(path, node->path, node->path_size + 1);
-    char *slash = strrchr(path, '/');
-    const char *name = slash != NULL ? slash + 1 : path;
-    if (slash != NULL)
-        *slash = 0;
-    int parent = sys->openat(sys->ctx, self->to_fd, slash != NULL ? path : ".", O_RDONLY | O_DIRECTORY, 0);
-    if (parent < 0)
-        return parent;
     int rc;
     if (node->kind == LZ_KIND_SYMLINK)
         rc = sys->symlinkat(sys->ctx, node->target, parent, name);
     else
         rc =
             sys->mknodat(sys->ctx, parent, name, lz_kind_to_mode(node->kind) | 0600, makedev(node->major, node->minor));
-    if (rc >= 0)
-        rc = set_attributes(self, node, parent, name);
-    (void)sys->close(sys->ctx, parent);
+    return rc >= 0 ? set_attributes(self, node, parent, name) : rc;
+}
+
+/* The directory that `path` is in, or will be, and its name there. No symlink is followed: what was copied so far may be
+ * of somebody else's making, and the source may change meanwhile. */
+static int open_parent(const struct copier *self, const char *path, const char **name)
+{
+    char parent[LZ_PATH_MAX + 1];
+    const char *slash = strrchr(path, '/');
+    size_t size = slash != NULL ? (size_t)(slash - path) : 0;
+    memcpy(parent, path, size);
+    parent[size] = 0;
+    *name = path + size + (slash != NULL);
+    return lz_openat_beneath(self->sys, self->to_fd, parent, O_PATH | O_DIRECTORY, 0);
+}
+
+static int copy_link(const struct copier *self, const char *first, int parent, const char *name)
+{
+    const char *first_name;
+    int first_parent = open_parent(self, first, &first_name);
+    if (first_parent < 0)
+        return first_parent;
+    int rc = self->sys->linkat(self->sys->ctx, first_parent, first_name, parent, name, 0);
+    (void)self->sys->close(self->sys->ctx, first_parent);
     return rc;
 }
 
-static int copy_node(struct copier *self, const struct lz_walk_node *node)
+static int copy_node(struct copier *self, const struct lz_walk_node *node, int parent, const char *name)
 {
-    const struct lz_sys *sys = self->sys;
     if (node->kind == LZ_KIND_DIRECTORY)
-        return node->path_size > 0 ? sys->mkdirat(sys->ctx, self->to_fd, node->path, 0700) : 0;
+        return self->sys->mkdirat(self->sys->ctx, parent, name, 0700);
     if (node->has_links) {
         const char *first = lz_links_find(&self->links, node->link_dev, node->link_number);
         if (first != NULL)
-            return sys->linkat(sys->ctx, self->to_fd, first, self->to_fd, node->path, 0);
+            return copy_link(self, first, parent, name);
         int rc = lz_links_add(&self->links, node->link_dev, node->link_number, node->path, node->path_size);
         if (rc != 0)
             return rc;
     }
-    return node->kind == LZ_KIND_FILE ? copy_file(self, node) : copy_special(self, node);
+    return node->kind == LZ_KIND_FILE ? copy_file(self, node, parent, name) : copy_special(self, node, parent, name);
 }
 
 static int visit(void *ctx, const struct lz_walk_node *node)
 {
     struct copier *self = ctx;
-    int rc = copy_node(self, node);
+    const char *name;
+    if (node->path_size == 0)
+        return 0; /* the top is there */
+    int parent = open_parent(self, node->path, &name), rc = parent;
+    if (parent >= 0) {
+        rc = copy_node(self, node, parent, name);
+        (void)self->sys->close(self->sys->ctx, parent);
+    }
     return rc >= 0 ? 0 : lz_fail(self->detail, rc, "copying /%s: %s", node->path, lz_error_text(rc));
 }
 
@@ -126,7 +143,7 @@ static int visit_directory(void *ctx, const struct lz_walk_node *node)
     if (node->kind != LZ_KIND_DIRECTORY)
         return 0;
     const struct lz_sys *sys = self->sys;
-    int fd = sys->openat(sys->ctx, self->to_fd, node->path_size > 0 ? node->path : ".", O_RDONLY | O_DIRECTORY, 0);
+    int fd = lz_openat_beneath(sys, self->to_fd, node->path, O_RDONLY | O_DIRECTORY, 0);
     int rc = fd;
     if (fd >= 0) {
         rc = set_attributes(self, node, fd, "");

@@ -87,10 +87,8 @@ static int open_upper(const struct lz_sys *sys, const struct lz_walk_node *node,
 {
     if (node->name[0] == 0)
         return lz_data_reopen(sys, node->dir_fd);
-    struct open_how how = {.flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY,
-                           .resolve =
-                               RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | (no_xdev ? (unsigned)RESOLVE_NO_XDEV : 0)};
-    int fd = sys->openat2(sys->ctx, node->dir_fd, node->name, &how);
+    int fd = lz_openat_beneath(sys, node->dir_fd, node->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY,
+                               no_xdev ? RESOLVE_NO_XDEV : 0);
     return fd == -ELOOP || fd == -ENXIO ? -ENOENT : fd; /* became a symlink or a fifo since it was listed */
 }
 

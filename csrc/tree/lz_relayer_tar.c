@@ -182,7 +182,7 @@ static int open_object(const struct lz_relayer *self, const uint8_t digest[LZ_SH
 
 static int hash_hole(struct tar *tar, uint64_t size)
 {
-    memset(tar->bytes, 0, READ_SIZE);
+    memset(tar->bytes, 0, size < READ_SIZE ? (size_t)size : READ_SIZE);
     for (uint64_t done = 0; done < size;) {
         size_t now = size - done < READ_SIZE ? (size_t)(size - done) : READ_SIZE;
         int rc = lz_sha256_update(tar->content, tar->bytes, now);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "lz_list.h"
+#include "lz_union_look.h"
 #include "lz_union_writer.h"
 
 #define HIDDEN_MAX 4096u /* names; further ones are left to their fate: the group may fall apart */
@@ -17,13 +18,6 @@ struct below {
     void *ctx;
     struct lz_buf todo; /* directories, NUL-terminated, in the order they were met */
 };
-
-static int open_below(const struct lz_sys *sys, int fd, const char *path)
-{
-    struct open_how how = {.flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW,
-                           .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
-    return sys->openat2(sys->ctx, fd, path[0] != 0 ? path : ".", &how);
-}
 
 static int below_item(struct below *self, int dir, const char *directory, const char *name)
 {
@@ -46,7 +40,7 @@ static int below_item(struct below *self, int dir, const char *directory, const 
 static int below_directory(struct below *self, const char *directory)
 {
     struct lz_listing listing = {0};
-    int dir = open_below(self->sys, self->fd, directory);
+    int dir = lz_openat_beneath(self->sys, self->fd, directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
     if (dir < 0)
         return dir == -ENOENT ? 0 : dir;
     int rc = lz_listing_read(self->sys, dir, &listing);
@@ -82,6 +76,8 @@ static int redirect_of(struct lz_union *self, int dir, const char *path, const c
     ssize_t got = self->sys->getxattrat(self->sys->ctx, dir, name, xattr, redirect, LZ_PATH_MAX + 1);
     if (got <= 0)
         return got == 0 || got == -ENODATA || got == -EOPNOTSUPP || got == -ERANGE ? 0 : (int)got;
+    if (!lz_union_is_redirect(redirect, (size_t)got))
+        return 0;                     /* whoever walks there is told */
     size_t from = redirect[0] == '/'; /* else a name in the same directory */
     size_t above = from ? 0 : strlen(path) - strlen(name), size = (size_t)got - from;
     if (above + size > LZ_PATH_MAX)

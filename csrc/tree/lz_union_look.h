@@ -107,6 +107,8 @@ struct lz_marks {
     size_t redirect_size;
     char redirect[LZ_PATH_MAX + 1];
 };
+/* Is it what overlay's redirect says: a name in the same directory, or a path from the root without empty components? */
+bool lz_union_is_redirect(const char *text, size_t size);
 /* Of `name` below dir_fd (".": itself). 0, -EINVAL for a redirect that is none, or a code. */
 int lz_union_marks(struct lz_union *self, int dir_fd, const char *name, struct lz_marks *out);
 

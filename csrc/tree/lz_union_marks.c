@@ -8,20 +8,17 @@
 #define LIST_FIRST 1024u
 #define LIST_MAX 65536u /* XATTR_LIST_MAX */
 
-/* A name in the same directory, or a path from the root without empty components. */
-static bool is_redirect(const char *text, size_t size)
+bool lz_union_is_redirect(const char *text, size_t size)
 {
     if (size == 0 || memchr(text, 0, size) != NULL)
         return false;
     if (text[0] != '/')
-        return memchr(text, '/', size) == NULL && size <= LZ_NAME_MAX && strcmp(text, ".") != 0 &&
-               strcmp(text, "..") != 0;
+        return memchr(text, '/', size) == NULL && size <= LZ_NAME_MAX && !(size <= 2 && memcmp(text, "..", size) == 0);
     for (size_t at = 0; at < size;) {
         const char *name = text + at + 1;
         const char *slash = memchr(name, '/', size - at - 1);
         size_t length = slash != NULL ? (size_t)(slash - name) : size - at - 1;
-        bool dots = name[0] == '.' && (length == 1 || (length == 2 && name[1] == '.'));
-        if (length == 0 || length > LZ_NAME_MAX || dots)
+        if (length == 0 || length > LZ_NAME_MAX || (length <= 2 && memcmp(name, "..", length) == 0))
             return false;
         at += length + 1;
     }
@@ -39,7 +36,7 @@ static int take_redirect(struct lz_union *self, int dir_fd, const char *path, co
         return (int)got;
     out->redirect[got] = 0;
     out->redirect_size = (size_t)got;
-    return is_redirect(out->redirect, (size_t)got) ? 0 : -EINVAL;
+    return lz_union_is_redirect(out->redirect, (size_t)got) ? 0 : -EINVAL;
 }
 
 static int take_opaque(struct lz_union *self, int dir_fd, const char *path, const char *xattr, struct lz_marks *out)

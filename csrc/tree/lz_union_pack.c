@@ -17,6 +17,7 @@ struct walk {
     struct lz_tar_xattr *xattrs;
     size_t xattr_capacity;
     struct lz_buf names; /* of the xattrs, NUL-terminated */
+    char target[LZ_PATH_MAX + 1];
 };
 
 /* ---- attributes ---- */
@@ -162,18 +163,17 @@ static int write_path(struct walk *walk)
     if (is_gone(rc) && walk->path.size > walk->top_size)
         return 0; /* gone since it was listed */
     struct lz_walk_node node = {0};
-    char target[LZ_PATH_MAX + 1];
     if (rc == 0) {
         fill(&node, &walk->place.info);
         rc = fill_xattrs(walk, &node);
     }
     if (rc == 0 && node.kind == LZ_KIND_SYMLINK) {
-        ssize_t got =
-            lz_union_readlink(walk->self, (const char *)walk->path.data, walk->path.size, target, sizeof target - 1);
+        ssize_t got = lz_union_readlink(walk->self, (const char *)walk->path.data, walk->path.size, walk->target,
+                                        sizeof walk->target - 1);
         rc = got < 0 ? (int)got : 0;
-        node.target = target;
+        node.target = walk->target;
         node.target_size = got < 0 ? 0 : (size_t)got;
-        target[node.target_size] = 0;
+        walk->target[node.target_size] = 0;
     }
     if (rc != 0)
         return lz_fail(walk->packer.detail, rc, "%s: %s", (const char *)walk->path.data, lz_error_text(rc));

@@ -53,8 +53,8 @@ static size_t parent_size(const struct unpacking *u)
     return slash != NULL ? (size_t)(slash - u->path) : 0;
 }
 
-/* Makes the directories above the entry, from the target on; none may be a symlink. */
-static int make_parents(struct unpacking *u)
+/* The directories above the entry, from the target on; none may be a symlink. `make`: those that are missing are made. */
+static int enter_parents(struct unpacking *u, bool make)
 {
     size_t end = parent_size(u);
     if (u->has_parent && u->parent_size == end && memcmp(u->parent, u->path, end) == 0)
@@ -64,7 +64,7 @@ static int make_parents(struct unpacking *u)
         at = slash != NULL ? (size_t)(slash - u->path) : end;
         struct lz_union_info info;
         int rc = lz_union_stat(u->self, u->path, at, LZ_UNION_NOFOLLOW, &info);
-        if (rc == -ENOENT)
+        if (rc == -ENOENT && make)
             rc = lz_union_mkdir(u->self, u->path, at, 0755);
         else if (rc == 0 && info.kind == LZ_KIND_SYMLINK)
             return lz_fail(u->detail, LZ_E_UNSAFE, "/%s: a parent directory is a symlink", u->path);
@@ -99,7 +99,7 @@ static int make_room(struct unpacking *u, bool directory)
 
 /* ---- attributes ---- */
 
-static int set_attributes(struct unpacking *u, const struct lz_deferred *as, bool symlink)
+static int set_attributes(struct unpacking *u, const struct lz_deferred *as, uint8_t kind)
 {
     const char *path = u->path;
     size_t size = u->path_size;
@@ -107,13 +107,16 @@ static int set_attributes(struct unpacking *u, const struct lz_deferred *as, boo
     if (rc != 0)
         return fail(u, "setting the owner", rc);
     /* After chown, which drops set-id bits and capabilities. */
-    for (size_t i = 0; i < as->xattr_count && u->options->keep_xattrs; i++) {
+    for (size_t i = 0; i < as->xattr_count; i++) {
         const struct lz_tar_xattr *xattr = &as->xattrs[i];
+        if (!lz_unpack_keeps(u->options, xattr->name))
+            continue;
         rc = lz_union_setxattr(u->self, path, size, LZ_UNION_NOFOLLOW, xattr->name, xattr->value, xattr->value_size, 0);
         if (rc != 0)
             return fail(u, xattr->name, rc);
     }
-    rc = symlink ? 0 : lz_union_chmod(u->self, path, size, LZ_UNION_NOFOLLOW, as->mode);
+    uint32_t mode = lz_unpack_mode(u->options, as->mode, kind == LZ_KIND_DIRECTORY);
+    rc = kind == LZ_KIND_SYMLINK ? 0 : lz_union_chmod(u->self, path, size, LZ_UNION_NOFOLLOW, mode);
     if (rc != 0)
         return fail(u, "setting the mode", rc);
     struct timespec time = {.tv_sec = as->mtime, .tv_nsec = as->mtime_nsec};
@@ -130,7 +133,7 @@ static int set_entry_attributes(struct unpacking *u, const struct lz_tar_entry *
                              .mtime_nsec = entry->mtime_nsec,
                              .xattrs = (struct lz_tar_xattr *)entry->xattrs,
                              .xattr_count = entry->xattr_count};
-    return set_attributes(u, &as, entry->type == LZ_TAR_SYMLINK);
+    return set_attributes(u, &as, entry->type == LZ_TAR_SYMLINK ? LZ_KIND_SYMLINK : LZ_KIND_FILE);
 }
 
 /* ---- entries ---- */
@@ -210,6 +213,8 @@ static int make_link(struct unpacking *u, const struct lz_tar_entry *entry)
     size_t path_size = u->path_size;
     memcpy(path, u->path, path_size + 1);
     int rc = set_path(u, entry->link, entry->link_size);
+    if (rc == 0)
+        rc = enter_parents(u, false);
     if (rc != 0)
         return lz_fail_within(u->detail, rc, "/%s: hard link", path);
     char target[LZ_PATH_MAX + 1];
@@ -219,6 +224,8 @@ static int make_link(struct unpacking *u, const struct lz_tar_entry *entry)
     u->path_size = path_size;
     struct lz_union_info from, to;
     rc = lz_union_stat(u->self, target, target_size, LZ_UNION_NOFOLLOW, &from);
+    if (rc == 0 && from.kind == LZ_KIND_DIRECTORY)
+        rc = -EPERM; /* as link() says; before what is in the way goes */
     if (rc == 0 && lz_union_stat(u->self, path, path_size, LZ_UNION_NOFOLLOW, &to) == 0 && from.device == to.device &&
         from.number == to.number)
         return 0;
@@ -237,7 +244,7 @@ static int make_entry(struct unpacking *u, struct lz_tar_reader *reader, const s
     if (rc == 0 && u->path_size == u->top_size && entry->type != LZ_TAR_DIRECTORY)
         rc = lz_fail(u->detail, LZ_E_FORMAT, "'%s': the root of the archive is not a directory", entry->path);
     if (rc == 0 && u->path_size > u->top_size)
-        rc = make_parents(u);
+        rc = enter_parents(u, true);
     if (rc != 0)
         return rc;
     switch (entry->type) {
@@ -266,7 +273,7 @@ static int finish_directories(struct unpacking *u)
         if (rc == -ENOENT || rc == -ENOTDIR || (rc == 0 && info.kind != LZ_KIND_DIRECTORY)) /* was replaced */
             rc = 0;
         else
-            rc = rc == 0 ? set_attributes(u, directory, false) : fail(u, "looking", rc);
+            rc = rc == 0 ? set_attributes(u, directory, LZ_KIND_DIRECTORY) : fail(u, "looking", rc);
     }
     return rc;
 }

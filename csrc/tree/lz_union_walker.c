@@ -5,14 +5,11 @@
 
 #include "lz_union_look.h"
 
-#define BENEATH (RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
-
 /* ---- below a branch ---- */
 
 int lz_union_beneath(const struct lz_union *self, int dir_fd, const char *path, int flags)
 {
-    struct open_how how = {.flags = (uint64_t)(unsigned)(flags | O_NOFOLLOW), .resolve = BENEATH};
-    return self->sys->openat2(self->sys->ctx, dir_fd, path[0] != 0 ? path : ".", &how);
+    return lz_openat_beneath(self->sys, dir_fd, path, flags | O_NOFOLLOW, 0);
 }
 
 int lz_union_share_open(struct lz_union *self, const struct lz_place *place, const struct lz_share *share, int flags)

@@ -31,12 +31,9 @@ static int set_place(struct place *place, const char *path, size_t size, struct 
 
 /* ---- parents ---- */
 
-static const uint64_t BENEATH = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
-
 static int open_beneath(const struct lz_unpacker *self, int dir, const char *path)
 {
-    struct open_how how = {.flags = O_PATH | O_DIRECTORY, .resolve = BENEATH};
-    return self->sys->openat2(self->sys->ctx, dir, path, &how);
+    return lz_openat_beneath(self->sys, dir, path, O_PATH | O_DIRECTORY, 0);
 }
 
 static int fail_parent(const struct lz_unpacker *self, const char *path, int code)
@@ -105,6 +102,8 @@ static int same_file(const struct lz_unpacker *self, int target_dir, const char 
     int rc = self->sys->fstatat(self->sys->ctx, target_dir, target, &a, AT_SYMLINK_NOFOLLOW);
     if (rc == 0)
         rc = self->sys->fstatat(self->sys->ctx, self->parent_fd, name, &b, AT_SYMLINK_NOFOLLOW);
+    if (rc == 0 && S_ISDIR(a.st_mode))
+        return -EPERM; /* as link() says; before what is in the way goes */
     return rc != 0 ? rc : a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
@@ -186,8 +185,7 @@ static int finish_directories(struct lz_unpacker *self)
     int rc = 0;
     for (size_t i = 0; i < self->deferred_count && rc == 0; i++) {
         const char *path = self->deferred[i].path;
-        struct open_how how = {.flags = O_RDONLY | O_DIRECTORY, .resolve = BENEATH};
-        int fd = self->sys->openat2(self->sys->ctx, self->dir_fd, path[0] != 0 ? path : ".", &how);
+        int fd = lz_openat_beneath(self->sys, self->dir_fd, path, O_RDONLY | O_DIRECTORY, 0);
         if (fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP) /* a later entry replaced it */
             continue;
         if (fd < 0)

@@ -1,8 +1,8 @@
 /* lz_unpack.h - a tar into a directory: checkout and `cp` into a container.
  *
- * Every parent is resolved with openat2(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS) below the
- * target, so a tree that swaps symlinks meanwhile can make it fail but never make it write elsewhere. An existing
- * non-directory is replaced (unlink, then create); an existing directory is kept. Directory times are set last.
+ * Every parent is resolved with lz_openat_beneath() below the target, so a tree that swaps symlinks meanwhile can make it
+ * fail but never make it write elsewhere. An existing non-directory is replaced (unlink, then create); an existing
+ * directory is kept. Directory times are set last.
  */
 #ifndef LZ_UNPACK_H
 #define LZ_UNPACK_H
@@ -14,7 +14,8 @@
 #include "../base/lz_sys.h"
 
 struct lz_unpack_options {
-    bool keep_owner;           /* chown to the archive's owner (needs root) */
+    bool keep_owner;           /* chown to the archive's owner (needs root); else set-ID bits and capabilities, which
+                                  would be another's, are left out, as cp leaves them */
     bool keep_xattrs;          /* set SCHILY.xattr.*; overlay.* names are refused with LZ_E_UNSAFE */
     bool no_replace_directory; /* docker cp: a directory never replaces a file and the other way round: -ENOTDIR /
                                   -EISDIR */

@@ -41,6 +41,16 @@ int lz_unpack_check_xattrs(const struct lz_unpacker *self, const struct lz_tar_e
 
 /* ---- attributes ---- */
 
+uint32_t lz_unpack_mode(const struct lz_unpack_options *options, uint32_t mode, bool directory)
+{
+    return options->keep_owner || directory ? mode : mode & ~(uint32_t)(S_ISUID | S_ISGID);
+}
+
+bool lz_unpack_keeps(const struct lz_unpack_options *options, const char *xattr)
+{
+    return options->keep_xattrs && (options->keep_owner || strcmp(xattr, "security.capability") != 0);
+}
+
 /* chmod through the descriptor, also of an O_PATH one: fchmodat() by name would follow a symlink. */
 static int change_mode(const struct lz_unpacker *self, int fd, uint32_t mode)
 {
@@ -52,7 +62,9 @@ static int change_mode(const struct lz_unpacker *self, int fd, uint32_t mode)
 static int set_xattrs(const struct lz_unpacker *self, int dir, const char *name, const struct lz_tar_xattr *xattrs,
                       size_t count, const char *path)
 {
-    for (size_t i = 0; self->options->keep_xattrs && i < count; i++) {
+    for (size_t i = 0; i < count; i++) {
+        if (!lz_unpack_keeps(self->options, xattrs[i].name))
+            continue;
         int rc =
             self->sys->setxattrat(self->sys->ctx, dir, name, xattrs[i].name, xattrs[i].value, xattrs[i].value_size);
         if (rc != 0)
@@ -183,7 +195,7 @@ int lz_unpack_file(struct lz_unpacker *self, int parent, const char *name, const
         rc = set_owner(self, fd, "", entry->uid, entry->gid, path);
     if (rc == 0) /* after chown, which drops set-id bits and capabilities */
         rc = set_xattrs(self, fd, "", entry->xattrs, entry->xattr_count, path);
-    if (rc == 0 && (rc = change_mode(self, fd, entry->mode)) != 0)
+    if (rc == 0 && (rc = change_mode(self, fd, lz_unpack_mode(self->options, entry->mode, false))) != 0)
         rc = fail(self, path, rc, "setting the mode");
     if (rc == 0)
         rc = set_times(self, fd, "", entry->mtime, entry->mtime_nsec, path);
@@ -231,7 +243,8 @@ int lz_unpack_special(struct lz_unpacker *self, int parent, const char *name, co
     rc = set_owner(self, parent, name, entry->uid, entry->gid, path);
     if (rc == 0)
         rc = set_xattrs(self, parent, name, entry->xattrs, entry->xattr_count, path);
-    if (rc == 0 && entry->type != LZ_TAR_SYMLINK && (rc = change_special_mode(self, parent, name, entry->mode)) != 0)
+    uint32_t mode = lz_unpack_mode(self->options, entry->mode, false);
+    if (rc == 0 && entry->type != LZ_TAR_SYMLINK && (rc = change_special_mode(self, parent, name, mode)) != 0)
         rc = fail(self, path, rc, "setting the mode");
     return rc == 0 ? set_times(self, parent, name, entry->mtime, entry->mtime_nsec, path) : rc;
 }

@@ -51,6 +51,10 @@ int lz_unpack_next(void *input, const uint8_t **data, size_t *size);
 /* LZ_E_UNSAFE when the entry would set one of overlay's own xattrs. */
 int lz_unpack_check_xattrs(const struct lz_unpacker *self, const struct lz_tar_entry *entry);
 
+/* What the options leave of an entry's mode, and whether they leave an xattr. */
+uint32_t lz_unpack_mode(const struct lz_unpack_options *options, uint32_t mode, bool directory);
+bool lz_unpack_keeps(const struct lz_unpack_options *options, const char *xattr);
+
 /* Removes what is in the way of an entry; `directory` says whether that is a directory. Of directories only empty ones
  * go. With no_replace_directory nothing changes between directory and other types: -ENOTDIR, -EISDIR. */
 int lz_unpack_remove(const struct lz_unpacker *self, int parent, const char *name, bool directory);

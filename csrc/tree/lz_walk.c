@@ -237,11 +237,8 @@ static int fill_upper(struct walk *walk, const struct frame *frame, const struct
 static int open_directory(struct walk *walk, int dir, const char *name, int *out)
 {
     const struct lz_walk_options *options = walk->options;
-    struct open_how how = {.flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW,
-                           .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
-    if (options->plain && !options->cross_mounts)
-        how.resolve |= RESOLVE_NO_XDEV;
-    int fd = walk->sys->openat2(walk->sys->ctx, dir, name, &how);
+    uint64_t resolve = options->plain && !options->cross_mounts ? RESOLVE_NO_XDEV : 0;
+    int fd = lz_openat_beneath(walk->sys, dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, resolve);
     if (fd < 0)
         return fd;
     *out = fd;

@@ -161,15 +161,17 @@ cdef class Comparison:
     """An iterator over what became of each path between two merged indexes; values are `terms.ViewChange`."""
 
     cdef lz_compare *compare
-    cdef Index before, after
+    cdef lz_index views[2]
+    cdef tuple kept  # whoever closes an Index, the mapping stays
     cdef object value
+    cdef bint busy
 
-    def __init__(self, Index before not None, Index after not None):
+    def __cinit__(self, Index before not None, Index after not None):
         from lazarus.terms import ViewChange
-        lz_compare_free(self.compare)
-        self.compare = NULL
-        self.before, self.after, self.value = before, after, ViewChange
-        check(lz_compare_new(before.open(), after.open(), &self.compare), NULL)
+        self.value = ViewChange
+        self.kept = (before.entries_buffer, after.entries_buffer)
+        self.views[0], self.views[1] = before.index, after.index
+        check(lz_compare_new(&self.views[0], &self.views[1], &self.compare), NULL)
 
     def __dealloc__(self):
         lz_compare_free(self.compare)
@@ -180,10 +182,12 @@ cdef class Comparison:
     def __next__(self):
         cdef lz_view_change change
         cdef int rc
-        self.before.open()
-        self.after.open()
+        if self.busy:
+            raise ValueError("the comparison is at work in another thread")
+        self.busy = True
         with nogil:
             rc = lz_compare_next(self.compare, &change)
+        self.busy = False
         if rc == 0:
             raise StopIteration
         check(rc, NULL)

@@ -24,6 +24,7 @@ from lazarus._native import mount as mounts
 from lazarus._native import pool as native
 from lazarus._native.publish import remove_tree
 from lazarus.content import pool_disk as disk
+from lazarus.content import readers
 from lazarus.content.reserve import FULL
 from lazarus.errors import ConflictError, LimitError, NotFoundError, StoreError, UnsupportedError
 
@@ -132,7 +133,11 @@ class Pool:
         detached = -1
         try:
             detached = native.mount(image)
-            with self._still(), self._content.catalogue.write(durable=False) as connection:
+            with (
+                self._still(),
+                readers.none(paths.objects),
+                self._content.catalogue.write(durable=False) as connection,
+            ):
                 check_alone(connection, lease)
                 copy_all(paths, f"/proc/self/fd/{detached}", "the pool")
                 os.fsync(image)
@@ -195,7 +200,7 @@ class Pool:
             disk.mount(paths)
             if force:
                 self._lose_all()
-            with self._content.lease("pool") as lease, self._still():
+            with self._content.lease("pool") as lease, self._still(), readers.none(paths.objects):
                 disk.tidy(paths)
                 if not force:
                     self._check_room()
@@ -224,7 +229,11 @@ class Pool:
 
     def _lose_all(self) -> None:
         """Rows first: content without a row is rubbish, a row without its content would be a lie."""
-        with self._still(), self._content.catalogue.write() as connection:
+        from lazarus.content.recover import bury
+
+        bury(self._content)
+        with self._still(), readers.none(self._paths.objects), self._content.catalogue.write() as connection:
+            check_alone(connection)
             connection.execute("PRAGMA defer_foreign_keys=ON")
             for table in tables(connection):
                 connection.execute(f'DELETE FROM "{table}"')
@@ -288,9 +297,10 @@ def copy_all(paths: StorePaths, target: str, where: str) -> None:
         raise LimitError(f"{paths.root}: {where} has no room for what the store holds; nothing has changed") from error
 
 
-def check_alone(connection: sqlite3.Connection, lease: Lease) -> None:
-    """`ConflictError` while others stage content: it is not where it will be."""
-    row = connection.execute("SELECT purpose, pid FROM leases WHERE id <> ? LIMIT 1", (lease.id,)).fetchone()
+def check_alone(connection: sqlite3.Connection, lease: Lease | None = None) -> None:
+    """`ConflictError` while others (than the one with `lease`) stage content: it is not where it will be."""
+    own = lease.id if lease is not None else ""
+    row = connection.execute("SELECT purpose, pid FROM leases WHERE id <> ? LIMIT 1", (own,)).fetchone()
     if row is not None:
         raise ConflictError(f"the store is in use: process {row['pid']} is at work in it ({row['purpose']}); try again")
 

@@ -8,7 +8,8 @@ The catalogue stays where it is. Every room moves, because contents are renamed,
 another. A room becomes a link by one exchange of names, and leads to the same directory before and after; so each step
 between plain and linked is harmless by itself. The one step that matters is the renaming of `data`: before it a store
 is without its pool, after it the pool is whole. Paths stay what they are, so processes that have the store open need
-not know; and while a pool is not mounted no room can be seen, so nothing can go to the wrong place.
+not know, but for those that read objects just now (`readers`), which are not there then; and while a pool is not
+mounted no room can be seen, so nothing can go to the wrong place.
 """
 
 from __future__ import annotations

@@ -113,7 +113,10 @@ class StackFile(io.RawIOBase):
         self._check_writable()
         with self._lock:
             count = self._handle.write(data, self._position)
-            self._position = self._handle.stat().size if self._appending else self._position + count
+            if self._appending and count > 0:
+                self._position = self._handle.stat().size
+            else:
+                self._position += count
             return count
 
     def pread(self, size: int, offset: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -15,11 +16,12 @@ from lazarus.union.file import open_file
 from lazarus.union.sources import (
     Source,
     check_apart,
+    close_branches,
     directory_of,
     flatten,
     lacks_trusted,
+    one_of_each_store,
     open_branches,
-    open_directories,
     work_directory,
 )
 
@@ -97,13 +99,26 @@ class LayerStack(Lookup):
         room = None if top is None else work_directory(top, work)
         if top is not None and room is not None:
             check_apart([(top, "upper"), (room, "work"), *((path, "lower") for path in flat if isinstance(path, str))])
-        branches = open_branches(flat, marks)
         user = bool(user_xattr)
         upper_fd = work_fd = -1
-        if top is not None and room is not None:
-            if user_xattr is None:
-                user = lacks_trusted(room)
-            upper_fd, work_fd = open_directories(branches, top, room)
+        with ExitStack() as opened:
+
+            def keep(fd: int) -> int:
+                opened.callback(os.close, fd)
+                return fd
+
+            also = [keep(layer.hold()) for layer in one_of_each_store(flat)]  # before anything of theirs is opened
+            branches = open_branches(flat, marks)
+            opened.callback(close_branches, branches)
+            if top is not None and room is not None:
+                if user_xattr is None:
+                    user = lacks_trusted(room)
+                upper_fd, work_fd = (
+                    keep(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) for path in (top, room)
+                )
+            if lock >= 0:
+                also.append(keep(os.dup(lock)))
+            opened.pop_all()  # the native union's from here on, also when it cannot be opened
         super().__init__(
             branches,
             upper_fd,
@@ -112,7 +127,7 @@ class LayerStack(Lookup):
             rung=union_read.RUNGS.index(rung),
             block_threshold=block_threshold,
             block_size=block_size,
-            also=() if lock < 0 else (os.dup(lock),),
+            also=also,
         )
         self.layers = tuple(flat)
         self.upper = top
@@ -140,8 +155,15 @@ class LayerStack(Lookup):
         """
         import numpy
 
-        count = len(paths) if offsets is None else len(offsets) - 1
-        ends = None if offsets is None else numpy.ascontiguousarray(offsets, numpy.uint64)
+        if offsets is None and isinstance(paths, str | bytes | os.PathLike):
+            raise TypeError("paths: a sequence of paths is needed, or a buffer and its offsets, not one path")
+        ends = None
+        if offsets is not None:
+            given = numpy.asarray(offsets)
+            if given.ndim != 1 or given.size == 0 or given.dtype.kind not in "iu":
+                raise ValueError(f"offsets: {given.shape} of {given.dtype}, expected a row of whole numbers")
+            ends = numpy.ascontiguousarray(given, numpy.uint64)
+        count = len(paths) if ends is None else len(ends) - 1
         rows = numpy.empty(count, _row_type()) if out is None else out
         if rows.dtype != _row_type() or rows.shape != (count,):
             raise ValueError(f"out: {rows.shape} of {rows.dtype}, expected {(count,)} of the dtype of lookup_many()")
@@ -318,6 +340,7 @@ class LayerStack(Lookup):
         self._index = None
 
     def __enter__(self) -> Self:
+        self._check_open()
         return self
 
     def __exit__(

@@ -31,6 +31,8 @@ Source = Layer | HasLayers | str | bytes | os.PathLike[str]
 
 def flatten(sources: Iterable[Source]) -> list[Layer | str]:
     """Layers and directories (absolute paths), lowest first; an image is all its layers."""
+    if isinstance(sources, str | bytes | os.PathLike):
+        raise TypeError("sources: a list of layers, images or directories is needed, not one path")
     flat: list[Layer | str] = []
     for source in sources:
         if isinstance(source, Layer):
@@ -65,6 +67,11 @@ def check_apart(directories: Iterable[tuple[str, str]]) -> None:
                 relation = "are the same directory" if inner == outer else "overlap"
                 raise ConflictError(f"layer stack: {outer_role} {outer[:-1]} and {inner_role} {inner[:-1]} {relation}")
         around.append((inner, inner_role))
+
+
+def one_of_each_store(sources: Iterable[Layer | str]) -> Iterable[Layer]:
+    """A layer of every store that they are from."""
+    return {source.objects_path: source for source in sources if isinstance(source, Layer)}.values()
 
 
 def open_branches(sources: Sequence[Layer | str], marks: bool) -> list[Branch]:
@@ -114,20 +121,6 @@ def work_directory(upper: str, work: str | bytes | os.PathLike[str] | None) -> s
         with suppress(FileExistsError):
             os.mkdir(work, 0o700)
     return directory_of(work, "work")
-
-
-def open_directories(branches: Iterable[Branch], *paths: str) -> list[int]:
-    """Descriptors of upper and work; closes those of the branches when one cannot be opened."""
-    fds: list[int] = []
-    try:
-        for path in paths:
-            fds.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-    except BaseException:
-        for fd in fds:
-            os.close(fd)
-        close_branches(branches)
-        raise
-    return fds
 
 
 def lacks_trusted(directory: str) -> bool:

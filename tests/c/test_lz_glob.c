@@ -48,6 +48,8 @@ static void yes_and_no(void)
         {"[a-]", "a -", "b"},
         {"\\*", "*", "a \\*"},
         {"a\\", "a\\", "a"},
+        {"a\\\\/", "a\\", "a a\\\\"},
+        {"a\\/", "a/", "a a\\"},
         {"", "", "a"},
         {"/", "", "a"},
         {"*a*a*a*a*b", "aaaaab", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"},

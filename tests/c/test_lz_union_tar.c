@@ -182,6 +182,14 @@ static void unpack_refuses(void)
     CHECK_EQ(unpack_made(self, &archive, &ALL), LZ_E_UNSAFE);
     put(&archive, LZ_TAR_HARDLINK, "x", "missing");
     CHECK_EQ(unpack_made(self, &archive, &ALL), -ENOENT);
+    put(&archive, LZ_TAR_HARDLINK, "x", "to-a/pipe"); /* as lz_unpack(): a way through a symlink leads anywhere */
+    CHECK_EQ(unpack_made(self, &archive, &ALL), LZ_E_UNSAFE);
+    put(&archive, LZ_TAR_HARDLINK, "x", "no/such");
+    CHECK_EQ(unpack_made(self, &archive, &ALL), -ENOENT);
+    put(&archive, LZ_TAR_HARDLINK, "to-a", "a"); /* what cannot be takes nothing away */
+    CHECK_EQ(unpack_made(self, &archive, &ALL), -EPERM);
+    struct lz_union_info info;
+    CHECK_EQ(lz_union_stat(self, "to-a", 4, LZ_UNION_NOFOLLOW, &info), 0);
     put(&archive, LZ_TAR_FILE, "a/empty/x", NULL);
     CHECK_EQ(unpack_made(self, &archive, &ALL), -ENOTDIR);
     put(&archive, LZ_TAR_FILE, "a", NULL);
@@ -195,7 +203,6 @@ static void unpack_refuses(void)
     put(&archive, LZ_TAR_DIRECTORY, "a/pipe", NULL);
     put(&archive, LZ_TAR_FILE, "a/pipe/made/here", NULL);
     CHECK_EQ(unpack_made(self, &archive, &ALL), 0);
-    struct lz_union_info info;
     CHECK_EQ(lz_union_stat(self, "a/pipe/made/here", 16, 0, &info), 0);
     CHECK_EQ(info.kind, LZ_KIND_FILE);
     lz_union_free(self);

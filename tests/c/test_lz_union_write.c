@@ -86,6 +86,32 @@ static void a_group_comes_up_together(void)
     world_free(&world);
 }
 
+/* A redirect that is none leads nowhere: it must not shift what is remembered of the others. */
+static void redirects_that_are_none(void)
+{
+    static const struct {
+        const char *value;
+        size_t size;
+    } bad[] = {{"/a\0b", 4}, {"/", 1}, {"/a//b", 5}, {"a/b", 3}, {"..", 2}, {"/a/../b", 7}};
+    struct world world;
+    world_new(&world);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char path[32];
+        (void)snprintf(path, sizeof path, "lower1/elevenchar%zu", i);
+        make_directory(&world.top, path);
+        int fd = world_open(&world, path);
+        CHECK_EQ(fsetxattr(fd, "user.overlay.redirect", bad[i].value, bad[i].size, 0), 0);
+        CHECK_EQ(close(fd), 0);
+    }
+    world.options.user_xattr = true;
+    struct lz_union *self = world_union(&world, lz_sys_linux());
+    CHECK_EQ(RUN_OP(self, .kind = OP_UNLINK, .a = "/h2"), 0);
+    CHECK_EQ(RUN_OP(self, .kind = OP_CHMOD, .a = "/h1", .mode = 0600), 0);
+    CHECK_EQ(info_of(self, "h/h3").number, info_of(self, "h1").number);
+    lz_union_free(self);
+    world_free(&world);
+}
+
 /* ---- rungs and counters ---- */
 
 static struct lz_union_stats stats_of(const struct lz_union *self)
@@ -441,6 +467,7 @@ int main(void)
     }
     (void)umask(022);
     RUN(a_group_comes_up_together);
+    RUN(redirects_that_are_none);
     RUN(each_rung_is_what_was_asked_for);
     RUN(nothing_changes_without_an_upper);
     RUN(bad_paths);

@@ -227,6 +227,9 @@ static void never_between_directory_and_file(void)
     refuse(&archive, &scratch, &CAREFUL, -EISDIR, "d: ");
     put_link(&archive, LZ_TAR_HARDLINK, "d", "f");
     refuse(&archive, &scratch, &CAREFUL, -EISDIR, "d: hard link to f");
+    put_link(&archive, LZ_TAR_HARDLINK, "f", "d"); /* what cannot be takes nothing away */
+    refuse(&archive, &scratch, &ALL, -EPERM, "f: hard link to d");
+    CHECK_EQ(faccessat(scratch.fd, "f", F_OK, 0), 0);
     make_file(&scratch, "d/x", "x", 1);
     put_file(&archive, "d", "x");
     refuse(&archive, &scratch, &ALL, -ENOTEMPTY, "d: making the file"); /* only empty ones go */

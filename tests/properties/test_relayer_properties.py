@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import tarfile
 import tempfile
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -195,6 +196,34 @@ def test_split(layers: list[list[tuple[str, ...]]], globs: list[bytes], data: st
         new = [*written[:number], *parts, *written[number + 1 :]]
         assert of_index(room.merged(new)) == of_model(view(models))
         assert no_difference(room, written, new)
+
+
+def test_a_comparison_of_several_threads(tmp_path: Path) -> None:
+    """Each change goes to one of them, or they are told; the indexes may be closed meanwhile."""
+    room = Room(tmp_path)
+    deep = [("directory", b"/".join([b"d%d" % top] + [b"x"] * depth)) for top in range(20) for depth in range(40)]
+    written, _ = build_all(room, [deep])
+    with index.Index(room.merged(written)) as one, index.Index(room.merged([])) as none:
+        for _ in range(50):
+            comparison, found = relayer.Comparison(none, one), []
+
+            def take(comparison: relayer.Comparison = comparison, found: list[bytes] = found) -> None:
+                while True:
+                    try:
+                        for change in comparison:
+                            found.append(change.path)
+                        return
+                    except ValueError:
+                        continue
+
+            threads = [threading.Thread(target=take) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert sorted(found) == sorted(change.path for change in relayer.Comparison(none, one))
+        comparison = relayer.Comparison(none, one)
+    assert len(list(comparison)) == len(found)
 
 
 @common
