@@ -207,7 +207,7 @@ def test_threads_that_read_while_it_is_opened_for_writing(root: Path, tmp_path: 
     (tmp_path / "root.tar").write_bytes(tar(("d", "etc"), ("f", "etc/hosts", b"one")))
     with Store(root) as store:
         store.images.import_(str(tmp_path / "root.tar"), "made:1")
-        store.containers.create("made:1", ["true"], name="c1")
+        store.containers.create("made:1", command=["true"], name="c1")
     fs = LayerFileSystem("c1", root)
     failures: list[BaseException] = []
 

@@ -138,7 +138,7 @@ def test_killed_before_any_line_of_load_and_collect(tmp_path: Path) -> None:
     root = str(tmp_path / "store")
     _prepare(root)
     total = _lines(lambda: _work(root))
-    step = max(1, total // 120)
+    step = max(1, total // 100)
     first = random.Random(SEED).randrange(step)
     print(f"seed {SEED}: lines {first}, {first + step}, ... of {total}")
     assert total > 300
@@ -157,7 +157,9 @@ def test_killed_before_any_line_of_making_a_store(tmp_path: Path) -> None:
         Store(root).close()
 
     total = _lines(lambda: make(tmp_path / "counted"))
-    for line in range(0, total, 2):
+    step = max(1, total // 100)
+    print(f"seed {SEED}: every {step} of {total}")
+    for line in range(random.Random(SEED).randrange(step), total, step):
         root = tmp_path / str(line)
         assert _killed_before_line(lambda root=root: make(root), line)  # type: ignore[misc]
         with Store(root) as store:
