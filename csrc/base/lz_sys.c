@@ -9,6 +9,7 @@
 #include <sys/random.h>
 #include <sys/sendfile.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -211,6 +212,13 @@ static ssize_t sys_write(void *ctx, int fd, const void *bytes, size_t size)
     SYS_CALL(ssize_t, write(fd, bytes, size));
 }
 
+static ssize_t sys_append(void *ctx, int fd, const void *bytes, size_t size)
+{
+    (void)ctx;
+    const struct iovec piece = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = size};
+    SYS_CALL(ssize_t, pwritev2(fd, &piece, 1, 0, RWF_APPEND));
+}
+
 static ssize_t sys_pwrite(void *ctx, int fd, const void *bytes, size_t size, off_t offset)
 {
     (void)ctx;
@@ -373,6 +381,7 @@ static const struct lz_sys linux_table = {
     .pread = sys_pread,
     .write = sys_write,
     .pwrite = sys_pwrite,
+    .append = sys_append,
     .lseek = sys_lseek,
     .ftruncate = sys_ftruncate,
     .copy_file_range = sys_copy_file_range,

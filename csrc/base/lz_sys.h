@@ -48,6 +48,7 @@ struct lz_sys {
     ssize_t (*pread)(void *ctx, int fd, void *out, size_t size, off_t offset);
     ssize_t (*write)(void *ctx, int fd, const void *bytes, size_t size);
     ssize_t (*pwrite)(void *ctx, int fd, const void *bytes, size_t size, off_t offset);
+    ssize_t (*append)(void *ctx, int fd, const void *bytes, size_t size); /* at the end, as O_APPEND; RWF_APPEND */
     off_t (*lseek)(void *ctx, int fd, off_t offset, int whence);
     int (*ftruncate)(void *ctx, int fd, off_t size);
     ssize_t (*copy_file_range)(void *ctx, int in, off_t *in_offset, int out, off_t *out_offset, size_t size);

@@ -199,22 +199,16 @@ ssize_t lz_blocks_write_locked(struct lz_blocks *file, const uint8_t *bytes, uin
     return write_range(file, true, bytes, at, end);
 }
 
-/* Writes that make the file longer, one after another. `append`: at the end, wherever that is by then. */
-static ssize_t write_extending(struct lz_blocks *file, const uint8_t *bytes, size_t size, uint64_t offset, bool append)
+/* Writes that make the file longer, one after another. */
+static ssize_t write_extending(struct lz_blocks *file, const uint8_t *bytes, size_t size, uint64_t offset)
 {
     ssize_t rc = lz_blocks_lock(file, 0, 0);
     if (rc != 0)
         return rc;
     int64_t now = lz_blocks_file_size(file);
-    uint64_t at = append && now >= 0 ? (uint64_t)now : offset;
-    if (now < 0)
-        rc = (ssize_t)now;
-    else if (size > INT64_MAX - at)
-        rc = -EFBIG;
-    else
-        rc = lz_blocks_settle_end(file, (uint64_t)now, at + size > (uint64_t)now);
+    rc = now < 0 ? (ssize_t)now : lz_blocks_settle_end(file, (uint64_t)now, offset + size > (uint64_t)now);
     if (rc == 0)
-        rc = write_range(file, true, bytes, at, at + size);
+        rc = write_range(file, true, bytes, offset, offset + size);
     lz_blocks_unlock(file, 0, 0);
     return rc;
 }
@@ -233,8 +227,23 @@ ssize_t lz_blocks_write(struct lz_blocks *file, const void *bytes, size_t size, 
     if (now < 0)
         return (ssize_t)now;
     if (offset + size > (uint64_t)now)
-        return write_extending(file, bytes, size, offset, false);
+        return write_extending(file, bytes, size, offset);
     return write_range(file, false, bytes, offset, offset + size);
+}
+
+/* The end of the file is never before lower_end once that is settled: there is nothing to bring in. The kernel finds the
+ * end, for a file that was settled meanwhile may have writers who know of no map. */
+static ssize_t append_locked(struct lz_blocks *file, const uint8_t *bytes, size_t size)
+{
+    int64_t now = lz_blocks_file_size(file);
+    ssize_t rc = now < 0 ? (ssize_t)now : lz_blocks_settle_end(file, (uint64_t)now, true);
+    size_t done = 0;
+    while (rc == 0 && done < size) {
+        ssize_t wrote = file->sys->append(file->sys->ctx, file->file_fd, bytes + done, size - done);
+        rc = wrote == 0 ? -EIO : wrote < 0 ? wrote : 0;
+        done += wrote > 0 ? (size_t)wrote : 0;
+    }
+    return done > 0 ? (ssize_t)done : rc;
 }
 
 ssize_t lz_blocks_append(struct lz_blocks *file, const void *bytes, size_t size)
@@ -243,7 +252,12 @@ ssize_t lz_blocks_append(struct lz_blocks *file, const void *bytes, size_t size)
         return -EBADF;
     if (size > SSIZE_MAX)
         return -EINVAL;
-    return size == 0 ? 0 : write_extending(file, bytes, size, 0, true);
+    ssize_t rc = size == 0 ? 0 : lz_blocks_lock(file, 0, 0);
+    if (size == 0 || rc != 0)
+        return rc;
+    rc = append_locked(file, bytes, size);
+    lz_blocks_unlock(file, 0, 0);
+    return rc;
 }
 
 uint64_t lz_blocks_filled(const struct lz_blocks *file)

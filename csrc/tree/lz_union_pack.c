@@ -184,7 +184,7 @@ static int write_path(struct walk *walk)
     return rc == 0 && node.kind == LZ_KIND_DIRECTORY ? write_below(walk) : rc;
 }
 
-/* As deep as paths are long: LZ_PATH_MAX / 2 calls of 5 KiB of stack each at most. */
+/* As deep as paths are long: LZ_PATH_MAX / 2 calls of 0.5 KiB of stack each at most. */
 static int write_below(struct walk *walk)
 {
     struct lz_union_list *list;

@@ -185,7 +185,11 @@ _COMMIT_OPTIONS = (
     ),
     Option(("-q", "--quiet"), "quiet", "accepted for the sake of scripts: nothing but the ID is printed anyway"),
 )
-_ARCHIVE = Option(("-a", "--archive"), "archive", "keep owners (else: root in the container, the caller on the host)")
+_ARCHIVE = Option(
+    ("-a", "--archive"),
+    "archive",
+    "keep owners, set-ID bits and capabilities (else: root's in the container, the caller's on the host, without them)",
+)
 
 VERBS = {
     verb.name: verb

@@ -5,7 +5,8 @@ SOURCE may be a file or a directory; a directory written `DIR/.` means what is i
     TARGET does not exist              its parent must; SOURCE is copied under TARGET's name (a file, not to `TARGET/`)
     TARGET exists as a file            a file replaces it, a directory is refused
 A symlink as SOURCE is copied as a symlink; a symlink on the way to TARGET is followed, in an image or container always
-inside it. What arrives belongs to root (inside) or to the caller (on the host), unless `archive`.
+inside it. What arrives belongs to root (inside) or to the caller (on the host), without set-ID bits and capabilities,
+which were for the owner before, as cp leaves them out; unless `archive`.
 
 A tree has one of two sides: directories reached by an opener (the host; a running container), or a `LayerStack`. What
 is copied travels as a tar through a pipe between two native passes, both of which resolve names below what they hold:

@@ -73,6 +73,7 @@ FAULT_WRAP(int, removexattrat, (void *ctx, int d, const char *p, const char *n),
 FAULT_WRAP(ssize_t, read, (void *ctx, int f, void *o, size_t s), (ctx, f, o, s))
 FAULT_WRAP(ssize_t, pread, (void *ctx, int f, void *o, size_t s, off_t a), (ctx, f, o, s, a))
 FAULT_WRAP(ssize_t, write, (void *ctx, int f, const void *b, size_t s), (ctx, f, b, s))
+FAULT_WRAP(ssize_t, append, (void *ctx, int f, const void *b, size_t s), (ctx, f, b, s))
 FAULT_WRAP(ssize_t, pwrite, (void *ctx, int f, const void *b, size_t s, off_t a), (ctx, f, b, s, a))
 FAULT_WRAP(off_t, lseek, (void *ctx, int f, off_t o, int w), (ctx, f, o, w))
 FAULT_WRAP(int, ftruncate, (void *ctx, int f, off_t s), (ctx, f, s))
@@ -147,6 +148,7 @@ static inline void fault_arm(struct fault *fault, long fail_at, int code)
                   .pread = fault_pread,
                   .write = fault_write,
                   .pwrite = fault_pwrite,
+                  .append = fault_append,
                   .lseek = fault_lseek,
                   .ftruncate = fault_ftruncate,
                   .copy_file_range = fault_copy_file_range,

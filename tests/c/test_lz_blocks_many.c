@@ -12,6 +12,7 @@
 #define SLOT 512u
 #define SLOTS ((uint32_t)2048)
 #define WRITERS 4u
+#define PLAIN 300
 
 static uint8_t slot_byte(uint32_t slot)
 {
@@ -64,12 +65,13 @@ static void check_whole_slots(struct subject *subject, struct lz_blocks *blocks)
         CHECK(slot_is_whole(subject, found, slot, false));
 }
 
-static void check_all_written(struct subject *subject, struct lz_blocks *blocks)
+/* `plain`: so many records are of somebody who knows of no map. */
+static void check_all_written(struct subject *subject, struct lz_blocks *blocks, uint32_t plain)
 {
     static uint8_t found[MODEL_MAX];
-    uint32_t counts[WRITERS] = {0};
+    uint32_t counts[WRITERS + 1] = {0};
     ssize_t size = lz_blocks_read(blocks, found, sizeof found, 0);
-    CHECK_EQ(size, SLOTS * SLOT + WRITERS * 30 * 100);
+    CHECK_EQ(size, SLOTS * SLOT + (WRITERS * 30 + plain) * 100);
     for (uint32_t writer = 0; writer < WRITERS; writer++) {
         uint32_t random = writer * 77 + 1;
         for (int i = 0; i < 600; i++) {
@@ -80,11 +82,12 @@ static void check_all_written(struct subject *subject, struct lz_blocks *blocks)
     for (ssize_t at = SLOTS * SLOT; at < size; at += 100) {
         for (int i = 1; i < 100; i++)
             CHECK_EQ(found[at + i], found[at]);
-        CHECK(found[at] >= 200 && found[at] < 200 + WRITERS);
+        CHECK(found[at] >= 200 && found[at] <= 200 + WRITERS);
         counts[found[at] - 200]++;
     }
     for (uint32_t writer = 0; writer < WRITERS; writer++)
         CHECK_EQ(counts[writer], 30);
+    CHECK_EQ(counts[WRITERS], plain);
     check_whole_slots(subject, blocks);
 }
 
@@ -120,12 +123,12 @@ static void threads(void)
             if (own == 1)
                 lz_blocks_close(all[i].blocks);
         }
-        check_all_written(&subject, subject.blocks);
+        check_all_written(&subject, subject.blocks, 0);
         subject_free(&subject);
     }
 }
 
-/* Somebody settles the file while others write and append. */
+/* Somebody settles the file while others write and append; then there are writers who know of no map. */
 static void settled_meanwhile(void)
 {
     struct subject subject = subject_open(SLOTS * SLOT, 0, true, BLOCK);
@@ -135,11 +138,17 @@ static void settled_meanwhile(void)
         CHECK_EQ(pthread_create(&all[i].id, NULL, run_writer, &all[i]), 0);
     }
     CHECK_EQ(lz_blocks_settle(subject.blocks, subject.maps_fd, NULL), 0);
+    int plain = openat(subject.scratch.fd, "upper", O_WRONLY | O_APPEND | O_CLOEXEC);
+    uint8_t record[100];
+    memset(record, 200 + WRITERS, sizeof record);
+    for (int i = 0; i < PLAIN; i++)
+        CHECK_EQ(write(plain, record, sizeof record), sizeof record);
+    CHECK_EQ(close(plain), 0);
     for (uint32_t i = 0; i < WRITERS; i++) {
         CHECK_EQ(pthread_join(all[i].id, NULL), 0);
         lz_blocks_close(all[i].blocks);
     }
-    check_all_written(&subject, subject.blocks);
+    check_all_written(&subject, subject.blocks, PLAIN);
     subject_free(&subject);
 }
 
@@ -169,7 +178,7 @@ static void processes(void)
         CHECK_EQ(waitpid(pids[i], &status, 0), pids[i]);
         CHECK_EQ(status, 0);
     }
-    check_all_written(&subject, subject.blocks);
+    check_all_written(&subject, subject.blocks, 0);
     subject_free(&subject);
 }
 
