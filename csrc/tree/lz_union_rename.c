@@ -98,6 +98,24 @@ static int prepare(struct lz_union *self, const struct lz_place *moved, const st
     return lz_redirect_set(self, moved, upper->dir, upper->name);
 }
 
+/* The source goes to the target's name, and the whiteout that is there to the source's. XFS gives a directory that is
+ * exchanged a new modification time, which a plain rename leaves alone. */
+static int change_places(const struct renaming *renaming)
+{
+    const struct lz_sys *sys = renaming->self->sys;
+    const struct lz_upper *from = &renaming->from_upper, *to = &renaming->to_upper;
+    struct stat info;
+    bool keep = is_directory(&renaming->from);
+    int rc = keep ? sys->fstatat(sys->ctx, from->dir, from->name, &info, AT_SYMLINK_NOFOLLOW) : 0;
+    if (rc == 0)
+        rc = sys->renameat2(sys->ctx, from->dir, from->name, to->dir, to->name, RENAME_EXCHANGE);
+    if (rc == 0 && keep) {
+        const struct timespec times[2] = {info.st_atim, info.st_mtim};
+        (void)sys->utimensat(sys->ctx, to->dir, to->name, times, AT_SYMLINK_NOFOLLOW);
+    }
+    return rc;
+}
+
 /* The source's name needs a whiteout, and renameat2() cannot leave one here: an exchange with one that is put at the
  * target first does the same in one step, where the target is free. */
 static int rename_leaving_whiteout(struct renaming *renaming)
@@ -110,9 +128,7 @@ static int rename_leaving_whiteout(struct renaming *renaming)
         return rc;
     if (!(renaming->to.exists && renaming->to.in_upper)) {
         rc = lz_whiteout(self, to->dir, to->name);
-        if (rc == 0)
-            rc = sys->renameat2(sys->ctx, from->dir, from->name, to->dir, to->name, RENAME_EXCHANGE);
-        if (rc == 0)
+        if (rc == 0 && (rc = change_places(renaming)) == 0)
             return 0;
         (void)sys->unlinkat(sys->ctx, to->dir, to->name, 0);
         if (rc != -EINVAL && rc != -ENOSYS)
@@ -133,7 +149,7 @@ static int move(struct renaming *renaming)
         return rename_leaving_whiteout(renaming);
     if (!to->upper_whiteout || (!from->lower_has && !is_directory(from)))
         return sys->renameat2(sys->ctx, a->dir, a->name, b->dir, b->name, 0);
-    int rc = sys->renameat2(sys->ctx, a->dir, a->name, b->dir, b->name, RENAME_EXCHANGE);
+    int rc = change_places(renaming);
     if (rc == 0 && !from->lower_has)
         (void)sys->unlinkat(sys->ctx, a->dir, a->name, 0); /* a whiteout of nothing does no harm */
     if (rc != -EINVAL && rc != -ENOSYS)
