@@ -81,7 +81,7 @@ class LayerFileSystem(AbstractFileSystem):  # type: ignore[misc]
     def _writable(self) -> LayerStack:
         """The stack, opened anew for writing when it has to be: as long as one is, its container cannot be started."""
         with self._lock:
-            if self._finalizer is None or self.stack.upper is not None:
+            if self._finalizer is None or not self.stack.read_only:
                 return self.stack
             stack = self._store.stack(self.target or "", writable=True)
             self._finalizer.detach()

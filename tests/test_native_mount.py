@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from conformance.overlay import in_mount_namespace
 from mount_helpers import Built, build, member
 
 from lazarus._native import erofs, mount
+from lazarus._native.openat2 import open_in_root
 from lazarus.errors import CorruptError, FormatError
 
 
@@ -85,3 +87,28 @@ def test_what_is_no_merged_index(built: Built, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         erofs.write_erofs(built.merged, [built.indexes[0], tmp_path / "none"], tmp_path / "bad")
     assert not (tmp_path / "bad").exists()
+
+
+def test_renames_elsewhere_do_not_disturb_a_path_with_dots(tmp_path: Path) -> None:
+    """The kernel gives up on `..` below a root (EAGAIN) whenever anything is renamed on the whole machine."""
+    (tmp_path / "root/a").mkdir(parents=True)
+    (tmp_path / "root/file").touch()
+    ended = threading.Event()
+
+    def rename() -> None:
+        os.close(os.open(tmp_path / "one", os.O_CREAT | os.O_WRONLY))
+        while not ended.is_set():
+            for _ in range(100):
+                os.rename(tmp_path / "one", tmp_path / "two")
+                os.rename(tmp_path / "two", tmp_path / "one")
+
+    threads = [threading.Thread(target=rename)]
+    threads[0].start()
+    root = os.open(tmp_path / "root", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for _ in range(2000):
+            os.close(open_in_root(root, b"a/../a/../a/../file", os.O_PATH))
+    finally:
+        ended.set()
+        threads[0].join()
+        os.close(root)

@@ -12,7 +12,7 @@ import pytest
 from container_fixtures import small_root, small_tar, store
 from container_helpers import IMAGE, sh, start
 
-from lazarus.errors import ConflictError, NotFoundError
+from lazarus.errors import ConflictError, CorruptError, LazarusError, NotFoundError
 from lazarus.store import Store
 
 pytestmark = pytest.mark.root
@@ -85,9 +85,64 @@ def test_block_by_block_is_settled_for_others(store: Store) -> None:
         group = stack.open("/etc/group").read()
     assert group.startswith("ROOT:") and group.endswith("wheel:x:10:root\n")
     container.mount()
-    assert not os.listdir(f"{container.directory}/union/blocks")
+    assert not os.path.exists(f"{container.directory}/union/blocks")
     assert Path(container.rootfs, "etc/group").read_text() == group
     container.unmount()
+
+
+KILLED_WRITER = """if True:
+    import os, sys, lazarus
+    store = lazarus.Store(sys.argv[1])
+    stack = store.containers.get(sys.argv[2]).stack(rung="blocks")
+    file = stack.open("/etc/group", "r+b", buffering=0)
+    file.write(b"ROOT")
+    print("written", flush=True)
+    sys.stdin.read()
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_is_not_settled_is_read_by_others(store: Store) -> None:
+    """While its writer is alive, and when it was killed; read-only stacks change nothing."""
+    container = sh(store, "read line </etc/group; echo ${line%%:*}")
+    words = [sys.executable, "-c", KILLED_WRITER, store.paths.root, container.id]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None and writer.stdout.readline() == b"written\n"
+        for _ in range(2):
+            with container.stack(read_only=True) as stack:
+                assert stack.read_only and stack.open("/etc/group").read(5) == "ROOT:"
+                for change in (
+                    lambda: stack.open("/etc/group", "r+b"),
+                    lambda: stack.open("/new", "wb"),
+                    lambda: stack.truncate("/etc/group", 0),
+                    lambda: stack.unlink("/etc/group"),
+                    lambda: stack.mkdir("/new"),
+                    stack.settle,
+                ):
+                    with pytest.raises(OSError) as caught:
+                        change()
+                    assert caught.value.errno == errno.EROFS
+            assert writer.stdin is not None
+            if writer.poll() is None:
+                writer.stdin.close()
+                assert writer.wait() == -9
+    assert os.listdir(f"{container.directory}/union/blocks")
+    assert start(container)[1].strip() == "ROOT"
+
+
+def test_a_map_that_is_gone_is_told(store: Store) -> None:
+    """Without it a file of which only some blocks are there would be taken for whole."""
+    container = sh(store, "read line </etc/group; echo ${line%%:*}")
+    words = [sys.executable, "-c", KILLED_WRITER, store.paths.root, container.id]
+    subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False)
+    blocks = Path(container.directory, "union/blocks")
+    for name in os.listdir(blocks):
+        (blocks / name).unlink()
+    for asked in (lambda: start(container), container.mount, lambda: container.commit("small:bad")):
+        with pytest.raises(LazarusError, match=r"block map .* is gone"):
+            asked()
+    with container.stack(read_only=True) as stack, pytest.raises(CorruptError, match=r"block map .* is gone"):
+        stack.open("/etc/group")
 
 
 def test_never_at_once(store: Store) -> None:

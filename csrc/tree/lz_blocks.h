@@ -15,8 +15,9 @@
  * again: what was written since the last sync may be gone, as in any file, but nothing reads as what it never was.
  * Truncation: the file first, then lower_end; whoever opens or extends takes the smaller of both first. Nothing is
  * written back when a file is created: until the first sync the xattr says so, and a power cut that takes the map, or its
- * name, leaves the lower's content. Damage is noticed: the header has checksums, bits have a check each, and what is bounded is bounded
- * on every use, so that a damaged map is LZ_E_CORRUPT or a right answer.
+ * name, leaves the lower's content. Damage is noticed: the header has checksums, bits have a check each, and what is
+ * bounded is bounded on every use, so that a damaged map is LZ_E_CORRUPT or a right answer. One kind is not: a cell that
+ * reads as zeros is one that was never written, as the map of 1 GiB would else cost 128 KiB when it is made.
  *
  * Concurrency. Any number of handles, threads and processes. Whoever brings in a block that is not there locks it (an
  * OFD lock on the map for other handles and processes, a mutex for threads of one handle), looks again, fills what the

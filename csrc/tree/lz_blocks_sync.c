@@ -108,6 +108,8 @@ int lz_blocks_sync(struct lz_blocks *file)
     const struct lz_sys *sys = file->sys;
     struct snapshot snapshot = {0};
     int rc = file->map_writable ? take_snapshot(file, &snapshot) : 0;
+    if (rc == 0 && file->fresh) /* btrfs writes back each file by itself: the one that names the map comes second */
+        rc = sys->fdatasync(sys->ctx, file->map_fd);
     if (rc == 0)
         rc = sys->fdatasync(sys->ctx, file->file_fd);
     if (rc == 0 && file->map_writable)

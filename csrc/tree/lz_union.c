@@ -106,6 +106,7 @@ int lz_union_new(const struct lz_sys *sys, const struct lz_union_options *option
     self->upper_fd = options->upper_fd >= 0 ? options->upper_fd : -1;
     self->work_fd = options->work_fd >= 0 ? options->work_fd : -1;
     self->user_xattr = options->user_xattr;
+    self->read_only = options->read_only || self->upper_fd < 0;
     self->rung = options->rung;
     self->block_threshold = options->block_threshold;
     self->block_size = options->block_size != 0 ? options->block_size : LZ_BLOCKS_SIZE_DEFAULT;
@@ -125,7 +126,7 @@ int lz_union_new(const struct lz_sys *sys, const struct lz_union_options *option
         free(self);
         return rc;
     }
-    if (self->work_fd >= 0) { /* 0.4 ms that the first change need not take; if it fails, that will say so */
+    if (!self->read_only) { /* 0.4 ms that the first change need not take; if it fails, that will say so */
         (void)lz_union_lock_file(self, true);
         (void)lz_union_blocks_dir(self, true);
     }

@@ -65,6 +65,7 @@ struct lz_union_options {
     enum lz_rung rung;        /* of copy-up: AUTO, or the one that must serve */
     uint64_t block_threshold; /* AUTO: files of this size and more go block by block where no clone serves */
     uint32_t block_size;
+    bool read_only; /* reads an upper that others may be writing: changes are -EROFS, and nothing is made in work */
 };
 
 /* Where a name's attributes or data come from. */

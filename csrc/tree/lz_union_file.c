@@ -48,7 +48,7 @@ static int open_blocks(struct lz_union *self, const struct lz_place *place, int 
         return rc < 0 ? rc : -ENOENT;
     int maps_fd = lz_union_blocks_dir(self, false);
     if (maps_fd < 0 || share == NULL)
-        return lz_fail(detail, -EIO, "/%s: the maps of block-level files are gone", place->path);
+        return lz_fail(detail, LZ_E_CORRUPT, "/%s: the maps of block-level files are gone", place->path);
     rc = lz_union_blocks_lower(self, place, share, &lower, &source->lower_owned, detail);
     if (rc != 0)
         return rc;
@@ -84,10 +84,15 @@ static int open_parts(struct lz_union *self, const struct lz_place *place, int f
     return rc;
 }
 
-bool lz_union_open_again(int rc, const struct lz_place *place, int *tries, struct lz_detail *detail)
+bool lz_union_open_again(int *rc, const struct lz_place *place, int *tries, struct lz_detail *detail)
 {
-    if (rc != -ENOENT || !place->exists || ++*tries >= OPEN_TRIES)
+    if (*rc != -ENOENT || !place->exists)
         return false;
+    if (++*tries >= OPEN_TRIES) {
+        if (place->info.unsettled) /* not settled, removed or replaced just now: its map is gone */
+            *rc = LZ_E_CORRUPT;
+        return false;
+    }
     if (detail != NULL)
         detail->text[0] = 0;
     return true;
@@ -217,7 +222,7 @@ static int find_moved(struct lz_union *self, const struct lz_origin *origin, con
         rc = lz_union_walk(self, path, size, LZ_WALK_NOFOLLOW | LZ_WALK_MAY_MISS, &place);
         if (rc == 0 && place.exists && place.in_upper && place.info.kind == LZ_KIND_FILE)
             rc = lz_union_source_open(self, &place, O_RDONLY, &source, NULL);
-    } while (lz_union_open_again(rc, &place, &tries, NULL));
+    } while (lz_union_open_again(&rc, &place, &tries, NULL));
     if (rc == -ENOENT || rc == -ENOTDIR)
         rc = 0; /* the file or its directory is gone or has another name */
     if (source != NULL && origin_of_upper(self, source->upper_fd, &found) &&
@@ -339,7 +344,7 @@ static int open_reading(struct lz_union *self, const char *path, size_t size, in
             rc = check_place(&place, flags);
         if (rc == 0 && place.info.kind == LZ_KIND_FILE)
             rc = lz_union_source_open(self, &place, flags, &source, detail);
-    } while (lz_union_open_again(rc, &place, &tries, detail));
+    } while (lz_union_open_again(&rc, &place, &tries, detail));
     struct lz_union_file *file = NULL;
     if (rc == 0)
         rc = lz_union_file_new(self, &place, flags, source, &file);
@@ -358,7 +363,7 @@ int lz_union_open(struct lz_union *self, const char *path, size_t size, int flag
     if (rc != 0)
         return rc;
     bool changes = (flags & O_ACCMODE) != O_RDONLY || (flags & (O_CREAT | O_TRUNC)) != 0;
-    if (changes && self->upper_fd >= 0)
+    if (changes && !self->read_only)
         return lz_union_open_writing(self, path, size, flags, mode, out, detail);
     return open_reading(self, path, size, flags, out, detail);
 }

@@ -34,7 +34,7 @@ struct lz_union {
     _Atomic int lock_fd;   /* <work>/lock, likewise: lz_union_lock_file() */
     pid_t process;         /* whose the lock is: after fork() the child opens a lock_fd of its own; under `names` */
     int inherited_fd;      /* the lock_fd before that, which a reader may still hold; -1: none */
-    bool user_xattr;
+    bool user_xattr, read_only; /* without an upper it is read-only, too */
     enum lz_rung rung;
     uint64_t block_threshold;
     uint32_t block_size;
@@ -185,10 +185,10 @@ struct lz_union_file {
 
 /* Opens what a resolved regular file reads from; `flags` are open(2)'s: with O_WRONLY or O_RDWR the place must be in the
  * upper. For a metacopy opened for writing copy the data up first. -ENOENT when it is not what was looked up any more:
- * then resolve it again, as long as open_again() says so. */
+ * then resolve it again, as long as open_again() says so; in the end a block-level file without its map is LZ_E_CORRUPT. */
 int lz_union_source_open(struct lz_union *self, const struct lz_place *place, int flags, struct lz_union_source **out,
                          struct lz_detail *detail);
-bool lz_union_open_again(int rc, const struct lz_place *place, int *tries, struct lz_detail *detail);
+bool lz_union_open_again(int *rc, const struct lz_place *place, int *tries, struct lz_detail *detail);
 void lz_union_source_release(struct lz_union_source *source); /* NULL is allowed */
 /* The handle's source, after it has looked whether the file has come up meanwhile; release it after use. */
 int lz_union_file_source(struct lz_union_file *file, struct lz_union_source **out);

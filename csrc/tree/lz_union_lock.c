@@ -75,7 +75,7 @@ static int own_lock_file(struct lz_union *self)
 
 int lz_union_lock(struct lz_union *self)
 {
-    if (self->upper_fd < 0)
+    if (self->read_only)
         return -EROFS;
     int rc = -pthread_mutex_lock(&self->names);
     if (rc != 0)

@@ -156,7 +156,7 @@ int lz_union_open_writing(struct lz_union *self, const char *path, size_t size, 
     int rc, tries = 0;
     do
         rc = open_unlocked(&opening, path, size, out);
-    while (lz_union_open_again(rc, &opening.place, &tries, detail));
+    while (lz_union_open_again(&rc, &opening.place, &tries, detail));
     if (rc == 1 && (rc = lz_union_lock(self)) == 0) {
         rc = open_locked(&opening, path, size, out);
         lz_union_unlock(self);
@@ -178,7 +178,7 @@ int lz_union_truncate(struct lz_union *self, const char *path, size_t size, uint
     struct lz_union_file *file;
     if (length > INT64_MAX)
         return -EINVAL;
-    if (self->upper_fd < 0)
+    if (self->read_only)
         return -EROFS;
     int rc = lz_union_open_writing(self, path, size, O_WRONLY | (length == 0 ? O_TRUNC : 0), 0, &file, NULL);
     if (rc == -ENXIO || rc == -EACCES)

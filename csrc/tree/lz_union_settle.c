@@ -22,7 +22,7 @@ static int settle_upper(struct settling *settling, const struct lz_upper *upper)
     if (rc == 0)
         rc = lz_union_source_open(self, &settling->place, O_RDWR, &source, settling->detail);
     if (rc != 0)
-        return rc;
+        return rc == -ENOENT ? LZ_E_CORRUPT : rc; /* with the names locked: the map is gone */
     uint64_t before = lz_blocks_filled(source->blocks);
     rc = lz_blocks_settle(source->blocks, maps, settling->detail);
     atomic_fetch_add_explicit(&self->bytes_copied, lz_blocks_filled(source->blocks) - before, memory_order_relaxed);
@@ -55,8 +55,9 @@ static int settle_path(struct settling *settling, const char *path)
     if (rc != 0)
         return rc;
     rc = lz_union_walk(settling->self, path, strlen(path), LZ_WALK_NOFOLLOW, &settling->place);
-    if (rc == 0 && settling->place.in_upper && settling->place.info.kind == LZ_KIND_FILE)
-        rc = settle_place(settling);
+    if (rc == 0 && settling->place.in_upper && settling->place.info.kind == LZ_KIND_FILE &&
+        (rc = settle_place(settling)) < 0)
+        rc = lz_fail_within(settling->detail, rc, "/%s", settling->place.path);
     lz_union_unlock(settling->self);
     return rc == -ENOENT || rc == -ENOTDIR ? 0 : rc; /* went away meanwhile */
 }
@@ -80,7 +81,7 @@ int lz_union_settle(struct lz_union *self, const char *path, size_t size, uint64
 {
     struct settling settling = {.self = self, .detail = detail};
     char start[LZ_PATH_MAX + 1];
-    if (self->upper_fd < 0)
+    if (self->read_only)
         return -EROFS;
     lz_place_begin(&settling.place);
     int rc = lz_union_walk(self, path, size, LZ_WALK_NOFOLLOW, &settling.place);

@@ -42,6 +42,7 @@ cdef extern from "tree/lz_union.h" nogil:
         lz_rung rung
         uint64_t block_threshold
         uint32_t block_size
+        bint read_only
     struct lz_union_info:
         int kind
         uint32_t mode, uid, gid, major, minor, link_count

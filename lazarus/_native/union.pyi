@@ -13,6 +13,7 @@ class Union:
         rung: int = 0,
         block_threshold: int = 0,
         block_size: int = 0,
+        read_only: bool = False,
         also: Sequence[int] = (),
     ) -> None: ...
     def close(self) -> None: ...

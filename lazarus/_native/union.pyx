@@ -31,7 +31,7 @@ cdef class Union:
     """
 
     def __init__(self, lowers, int upper_fd=-1, int work_fd=-1, *, bint user_xattr=False, int rung=0,
-                 uint64_t block_threshold=0, uint32_t block_size=0, also=()):
+                 uint64_t block_threshold=0, uint32_t block_size=0, bint read_only=False, also=()):
         cdef lz_union_options options
         cdef lz_detail detail
         cdef uint32_t number = 0
@@ -56,7 +56,7 @@ cdef class Union:
             memset(&self.branches[0], 0, sizeof(lz_branch))
             self.first_layers[0] = <uint32_t> -1
         options = lz_union_options(self.branches, self.branch_count, upper_fd, work_fd, user_xattr, <lz_rung> rung,
-                                   block_threshold, block_size)
+                                   block_threshold, block_size, read_only)
         with nogil:
             rc = lz_union_new(lz_sys_linux(), &options, &self.native, &detail)
         check(rc, &detail)

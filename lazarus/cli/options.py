@@ -85,6 +85,9 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
+whole_number.__name__ = "whole number"  # argparse says it of what is none
+
+
 def parse(verb: Verb, argv: Sequence[str]) -> SimpleNamespace:
     """The arguments of a verb. Ends the program, as argparse does, with help or a usage error."""
     found = scan(verb, argv)

@@ -14,6 +14,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from lazarus._native.publish import remove_tree
 from lazarus.containers import rootfs
 from lazarus.containers.state import Lock
 from lazarus.errors import ConflictError, NotFoundError
@@ -43,10 +44,12 @@ class ContainerStack(LayerStack):
         if self.closed:
             return
         try:
-            if self.upper is not None:
+            if not self.read_only:
                 with suppress(NotFoundError), Lock(self.container.directory):  # or it was removed by force
                     self.settle()
                     _add_stats(self.container.directory, self.stats)
+                    super().close()
+                    _end_of_blocks(self.container.directory)
         finally:
             super().close()
 
@@ -57,7 +60,10 @@ def open_stack(container: Container, read_only: bool, options: dict[str, Any]) -
     with Lock(directory):
         container._execution.settled()
         sources = _sources(store, directory, settings)
-        if read_only:
+        if read_only and os.path.isdir(f"{directory}/union/blocks"):  # there may be files of which only some blocks are
+            upper, work = f"{directory}/upper", f"{directory}/union"
+            stack = ContainerStack(sources, upper=upper, work=work, user_xattr=False, read_only=True, **options)
+        elif read_only:
             stack = ContainerStack([*sources, f"{directory}/upper"], **options)
         else:
             if rootfs.is_mounted(container.rootfs):
@@ -100,14 +106,28 @@ def check_free(directory: str) -> None:
 
 
 def hand_over(store: Store, directory: str, settings: Settings) -> None:
-    """Before the kernel takes the upper: nobody else has it, and every file is whole. The container's lock is held."""
+    """Before the kernel takes the upper: nobody else has it, and every file is whole. The container's lock is held.
+
+    `blocks` is there from the first opening for writing to a clean end: only then is the upper looked through, for
+    files themselves say whether they are whole. `CorruptError` when the map of one is gone.
+    """
     check_free(directory)
-    with suppress(FileNotFoundError), os.scandir(f"{directory}/union/blocks") as maps:
-        if any(maps):
-            sources = _sources(store, directory, settings)
-            upper, work = f"{directory}/upper", f"{directory}/union"
-            with LayerStack(sources, upper=upper, work=work, user_xattr=False) as stack:
-                stack.settle()
+    if not os.path.isdir(f"{directory}/union/blocks"):
+        return
+    upper, work = f"{directory}/upper", f"{directory}/union"
+    with LayerStack(_sources(store, directory, settings), upper=upper, work=work, user_xattr=False) as stack:
+        stack.settle()
+    remove_tree(f"{work}/blocks")  # maps that no file names
+
+
+def _end_of_blocks(directory: str) -> None:
+    """The last writer has gone and left no block-level file. The container's lock is held."""
+    with suppress(ConflictError, OSError):
+        held = _lock(directory, fcntl.LOCK_EX)
+        try:
+            os.rmdir(f"{directory}/union/blocks")
+        finally:
+            os.close(held)
 
 
 def read_stats(directory: str) -> Stats:

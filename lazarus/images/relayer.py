@@ -237,7 +237,9 @@ def reorder(
             what = {"A": "would be there", "D": "would be gone"}.get(change.change)
             what = what or f"would have another {change.differs[0]}"
             path = change.path.decode("utf-8", "backslashreplace")
-            raise ConflictError(f"image {image.id}: with its layers in the order {words}, {path} {what}")
+            raise ConflictError(
+                f"image {image.id}: with its layers in the order {words}, {path} {what} (unless forced)"
+            )
         comment = f"of {image.id}"
         return this.publish(image, result, history_of(lines, result, this.line(comment, empty=True)), reference)
 

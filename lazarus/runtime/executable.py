@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import stat
@@ -41,7 +42,9 @@ def check_program(root_fd: int, process: Process) -> None:
 def _look(root_fd: int, path: str) -> int | None:
     try:
         fd = open_in_root(root_fd, os.fsencode(path), os.O_PATH)
-    except OSError:
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.ENAMETOOLONG):
+            raise
         return None
     try:
         return os.fstat(fd).st_mode

@@ -65,6 +65,7 @@ class LayerStack(Lookup):
     work: str | None
     marks: bool
     user_xattr: bool
+    read_only: bool
     _index: Index | None  # of a stack whose lowers are layers of one store alone
 
     def __init__(
@@ -78,6 +79,7 @@ class LayerStack(Lookup):
         rung: str = "auto",
         block_threshold: int = 16 << 20,
         block_size: int = 0,
+        read_only: bool = False,
         lock: int = -1,
     ) -> None:
         """Opens it. Nothing is copied, and no directory is read.
@@ -88,7 +90,9 @@ class LayerStack(Lookup):
         trusted.overlay.* may not be written). `rung` names how files are copied up, when only one way will do:
         "metacopy", "blocks", "clone", "copy_file_range", "sendfile" or "read-write". Files of `block_threshold` bytes
         and more are copied up block by block (`block_size`, default 4 KiB) where the file system cannot clone.
-        A copy of the descriptor `lock` is held until the stack and its last file are closed.
+        `read_only` reads an upper that other stacks may write, also what they have written block by block, and changes
+        nothing (EROFS); so does a stack without an upper. A copy of the descriptor `lock` is held until the stack and
+        its last file are closed.
 
         Raises `NotFoundError`, `ConflictError` for directories that cannot go together, `OSError`.
         """
@@ -127,6 +131,7 @@ class LayerStack(Lookup):
             rung=union_read.RUNGS.index(rung),
             block_threshold=block_threshold,
             block_size=block_size,
+            read_only=read_only,
             also=also,
         )
         self.layers = tuple(flat)
@@ -134,6 +139,7 @@ class LayerStack(Lookup):
         self.work = room
         self.marks = marks
         self.user_xattr = user
+        self.read_only = read_only or top is None
         self._index = branches[0][0] if len(branches) == 1 and len(branches[0]) == 3 else None
 
     # -- looking: `lookup` is the native class's --
