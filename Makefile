@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 JOBS := $(shell nproc)
 NATIVE := $(wildcard csrc/*/*.c csrc/*/*.h lazarus/_native/*.pyx lazarus/_native/*.pxd) setup.py pyproject.toml
 
-.PHONY: help setup demo test test-c test-threads fuzz lint format bench clean
+.PHONY: help setup demo test test-c test-threads fuzz lint format bench bench-quick clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -57,8 +57,11 @@ format: ## rewrite everything in the project's style
 	@$(BIN)/ruff format --quiet .
 	@clang-format -i $$(git ls-files 'csrc/*.[ch]' 'tests/*.[ch]')
 
-bench: $(VENV)/built $(VENV)/system-bench ## all benchmarks, JSON in .benchmarks/
-	@$(BIN)/python -m pytest benchmarks --benchmark-autosave
+bench: $(VENV)/built $(VENV)/system-bench ## every benchmark on ext4, XFS and btrfs, JSON in .benchmarks/
+	@$(BIN)/python -m benchmarks run
+
+bench-quick: $(VENV)/built $(VENV)/system-bench ## the quick set, about two minutes (and the image, the first time)
+	@$(BIN)/python -m benchmarks run --quick --fs ext4
 
 clean: ## everything that was built
 	@rm -rf build .venv .demo .benchmarks lazarus/_native/*.so *.egg-info

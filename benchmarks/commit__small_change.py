@@ -5,7 +5,6 @@ Once as a call of the API in a process that is running already, once as a comman
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import lazarus
 from benchmarks import peers
 from benchmarks.race import Contender, race
+from benchmarks.results import record
 
 CHANGE = "dd if=/dev/urandom of=/srv/app.txt bs=4096 count=1 2>/dev/null"
 
@@ -44,7 +44,5 @@ def test_commit_of_4_kib(benchmark: Any, image: Path, scratch: Path) -> None:
             [Contender("podman commit", [*podman, "commit", "-q", "changed", "bench:commit"])],
             rounds=15,
         )
-    api = statistics.median(calls)
-    ratio = benchmark.extra_info["contenders"]["podman commit"]["wall_s"] / api
-    benchmark.extra_info.update({"api_call_s": api, "podman_to_api_call": ratio})
-    print(f"  container.commit() {api * 1e3:.1f} ms: podman commit takes {ratio:.1f}x")
+    api = record(benchmark, "lazarus API", "wall", "s", calls)
+    print(f"  container.commit() {api.median * 1e3:.1f} ms ± {api.spread * 1e3:.1f}")

@@ -1,4 +1,4 @@
-"""What every benchmark shares: the image, a scratch directory on a real disk, machine facts in the JSON."""
+"""What every benchmark shares: options, the image, a scratch directory on the disk under test, machine facts."""
 
 from __future__ import annotations
 
@@ -8,13 +8,42 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import peers
 from benchmarks.debian_image import debian_image
+from benchmarks.disks import Disk
 
-SCRATCH = Path(os.environ.get("LAZARUS_BENCH_DIR", "/var/tmp"))
+SCRATCH = Path(os.environ.get("LAZARUS_BENCH_SCRATCH", "/var/tmp"))
+IMAGES = Path(os.environ.get("LAZARUS_BENCH_DIR", "/var/tmp"))
+_reasons: dict[str, str] = {}  # by test: why it was not asked, or not to its end
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("lazarus benchmarks")
+    group.addoption("--quick", action="store_true", help="less of everything")
+    group.addoption("--fs", default="ext4,xfs,btrfs", help="file systems that are made, by comma")
+    group.addoption("--size", type=int, default=5 << 30, help="bytes of each")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "disk" in metafunc.fixturenames:
+        metafunc.parametrize("disk", metafunc.config.getoption("fs").split(","), indirect=True)
+
+
+@pytest.fixture
+def quick(request: pytest.FixtureRequest) -> bool:
+    """Is less of everything enough?"""
+    return bool(request.config.getoption("quick"))
+
+
+@pytest.fixture
+def disk(request: pytest.FixtureRequest, scratch: Path) -> Iterator[Disk]:
+    """A file system of its own, of each kind that was asked for."""
+    with Disk(scratch, request.param, request.config.getoption("size")) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +51,7 @@ def image() -> Path:
     """The 4-layer Debian image as an OCI archive: $LAZARUS_BENCH_IMAGE, else built once by buildah."""
     if os.geteuid() != 0:
         pytest.skip("needs root: mounts, and podman and ctr as peers")
-    return debian_image(SCRATCH)
+    return debian_image(IMAGES)
 
 
 @pytest.fixture
@@ -35,6 +64,19 @@ def scratch() -> Iterator[Path]:
     finally:
         peers.clean_up(directory)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Keeps why a question was not asked, or not to its end."""
+    if report.outcome == "skipped" and isinstance(report.longrepr, tuple):
+        _reasons[report.nodeid] = report.longrepr[2].removeprefix("Skipped: ")
+    elif report.failed:
+        _reasons[report.nodeid] = str(report.longreprtext).strip().splitlines()[-1]
+
+
+def pytest_benchmark_update_json(config: pytest.Config, benchmarks: Any, output_json: dict[str, Any]) -> None:
+    """Questions that were not asked are in the JSON, too, with the reason."""
+    output_json["not_asked"] = _reasons
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, object]) -> None:

@@ -1,5 +1,5 @@
-"""What does the first write to a large file of a lower layer cost? 4 KiB into 1 GiB: until the call returns, and bytes
-that reach the disk for each byte that was written.
+"""What does the first write to a file of a lower layer cost? 4 KiB into 1 MiB, 64 MiB, 1 GiB: until the call returns,
+and bytes that reach the disk for each byte that was written.
 
 Lower and upper are on one file system, as they are in a store. Each turn is a process of its own; the clock runs in it,
 from before the file is opened to after the write. A layer stack is opened, and an overlay mounted, before that. `cp` is
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,18 +21,17 @@ from typing import Any
 import pytest
 
 from benchmarks.disks import Disk, run
+from benchmarks.results import record, record_missing
 
-SIZE = 1 << 30
-DISK = 5 << 30
 ROUNDS = 7
 OURS = "lazarus"
 
 # Both take a path, or the places of a stack, how many writes, and print the seconds until the first had returned.
 WRITER = """
 import os, random, sys, time
-path, count = sys.argv[1], int(sys.argv[2])
+path, count, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 random.seed(count)
-blocks = [random.randrange(%d) * 4096 for _ in range(count)]
+blocks = [random.randrange(size // 4096) * 4096 for _ in range(count)]
 data = os.urandom(4096)
 started = time.perf_counter()
 %s
@@ -45,13 +43,13 @@ for block in blocks[1:]:
 assert os.pread(fd, 4096, blocks[-1]) == data
 print(first)
 """
-COPY = "import subprocess; subprocess.run(['cp', '--reflink=auto', sys.argv[3], path], check=True)"
+COPY = "import subprocess; subprocess.run(['cp', '--reflink=auto', sys.argv[4], path], check=True)"
 STACK_WRITER = """
 import os, random, sys, time
 import lazarus
-place, count, rung = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+place, count, size, rung = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 random.seed(count)
-blocks = [random.randrange(%d) * 4096 for _ in range(count)]
+blocks = [random.randrange(size // 4096) * 4096 for _ in range(count)]
 data = os.urandom(4096)
 stack = lazarus.LayerStack([f"{place}/lower"], upper=f"{place}/upper", work=f"{place}/work", rung=rung)
 started = time.perf_counter()
@@ -93,7 +91,7 @@ class Contender:
                 done = subprocess.run(self.command(place, count), capture_output=True, text=True, check=False)
                 if done.returncode != 0:
                     raise RuntimeError(f"{self.name}: {done.stderr.strip()[-300:]}")
-                written = disk.written() - begun
+                ended = disk.written()
             finally:
                 self.after(place)
         finally:
@@ -101,23 +99,28 @@ class Contender:
                 shutil.rmtree(place / name)
             os.sync()
         self.seconds.append(float(done.stdout))
-        self.amplification.append(written / (count * 4096))
+        if begun is not None and ended is not None:
+            self.amplification.append((ended - begun) / (count * 4096))
 
 
 def _plain(path: str) -> Callable[[Path, int], list[str]]:
-    writer = WRITER % (SIZE // 4096, "")
-    return lambda place, count: [sys.executable, "-I", "-S", "-c", writer, str(place / path), str(count)]
+    return lambda place, count: [*_PYTHON, WRITER % "", str(place / path), str(count), _size(place)]
 
 
 def _copy(place: Path, count: int) -> list[str]:
-    writer = WRITER % (SIZE // 4096, COPY)
     lower, copy = str(place / "lower/big"), str(place / "upper/big")
-    return [sys.executable, "-I", "-S", "-c", writer, copy, str(count), lower]
+    return [*_PYTHON, WRITER % COPY, copy, str(count), _size(place), lower]
 
 
 def _stack(rung: str) -> Callable[[Path, int], list[str]]:
-    writer = STACK_WRITER % (SIZE // 4096)
-    return lambda place, count: [sys.executable, "-c", writer, str(place), str(count), rung]
+    return lambda place, count: [sys.executable, "-c", STACK_WRITER, str(place), str(count), _size(place), rung]
+
+
+_PYTHON = (sys.executable, "-I", "-S", "-c")
+
+
+def _size(place: Path) -> str:
+    return str((place / "lower/big").stat().st_size)
 
 
 def _options(place: Path) -> str:
@@ -153,11 +156,11 @@ def void(_: str) -> None:
     """For commands whose output says nothing."""
 
 
-def race(benchmark: Any, disk: Disk, everyone: list[Contender], count: int, rounds: int) -> None:
+def race(benchmark: Any, disk: Disk, everyone: list[Contender], size: int, count: int, rounds: int) -> None:
     """Fills the lower, then lets everyone write in turns; who fails at first is reported as missing."""
     (disk.path / "lower").mkdir()
     with open(disk.path / "lower/big", "wb") as file:
-        for _ in range(SIZE >> 20):
+        for _ in range(size >> 20):
             file.write(os.urandom(1 << 20))
     missing: dict[str, str] = {}
     for contender in everyone:
@@ -176,38 +179,31 @@ def race(benchmark: Any, disk: Disk, everyone: list[Contender], count: int, roun
             contender.turn(disk, count)
 
     benchmark.pedantic(turn, rounds=rounds, iterations=1)
-    benchmark.extra_info.update({"missing": missing, "file_system": disk.kind, "writes": count})
-    print(f"\n{count} write(s) of 4 KiB into a file of {SIZE >> 20} MiB on {disk.kind}")
+    benchmark.extra_info["disk"] = disk.facts()
+    record_missing(benchmark, missing)
+    case = f"{count} x 4 KiB into {size >> 20} MiB"
+    print(f"\n{case} on {disk.kind}")
     for contender in alive:
-        seconds, spread = _median(contender.seconds)
-        amplification, width = _median(contender.amplification)
-        benchmark.extra_info[contender.name] = {
-            "first_write_s": seconds,
-            "spread_s": spread,
-            "amplification": amplification,
-            "amplification_spread": width,
-        }
-        print(
-            f"  {contender.name:20} first write {seconds * 1e3:9.2f} ms ± {spread * 1e3:6.2f}"
-            f"   written {amplification:11.2f} bytes a byte ± {width:.2f}"
-        )
+        where = {"case": case, "file_system": disk.kind}
+        first = record(benchmark, contender.name, "first write", "s", contender.seconds, **where)
+        line = f"  {contender.name:20} first write {first.median * 1e3:9.2f} ms ± {first.spread * 1e3:6.2f}"
+        if contender.amplification:
+            wrote = record(benchmark, contender.name, "write amplification", "x", contender.amplification, **where)
+            line += f"   written {wrote.median:11.2f} bytes a byte ± {wrote.spread:.2f}"
+        print(line)
     for name, why in missing.items():
         print(f"  {name:20} missing: {why:.100}")
 
 
-def _median(values: list[float]) -> tuple[float, float]:
-    """With half the distance between the quartiles."""
-    quartiles = statistics.quantiles(values, n=4)
-    return statistics.median(values), (quartiles[2] - quartiles[0]) / 2
+@pytest.mark.parametrize("mebibytes", [1, 64, 1024])
+def test_first_write(benchmark: Any, disk: Disk, mebibytes: int, quick: bool) -> None:
+    if quick and mebibytes == 1:
+        pytest.skip("not in the quick set")
+    rungs = ("auto", "blocks") if disk.kind in ("xfs", "btrfs") else ("auto",)
+    race(benchmark, disk, contenders(rungs), mebibytes << 20, 1, 3 if quick else ROUNDS)
 
 
-@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
-def test_first_write(benchmark: Any, scratch: Path, kind: str) -> None:
-    rungs = ("auto",) if kind == "ext4" else ("auto", "blocks")
-    with Disk(scratch, kind, DISK) as disk:
-        race(benchmark, disk, contenders(rungs), 1, ROUNDS)
-
-
-def test_a_thousand_writes(benchmark: Any, scratch: Path) -> None:
-    with Disk(scratch, "ext4", DISK) as disk:
-        race(benchmark, disk, contenders(("auto",)), 1000, 5)
+def test_a_thousand_writes(benchmark: Any, disk: Disk, quick: bool) -> None:
+    if quick and disk.kind != "ext4":
+        pytest.skip("not in the quick set")
+    race(benchmark, disk, contenders(("auto",)), 1 << 30, 1000, 3 if quick else 5)

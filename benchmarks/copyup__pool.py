@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import lazarus
+from benchmarks.results import record
 
 SIZE = 256 << 20
 ROUNDS = 9
@@ -90,7 +91,7 @@ def test_first_write_to_a_large_file(benchmark: Any, scratch: Path) -> None:
     }
     for name, (write, synced) in medians.items():
         print(f"  {name:5} write {write * 1e3:8.2f} ms, with fsync {synced * 1e3:8.2f} ms")
-        benchmark.extra_info[name] = {"write_s": write, "fsync_s": synced}
+        for metric, column in zip(("first write", "with fsync"), zip(*seconds[name], strict=True), strict=True):
+            record(benchmark, f"lazarus ({name})", metric, "s", column)
     ratios = [plain / pool for plain, pool in zip(medians["plain"], medians["pool"], strict=True)]
     print(f"  plain / pool: write {ratios[0]:.0f}x, with fsync {ratios[1]:.1f}x")
-    benchmark.extra_info["ratio"] = ratios

@@ -1,4 +1,8 @@
-"""File systems of their own in a file, behind a loop device whose counters say what reaches the disk."""
+"""File systems of their own in a file, behind a loop device whose counters say what reaches the disk.
+
+Nothing of one is left behind, however its user ends: the file has no name once it is mounted, the loop device goes with
+the mount (LO_FLAGS_AUTOCLEAR), and the mount with the mount namespace that `benchmarks.run` makes.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,28 @@ import shutil
 import subprocess
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import pytest
 
 SECTOR = 512  # of /sys/block/*/stat, whatever the device has
+
+
+class Kind(NamedTuple):
+    """What `mount -t` calls it, and the command that makes one (none for tmpfs)."""
+
+    type: str
+    make: tuple[str, ...]
+
+
+# Everything that a file system would initialise later, beside a benchmark, it does when it is made.
+KINDS = {
+    "ext4": Kind("ext4", ("mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0")),
+    "xfs": Kind("xfs", ("mkfs.xfs", "-q", "-m", "reflink=1")),
+    "xfs-noreflink": Kind("xfs", ("mkfs.xfs", "-q", "-m", "reflink=0")),
+    "btrfs": Kind("btrfs", ("mkfs.btrfs", "-q")),
+    "tmpfs": Kind("tmpfs", ()),
+}
 
 
 def run(*command: str) -> str:
@@ -22,43 +43,79 @@ def run(*command: str) -> str:
     return done.stdout.strip()
 
 
+def why_not(kind: str, place: Path, size: int) -> str | None:
+    """Why no such file system can be made below `place`; None when it can."""
+    if os.geteuid() != 0:
+        return "needs root: loop devices and mounts"
+    if kind not in KINDS:
+        return f"no such file system: {kind}; there are {', '.join(KINDS)}"
+    make = KINDS[kind].make
+    if make and shutil.which(make[0], path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None:
+        return f"{make[0]} is not installed"
+    if make and not os.path.exists("/dev/loop-control"):
+        return "no loop devices here: there is no /dev/loop-control"
+    free = os.statvfs(place)
+    if make and free.f_bavail * free.f_frsize < size:
+        return f"{place} has {free.f_bavail * free.f_frsize >> 20} MiB free, {size >> 20} MiB are needed"
+    return None
+
+
 class Disk:
-    """A file system of `kind` with `size` bytes, made and mounted below `place` for as long as the `with` lasts."""
+    """A file system of one of `KINDS` with `size` bytes, mounted below `place` for as long as the `with` lasts."""
 
     def __init__(self, place: Path, kind: str, size: int) -> None:
-        if os.geteuid() != 0:
-            pytest.skip("needs root: loop devices and mounts")
-        if shutil.which(f"mkfs.{kind}", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None:
-            pytest.skip(f"mkfs.{kind} is not installed")
+        if (reason := why_not(kind, place, size)) is not None:
+            pytest.skip(f"{kind}: {reason}")
         self.kind = kind
-        self.image = place / f"{kind}.image"
         self.path = place / kind
         self.size = size
         self.device = ""
+        self.direct_io = False
+        self._place = place
 
     def __enter__(self) -> Self:
-        with open(self.image, "wb") as file:
-            file.truncate(self.size)
-        run(f"mkfs.{self.kind}", "-q", str(self.image))
         self.path.mkdir()
-        self.device = run("losetup", "--find", "--show", str(self.image))
         try:
-            run("mount", self.device, str(self.path))
-        except RuntimeError:
-            run("losetup", "--detach", self.device)
+            if KINDS[self.kind].make:
+                self._mount_image(self._place / f"{self.kind}.image")
+            else:
+                run("mount", "-t", "tmpfs", "-o", f"size={self.size}", "lazarus-bench", str(self.path))
+        except BaseException:
+            self.path.rmdir()
             raise
         return self
+
+    def _mount_image(self, image: Path) -> None:
+        try:
+            with open(image, "wb") as file:
+                file.truncate(self.size)
+            run(*KINDS[self.kind].make, str(image))
+            run("mount", "-o", "loop", str(image), str(self.path))
+        finally:
+            image.unlink(missing_ok=True)
+        self.device = run("findmnt", "-no", "SOURCE", str(self.path))
+        try:
+            run("losetup", "--direct-io=on", self.device)
+            self.direct_io = True
+        except RuntimeError:
+            pass  # what is below cannot: the host's page cache is in between, and `facts()` says so
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         run("umount", str(self.path))
-        run("losetup", "--detach", self.device)
         self.path.rmdir()
-        self.image.unlink()
 
-    def written(self) -> int:
-        """Bytes that were written to the device since it was made, with everything written back first."""
+    def written(self) -> int | None:
+        """Bytes that were written to the device since it was made, with everything written back first; None without
+        a device."""
         os.sync()
+        if not self.device:
+            return None
         counters = Path(f"/sys/block/{Path(self.device).name}/stat").read_text().split()
         return int(counters[6]) * SECTOR
+
+    def facts(self) -> dict[str, object]:
+        """Mount options, size, and whether the loop device goes past the host's page cache."""
+        options = run("findmnt", "-no", "FSTYPE,OPTIONS", str(self.path))
+        return {"kind": self.kind, "mounted": options, "size": self.size, "direct_io": self.direct_io}

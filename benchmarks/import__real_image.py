@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks import peers
 from benchmarks.race import Contender, race
+from benchmarks.results import record
 
 UNPACK = 'mkdir "$0"; for blob; do tar -xzf "$blob" -C "$0"; done'
 
@@ -79,7 +80,8 @@ def test_second_image_on_the_same_base(benchmark: Any, image: Path, scratch: Pat
         before = _allocated(scratch / "store")
         store.images.load(flattened(image, scratch / "flat.tar"), keep_blobs=False)
         same_files = _allocated(scratch / "store") - before
-    benchmark.extra_info.update({"added_by_shared_base": shared_base, "added_by_same_files_in_one_layer": same_files})
+    record(benchmark, "lazarus", "disk", "B", [shared_base], case="one 100 kB layer more")
+    record(benchmark, "lazarus", "disk", "B", [same_files], case="the same files in one layer")
     print(f"\nadded by one 100 kB layer more: {shared_base} bytes; by the same files in one layer: {same_files} bytes")
 
 

@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ import pytest
 
 import lazarus
 from benchmarks import lookup_layers
+from benchmarks.compare import OURS
+from benchmarks.results import Row, record
 from lazarus._native.index import Index, merge
 from lazarus.layers.stack import chain_id
 from lazarus.mounts import detach
@@ -35,27 +37,30 @@ def ask(*question: str | Path) -> list[float]:
     return [float(word) for word in answer.stdout.split()]
 
 
-def in_turns(benchmark: Any, contenders: dict[str, Callable[[], list[float]]]) -> dict[str, list[tuple[float, float]]]:
-    """(median, half the distance between the quartiles) of each number of each contender's answers."""
-    answers: dict[str, list[list[float]]] = {name: [] for name in contenders}
+Asked = tuple[str, str]  # a contender, and the case that it is asked about
+
+
+def in_turns(
+    benchmark: Any, contenders: dict[Asked, Callable[[], list[float]]], metrics: Sequence[str], unit: str = "s"
+) -> dict[Asked, list[Row]]:
+    """The rows of each contender's answers, of which each has a number for each metric; fewer where it has no more."""
+    answers: dict[Asked, list[list[float]]] = {name: [] for name in contenders}
 
     def turn() -> None:
         for name, contender in contenders.items():
             answers[name].append(contender())
 
     benchmark.pedantic(turn, rounds=ROUNDS, iterations=1)
-    table = {name: [_summary(column) for column in zip(*rows, strict=True)] for name, rows in answers.items()}
-    benchmark.extra_info.update({"seconds": table})
-    return table
+    return {
+        (name, case): [
+            record(benchmark, name, metric, unit, column, case=case)
+            for metric, column in zip(metrics, zip(*rows, strict=True), strict=False)
+        ]
+        for (name, case), rows in answers.items()
+    }
 
 
-def _summary(values: tuple[float, ...]) -> tuple[float, float]:
-    quartiles = statistics.quantiles(values, n=4)
-    return statistics.median(values), (quartiles[2] - quartiles[0]) / 2
-
-
-def show(benchmark: Any, title: str, lines: list[str]) -> None:
-    benchmark.extra_info["lines"] = lines
+def show(title: str, lines: list[str]) -> None:
     print(f"\n{title}\n" + "\n".join(f"  {line}" for line in lines))
 
 
@@ -79,27 +84,28 @@ def spread(merged: Path, scratch: Path, count: int) -> Path:
 
 def test_many_lookups_at_4_and_128_layers(benchmark: Any, merged: Path, scratch: Path) -> None:
     files = {count: spread(merged, scratch, count) for count in (4, 128)}
-    table = in_turns(benchmark, {str(count): (lambda count=count: ask("batch", files[count])) for count in files})  # type: ignore[misc]
+    asked = {(OURS, f"{count} layers"): (lambda count=count: ask("batch", files[count])) for count in files}
+    table = in_turns(benchmark, asked, ("a path of a list", "a path of a buffer"))  # type: ignore[arg-type]
+    few = table[OURS, "4 layers"]
     lines = [
-        f"{form:8} {count:>4} layers: {1e-6 / table[count][i][0]:6.1f} M paths/s"
-        f" ({table[count][i][0] * 1e9:5.1f} ns ± {table[count][i][1] * 1e9:4.1f}),"
-        f" 128 layers / 4 layers {table['128'][i][0] / table['4'][i][0]:.3f}"
-        for i, form in enumerate(("list", "packed"))
-        for count in table
+        f"{row.metric:18} {row.case:>10}: {1e-6 / row.median:6.1f} M paths/s"
+        f" ({row.median * 1e9:5.1f} ns ± {row.spread * 1e9:4.1f}), {row.median / few[i].median:.3f} of 4 layers"
+        for rows in table.values()
+        for i, row in enumerate(rows)
     ]
-    show(benchmark, "lookup_many, every entry of the real image", lines)
+    show("lookup_many, every entry of the real image", lines)
 
 
 def test_one_lookup(benchmark: Any, merged: Path, scratch: Path) -> None:
     files = {count: spread(merged, scratch, count) for count in (4, 128)}
-    table = in_turns(benchmark, {str(count): (lambda count=count: ask("single", files[count])) for count in files})  # type: ignore[misc]
-    names = ("hit", "miss", "miss, no parent", "through a symlink")
+    asked = {(OURS, f"{count} layers"): (lambda count=count: ask("single", files[count])) for count in files}
+    table = in_turns(benchmark, asked, ("hit", "miss", "miss, no parent", "through a symlink"))  # type: ignore[arg-type]
     lines = [
-        f"{name:18} {count:>4} layers: {table[count][i][0] * 1e9:6.0f} ns ± {table[count][i][1] * 1e9:3.0f}"
-        for i, name in enumerate(names)
-        for count in table
+        f"{row.metric:18} {row.case:>10}: {row.median * 1e9:6.0f} ns ± {row.spread * 1e9:3.0f}"
+        for rows in table.values()
+        for row in rows
     ]
-    show(benchmark, "one lookup from Python", lines)
+    show("one lookup from Python", lines)
 
 
 @pytest.mark.parametrize("depth", [1, 8, 32, 128, 500])
@@ -138,14 +144,15 @@ def test_first_lookup(benchmark: Any, scratch: Path, depth: int) -> None:
             detach(str(target))
         return [statistics.median(times) for times in (mounting, hits, misses)]
 
-    table = in_turns(benchmark, {"stack": lambda: ask("first", "20", file), "overlay": kernel})
+    case = f"{depth} layers"
+    asked = {(OURS, case): lambda: ask("first", "20", file), ("kernel overlayfs", case): kernel}
+    ours, theirs = in_turns(benchmark, asked, ("open", "first hit", "first miss")).values()
     lines = [
-        f"{name:6} {table['stack'][i][0] * 1e6:9.2f} us ± {table['stack'][i][1] * 1e6:5.2f}, kernel overlay"
-        f" {table['overlay'][i][0] * 1e6:9.2f} us ± {table['overlay'][i][1] * 1e6:5.2f},"
-        f" {table['overlay'][i][0] / table['stack'][i][0]:7.1f}x"
-        for i, name in enumerate(("open", "hit", "miss"))
+        f"{row.metric:10} {row.median * 1e6:9.2f} us ± {row.spread * 1e6:5.2f}, kernel overlay"
+        f" {peer.median * 1e6:9.2f} us ± {peer.spread * 1e6:5.2f}, {peer.median / row.median:7.1f}x"
+        for row, peer in zip(ours, theirs, strict=True)
     ]
-    show(benchmark, f"first lookup, {depth} layers", lines)
+    show(f"first lookup, {depth} layers", lines)
 
 
 def test_against_a_loop_of_lstat(benchmark: Any, merged: Path, scratch: Path) -> None:
@@ -154,14 +161,17 @@ def test_against_a_loop_of_lstat(benchmark: Any, merged: Path, scratch: Path) ->
         paths = stored([b"/" + entry.path for entry in index if entry.path], scratch / "paths")
     file = spread(merged, scratch, 64)
     tops = [str(directory) for directory in reversed(directories)]
-    table = in_turns(benchmark, {"stack": lambda: ask("batch", file), "lstat": lambda: ask("lstat", paths, *tops)})
-    ours, theirs = table["stack"], table["lstat"][0]
+    asked = {
+        (OURS, "64 layers"): lambda: ask("batch", file),
+        ("loop of os.lstat", "64 layers"): lambda: ask("lstat", paths, *tops),
+    }
+    ours, (theirs,) = in_turns(benchmark, asked, ("a path of a list", "a path of a buffer")).values()
     lines = [
-        f"{form:8} {ours[i][0] * 1e9:6.1f} ns a path, os.lstat over 64 directories {theirs[0] * 1e9:8.0f} ns"
-        f" ± {theirs[1] * 1e9:5.0f}, {theirs[0] / ours[i][0]:6.0f}x"
-        for i, form in enumerate(("list", "packed"))
+        f"{row.metric:18} {row.median * 1e9:6.1f} ns, os.lstat over 64 directories {theirs.median * 1e9:8.0f} ns"
+        f" ± {theirs.spread * 1e9:5.0f}, {theirs.median / row.median:6.0f}x"
+        for row in ours
     ]
-    show(benchmark, "lookup_many against the loop, 64 layers", lines)
+    show("lookup_many against the loop, 64 layers", lines)
 
 
 def test_memory_of_100_000_entries(benchmark: Any, scratch: Path) -> None:
@@ -170,8 +180,9 @@ def test_memory_of_100_000_entries(benchmark: Any, scratch: Path) -> None:
     stack.mkdir(parents=True)
     merge([layer.index_path], [layer.diff_id.raw], stack / "index")
     file = stored([layer], scratch / "layers")
-    table = in_turns(benchmark, {"stack": lambda: ask("memory", file)})
-    resident, private = (value[0] / 2**20 for value in table["stack"])
+    asked = {(OURS, "100,000 entries"): lambda: [size / 2**20 for size in ask("memory", file)]}
+    ((resident, private),) = in_turns(benchmark, asked, ("resident", "not shared"), "MiB").values()
     size = (stack / "index").stat().st_size / 2**20
-    lines = [f"resident {resident:.1f} MiB, of it {private:.1f} MiB not shared; the index is {size:.1f} MiB, mapped"]
-    show(benchmark, "an open stack of 100,000 entries", lines)
+    sizes = f"resident {resident.median:.1f} MiB, of it {private.median:.1f} MiB not shared"
+    lines = [f"{sizes}; the index is {size:.1f} MiB, mapped"]
+    show("an open stack of 100,000 entries", lines)

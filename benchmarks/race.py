@@ -7,7 +7,6 @@ one run mean anything.
 from __future__ import annotations
 
 import os
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+
+from benchmarks.results import Row, record, record_missing
 
 
 class Cost(NamedTuple):
@@ -51,17 +52,13 @@ class Contender:
         self.costs.append(cost)
         return cost
 
-    def summary(self) -> dict[str, Any]:
-        """Medians with the spread (half the distance between the quartiles)."""
-        walls = [cost.wall for cost in self.costs]
-        quartiles = statistics.quantiles(walls, n=4) if len(walls) > 1 else [walls[0]] * 3
-        return {
-            "wall_s": statistics.median(walls),
-            "spread_s": (quartiles[2] - quartiles[0]) / 2,
-            "cpu_s": statistics.median(cost.cpu for cost in self.costs),
-            "peak_mib": max(cost.peak_kib for cost in self.costs) / 1024,
-            "runs": len(walls),
-        }
+    def record(self, benchmark: Any) -> tuple[Row, Row, Row]:
+        """Its rows in the benchmark's JSON: wall clock, CPU, peak memory."""
+        return (
+            record(benchmark, self.name, "wall", "s", [cost.wall for cost in self.costs]),
+            record(benchmark, self.name, "cpu", "s", [cost.cpu for cost in self.costs]),
+            record(benchmark, self.name, "peak memory", "MiB", [cost.peak_kib / 1024 for cost in self.costs]),
+        )
 
 
 STOPWATCH = str(Path(__file__).with_name("stopwatch.py"))
@@ -114,22 +111,18 @@ def race(benchmark: Any, ours: Contender, others: Sequence[Contender], *, rounds
             contender.run()
 
     benchmark.pedantic(ours.run, setup=turn, rounds=rounds, iterations=1)
-    summaries = {contender.name: contender.summary() for contender in [ours, *alive]}
-    for contender in alive:
-        summaries[contender.name]["ratio"] = summaries[contender.name]["wall_s"] / summaries[ours.name]["wall_s"]
-    benchmark.extra_info.update({"contenders": summaries, "missing": broken})
-    show(benchmark.name, summaries, broken)
-
-
-def show(title: str, summaries: dict[str, dict[str, Any]], broken: dict[str, str]) -> None:
-    """Prints the table that goes with a race; pytest shows it with -s or in the captured output."""
-    capture = "" if not broken else "".join(f"\n  {name:28} missing: {why:.90}" for name, why in broken.items())
-    lines = [
-        f"  {name:28} {row['wall_s'] * 1e3:10.1f} ms ± {row['spread_s'] * 1e3:6.1f}   cpu {row['cpu_s'] * 1e3:9.1f} ms"
-        f"   peak {row['peak_mib']:6.1f} MiB   {row.get('ratio', 1.0):6.2f}x"
-        for name, row in summaries.items()
-    ]
-    print(f"\n{title}\n" + "\n".join(lines) + capture)
+    record_missing(benchmark, broken)
+    print(f"\n{benchmark.name}")
+    first: Row | None = None
+    for contender in (ours, *alive):
+        wall, cpu, peak = contender.record(benchmark)
+        first = first or wall
+        print(
+            f"  {contender.name:28} {wall.median * 1e3:10.1f} ms ± {wall.spread * 1e3:6.1f}"
+            f"   cpu {cpu.median * 1e3:9.1f} ms   peak {peak.median:6.1f} MiB   {wall.median / first.median:6.2f}x"
+        )
+    for name, why in broken.items():
+        print(f"  {name:28} missing: {why:.90}")
 
 
 def need(*tools: str) -> None:

@@ -7,13 +7,13 @@ nothing else.
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import lazarus
+from benchmarks.results import record
 
 ROUNDS = 200
 
@@ -55,6 +55,6 @@ def test_mount_of_a_container(benchmark: Any, image: Path, scratch: Path) -> Non
 
         benchmark.pedantic(our_turn, setup=bare_turn, rounds=ROUNDS // 10, iterations=1)
         container.remove()
-    mount, floor = statistics.median(ours), statistics.median(theirs)
-    benchmark.extra_info.update({"mount_s": mount, "bare_s": floor, "ratio_to_bare_system_calls": mount / floor})
+    mount = record(benchmark, "lazarus", "mount", "s", ours).median
+    floor = record(benchmark, "bare system calls", "mount", "s", theirs).median
     print(f"\nmount: {mount * 1e6:.0f} us, bare system calls: {floor * 1e6:.0f} us, ratio {mount / floor:.2f}")

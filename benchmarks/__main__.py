@@ -1,0 +1,105 @@
+"""python -m benchmarks run|compare|history; `--help` of each says more."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks import compare, history, results
+from benchmarks import run as running
+from benchmarks.disks import KINDS
+
+
+def main(words: list[str] | None = None) -> int:
+    """0; 1 when a benchmark failed or a comparison found a regression; 2 for a wrong command line or file."""
+    arguments = _parser().parse_args(words)
+    try:
+        return int(arguments.call(arguments))
+    except (ValueError, OSError) as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    options = [f"--fs={','.join(arguments.fs)}", f"--size={arguments.size}"]
+    options += ["--quick"] if arguments.quick else []
+    names = running.chosen(arguments.question, arguments.quick)
+    output = arguments.output or Path(".benchmarks") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    code = running.run(names, options, arguments.dir, output)
+    print(f"results: {output}" if output.exists() else "no results: nothing could be asked")
+    return 1 if code else 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    old, new = results.read(arguments.old), results.read(arguments.new)
+    found = compare.compare(old, new)
+    print("\n".join(compare.table(found, arguments.fail_over, every=arguments.all)))
+    return 1 if any(move.is_regression(arguments.fail_over) for move in found.moves) else 0
+
+
+def _history(arguments: argparse.Namespace) -> int:
+    found = results.read(arguments.results)
+    if arguments.github:
+        arguments.github.write_text(history.github(found))
+    if arguments.lines:
+        with open(arguments.lines, "a", encoding="utf-8") as file:
+            file.write("".join(f"{line}\n" for line in history.lines(found)))
+    if not arguments.github and not arguments.lines:
+        print("\n".join(history.lines(found)))
+    return 0
+
+
+def _percent(text: str) -> float:
+    """ "10%" and "0.1" are the same."""
+    value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    if not 0 <= value < float("inf"):
+        raise ValueError(text)
+    return value
+
+
+def _size(text: str) -> int:
+    """Bytes; K, M and G are powers of 1024."""
+    factor = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(text[-1:].upper(), 1)
+    value = int(text[:-1] if factor > 1 else text) * factor
+    if value < 1 << 30:
+        raise ValueError(text)
+    return value
+
+
+def _file_systems(text: str) -> list[str]:
+    found = [name for name in text.split(",") if name]
+    if not found or not set(found) <= set(KINDS):
+        raise argparse.ArgumentTypeError(f"{text}: not among {', '.join(KINDS)}")
+    return found
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    one = verbs.add_parser("run", help="asks questions and writes what was found as JSON")
+    one.add_argument("question", nargs="*", help="which (default: all), by name or the part before __")
+    one.add_argument("--quick", action="store_true", help="the quick set, and less of each: about two minutes")
+    one.add_argument("--fs", type=_file_systems, default=["ext4", "xfs", "btrfs"], help=f"of {','.join(KINDS)}")
+    one.add_argument("--size", type=_size, default=5 << 30, help="of each file system (default 5G, least 1G)")
+    one.add_argument("--dir", type=Path, default=Path("/var/tmp"), help="the disk under test (default /var/tmp)")
+    one.add_argument("-o", "--output", type=Path, help="JSON file (default: .benchmarks/TIME.json)")
+    one.set_defaults(call=_run)
+    two = verbs.add_parser("compare", help="two runs, and whether anything became worse")
+    two.add_argument("old", type=Path)
+    two.add_argument("new", type=Path)
+    two.add_argument("--fail-over", type=_percent, default=0.1, metavar="PART", help="10%% or 0.1 (the default)")
+    two.add_argument("--all", action="store_true", help="also the rows that did not move")
+    two.set_defaults(call=_compare)
+    three = verbs.add_parser("history", help="a run as JSON lines, or for github-action-benchmark")
+    three.add_argument("results", type=Path)
+    three.add_argument("--lines", type=Path, help="append one JSON object a row to this file (default: print them)")
+    three.add_argument("--github", type=Path, help="write github-action-benchmark's customSmallerIsBetter array here")
+    three.set_defaults(call=_history)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""Runs a choice of benchmarks so that nothing is left behind, however the run ends.
+
+pytest runs in a mount namespace and a PID namespace of its own: when it, or this process, is killed, so is everything
+that it has started, and its mounts and loop devices are gone with their last user. A janitor outside removes the files.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+QUICK = ("lookup__depth", "copyup__first_write", "start__mounted_rootfs", "start__run_true", "commit__small_change")
+
+
+def questions() -> list[str]:
+    """The names of all, which are their files'."""
+    return sorted(path.stem for path in HERE.glob("*__*.py"))
+
+
+def chosen(names: Sequence[str], quick: bool) -> list[str]:
+    """The ones that are meant: a name, or the part before its `__`. `ValueError` for one that fits none."""
+    known = questions()
+    if not names:
+        return [name for name in known if name in QUICK] if quick else known
+    found: list[str] = []
+    for name in names:
+        fitting = [one for one in known if name in (one, one.partition("__")[0])]
+        if not fitting:
+            raise ValueError(f"no benchmark is called {name}; there are {', '.join(known)}")
+        found += [one for one in fitting if one not in found]
+    return found
+
+
+def run(names: Sequence[str], options: Sequence[str], directory: Path, output: Path) -> int:
+    """Runs them with files below `directory`, and writes pytest-benchmark's JSON to `output`. pytest's exit code."""
+    scratch = tempfile.mkdtemp(prefix="lazarus-bench-", dir=directory)
+    read_end, write_end = os.pipe()
+    janitor = subprocess.Popen(
+        [sys.executable, "-I", "-S", str(HERE / "janitor.py"), str(read_end), scratch],
+        stdin=subprocess.DEVNULL,
+        pass_fds=[read_end],
+        start_new_session=True,
+    )
+    os.close(read_end)
+    try:
+        partial = f"{scratch}/result.json"
+        pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-s", "-rsfE", *options]
+        pytest += [f"--benchmark-json={partial}", *(str(HERE / f"{name}.py") for name in names)]
+        environment = {**os.environ, "LAZARUS_BENCH_SCRATCH": scratch}
+        done = subprocess.run([*_alone(), *pytest], env=environment, cwd=HERE.parent, check=False)
+        if os.path.exists(partial) and os.path.getsize(partial) > 0:
+            shutil.copyfile(partial, output)
+        return done.returncode
+    finally:
+        os.close(write_end)
+        janitor.wait()
+
+
+def _alone() -> list[str]:
+    """The words before a command that end it with this process, and its mounts and children with it. Without root there
+    are no mounts."""
+    if os.geteuid() != 0:
+        return ["setpriv", "--pdeathsig", "KILL"]
+    # A shell is its process 1, because it takes leave of the dead whoever their parent was.
+    return [
+        *("setpriv", "--pdeathsig", "KILL"),
+        *("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"),
+        *("sh", "-c", '"$@"; exit $?', "sh"),
+    ]

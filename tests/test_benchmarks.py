@@ -1,0 +1,211 @@
+"""The benchmarks' own tools: what a result is, how two runs are compared; a killed run leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import results
+from benchmarks.__main__ import main
+from benchmarks.compare import Comparison, compare
+from benchmarks.results import Row, summary
+from benchmarks.run import QUICK, chosen, questions
+
+ROOT = Path(__file__).resolve().parent.parent
+MACHINE = {"kernel": "6.18", "cores": 2, "file_system": "ext4"}
+
+
+def row(contender: str, median: float, spread: float = 0.0, **fields: Any) -> dict[str, Any]:
+    base = Row("copyup__first_write", "4 KiB", "ext4", contender, "first write", "s", median, spread, 7)
+    return base._replace(**fields)._asdict()
+
+
+def write(path: Path, *rows: dict[str, Any], machine: dict[str, Any] | None = None, **missing: str) -> Path:
+    bench = {"name": "test_x", "extra_info": {"rows": list(rows), "missing": missing}}
+    document = {"benchmarks": [bench, {"name": "test_y"}], "machine_info": machine or MACHINE, "datetime": "2026-01-02",
+                "commit_info": {"id": "abc"}}  # fmt: skip
+    path.write_text(json.dumps(document))
+    return path
+
+
+def compared(tmp_path: Path, old: list[dict[str, Any]], new: list[dict[str, Any]], **machine: Any) -> Comparison:
+    before = write(tmp_path / "old.json", *old)
+    after = write(tmp_path / "new.json", *new, machine={**MACHINE, **machine})
+    return compare(results.read(before), results.read(after))
+
+
+def test_summary() -> None:
+    assert summary([5.0]) == (5.0, 0.0)
+    assert summary([1.0, 2.0, 3.0, 4.0, 100.0]) == (3.0, 25.25)
+    with pytest.raises(ValueError, match="no samples"):
+        summary([])
+
+
+def test_a_result_is_read_back(tmp_path: Path) -> None:
+    run = results.read(write(tmp_path / "a.json", row("lazarus", 2.0), row("kernel overlayfs", 4.0), podman="not here"))
+    assert [(key.contender, found.median) for key, found in run.rows.items()] == [
+        ("lazarus", 2.0),
+        ("kernel overlayfs", 4.0),
+    ]
+    assert run.missing == {"test_x: podman": "not here"}
+    assert (run.machine, run.when, run.commit) == (MACHINE, "2026-01-02", "abc")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"benchmarks": 3, "machine_info": {}}',
+        '{"benchmarks": [{"name": "x", "extra_info": {"rows": [{}]}}], "machine_info": {}}',
+    ],
+)
+def test_what_is_no_result(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.json").write_text(text)
+    assert main(["history", str(tmp_path / "bad.json")]) == 2
+    assert capsys.readouterr().err.startswith(f"benchmarks: {tmp_path}/bad.json: not a file of results")
+
+
+def test_the_same_machine_is_compared_as_it_is(tmp_path: Path) -> None:
+    found = compared(tmp_path, [row("lazarus", 1.0), row("podman", 9.0)], [row("lazarus", 1.25), row("podman", 90.0)])
+    (move,) = found.moves
+    assert found.same_machine and (move.old, move.new, move.unit) == (1.0, 1.25, "s")
+    assert move.change == 0.25 and move.is_regression(0.1) and not move.is_regression(0.3)
+
+
+def test_noise_is_no_regression(tmp_path: Path) -> None:
+    (move,) = compared(tmp_path, [row("lazarus", 1.0, 0.1)], [row("lazarus", 1.2, 0.2)]).moves
+    assert move.change > 0.1 and not move.is_regression(0.1)
+
+
+def test_of_a_rate_less_is_worse(tmp_path: Path) -> None:
+    rate = {"unit": "paths/s"}
+    (move,) = compared(tmp_path, [row("lazarus", 10.0, **rate)], [row("lazarus", 5.0, **rate)]).moves
+    assert move.change == 1.0 and move.is_regression(0.1)
+
+
+def test_another_machine_is_compared_by_ratios(tmp_path: Path) -> None:
+    old = [row("lazarus", 1.0), row("podman", 10.0), row("cp", 4.0)]
+    same = [row("lazarus", 3.0), row("podman", 30.0), row("cp", 12.0)]
+    slower = [row("lazarus", 6.0), row("podman", 30.0), row("cp", 12.0)]
+    (move,) = compared(tmp_path, old, same, cores=64).moves
+    assert move.against == 2 and abs(move.change) < 1e-9
+    found = compared(tmp_path, old, slower, cores=64)
+    assert not found.same_machine and found.moves[0].is_regression(0.1)
+    assert compared(tmp_path, [row("lazarus", 1.0)], [row("lazarus", 9.0)], cores=64).moves == []  # no peer, no ratio
+
+
+def test_rows_of_one_run_alone_are_named(tmp_path: Path) -> None:
+    found = compared(tmp_path, [row("lazarus", 1.0)], [row("lazarus", 1.0, case="another")])
+    assert [key.case for key in found.only_old] == ["4 KiB"] and [key.case for key in found.only_new] == ["another"]
+
+
+def test_compare_exits_1_on_a_regression(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = str(write(tmp_path / "old.json", row("lazarus", 1.0), row("lazarus", 1.0, case="steady")))
+    new = str(write(tmp_path / "new.json", row("lazarus", 1.2), row("lazarus", 1.0, case="steady")))
+    assert main(["compare", old, new, "--fail-over", "10%"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("WORSE    +20.0%  1 -> 1.2 s") and lines[0].endswith("ext4 / lazarus / first write")
+    assert lines[-1] == "2 rows compared, 1 worse by more than 10% and their noise" and len(lines) == 2
+    assert main(["compare", old, new, "--fail-over", "0.3"]) == 0
+    assert main(["compare", old, old]) == 0
+    assert main(["compare", old, str(tmp_path / "none.json")]) == 2
+
+
+def test_history(tmp_path: Path) -> None:
+    rate = row("lazarus", 9, metric="rate", unit="x/s")
+    run = str(write(tmp_path / "a.json", row("lazarus", 2.0, 0.5), row("podman", 4.0), rate))
+    lines, github = tmp_path / "lines", tmp_path / "github"
+    for _ in range(2):
+        assert main(["history", run, "--lines", str(lines), "--github", str(github)]) == 0
+    kept = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [line["median"] for line in kept] == [2.0, 4.0, 9] * 2 and kept[0]["commit"] == "abc"
+    (entry,) = json.loads(github.read_text())
+    assert entry.pop("name") == "copyup__first_write / 4 KiB / ext4 / lazarus / first write"
+    assert entry == {"unit": "s", "value": 2.0, "range": "± 0.5", "extra": "7 samples"}
+
+
+def test_questions_are_found_by_name() -> None:
+    assert "lookup__depth" in questions() and set(QUICK) <= set(questions())
+    assert chosen([], quick=False) == questions()
+    assert chosen(["lookup", "lookup__depth"], quick=True) == ["lookup__depth"]
+    with pytest.raises(ValueError, match="no benchmark is called nonsense; there are"):
+        chosen(["nonsense"], quick=False)
+
+
+@pytest.mark.parametrize(
+    "words", [["run", "--fs", "fat"], ["run", "--size", "5"], ["compare"], [], ["run", "nonsense"]]
+)
+def test_mistakes_end_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = main(words)
+    except SystemExit as exit_:
+        code = exit_.code  # type: ignore[assignment]
+    assert code == 2 and "Traceback" not in capsys.readouterr().err
+
+
+def _descendants(pid: int) -> list[int]:
+    found, todo = [], [pid]
+    while todo:
+        one = todo.pop()
+        try:
+            for task in os.listdir(f"/proc/{one}/task"):
+                todo += [int(word) for word in Path(f"/proc/{one}/task/{task}/children").read_text().split()]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        found.append(one)
+    return found
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.root
+def test_a_killed_run_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Killed anywhere: no process, mount, loop device or file stays."""
+    choose = random.Random(20261126)
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks",
+        "run",
+        "copyup__first_write",
+        "--quick",
+        "--fs",
+        "ext4",
+        "--size",
+        "1G",
+    ]
+    mounts = Path("/proc/self/mountinfo").read_text()
+    for _ in range(4):
+        process = subprocess.Popen(
+            [*command, "--dir", str(tmp_path), "-o", str(tmp_path / "out.json")],
+            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        time.sleep(choose.uniform(0.3, 5.0))
+        children = _descendants(process.pid)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        deadline = time.monotonic() + 20
+        while (any(tmp_path.iterdir()) or any(map(_lives, children))) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert list(tmp_path.iterdir()) == []
+        assert [pid for pid in children if _lives(pid)] == []
+        assert Path("/proc/self/mountinfo").read_text() == mounts
+        backing = [path.read_text() for path in Path("/sys/block").glob("loop*/loop/backing_file")]
+        assert not any(str(tmp_path) in name for name in backing)
