@@ -57,7 +57,7 @@ def image() -> Path:
 @pytest.fixture
 def scratch() -> Iterator[Path]:
     """An empty directory on the disk under test, removed afterwards."""
-    directory = SCRATCH / f"lazarus-bench-{os.getpid()}"
+    directory = SCRATCH / f"bench-{os.getpid()}"
     directory.mkdir()
     try:
         yield directory
