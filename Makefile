@@ -23,7 +23,7 @@ $(VENV)/python: pyproject.toml | $(VENV)/system-build
 	@touch $@
 
 $(VENV)/built: $(VENV)/python $(NATIVE)
-	@$(BIN)/pip install --quiet --no-build-isolation --editable '.[test,lint]'
+	@$(BIN)/pip install --quiet --no-build-isolation --editable '.[test,lint,bench]'
 	@$(BIN)/python -m compileall -q lazarus
 	@touch $@
 
@@ -57,11 +57,11 @@ format: ## rewrite everything in the project's style
 	@$(BIN)/ruff format --quiet .
 	@clang-format -i $$(git ls-files 'csrc/*.[ch]' 'tests/*.[ch]')
 
-bench: $(VENV)/built $(VENV)/system-bench ## every benchmark on ext4, XFS and btrfs, JSON in .benchmarks/
-	@$(BIN)/python -m benchmarks run
+bench: $(VENV)/built $(VENV)/system-bench ## every benchmark on ext4, XFS and btrfs; report/index.html, JSON in .benchmarks/
+	@$(BIN)/python -m benchmarks run --report report
 
 bench-quick: $(VENV)/built $(VENV)/system-bench ## the quick set, about two minutes (and the image, the first time)
-	@$(BIN)/python -m benchmarks run --quick --fs ext4
+	@$(BIN)/python -m benchmarks run --quick --fs ext4 --report report
 
 clean: ## everything that was built
-	@rm -rf build .venv .demo .benchmarks lazarus/_native/*.so *.egg-info
+	@rm -rf build .venv .demo .benchmarks report lazarus/_native/*.so *.egg-info

@@ -1,4 +1,4 @@
-"""python -m benchmarks run|compare|history; `--help` of each says more."""
+"""python -m benchmarks run|report|compare|history; `--help` of each says more."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import compare, history, results
+from benchmarks import compare, history, plots, report, results
 from benchmarks import run as running
 from benchmarks.disks import KINDS
 
@@ -29,8 +29,28 @@ def _run(arguments: argparse.Namespace) -> int:
     output = arguments.output or Path(".benchmarks") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
     output.parent.mkdir(parents=True, exist_ok=True)
     code = running.run(names, options, arguments.dir, output)
-    print(f"results: {output}" if output.exists() else "no results: nothing could be asked")
+    if not output.exists():
+        print("no results: nothing could be asked")
+    else:
+        print(f"results: {output}")
+        if arguments.report:
+            _write_report(output, arguments.report)
     return 1 if code else 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    _write_report(arguments.results, arguments.output)
+    return 0
+
+
+def _write_report(path: Path, directory: Path) -> None:
+    run = results.read(path)
+    try:
+        drawn = list(plots.figures(run))
+    except ModuleNotFoundError as error:
+        print(f"no figures: {error.name} is not installed (it is in the extra [bench])", file=sys.stderr)
+        drawn = []
+    print(f"report: {report.write(run, drawn, directory)}")
 
 
 def _compare(arguments: argparse.Namespace) -> int:
@@ -86,7 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--size", type=_size, default=5 << 30, help="of each file system (default 5G, least 1G)")
     one.add_argument("--dir", type=Path, default=Path("/var/tmp"), help="the disk under test (default /var/tmp)")
     one.add_argument("-o", "--output", type=Path, help="JSON file (default: .benchmarks/TIME.json)")
+    one.add_argument("--report", type=Path, metavar="DIR", help="write the page there, too")
     one.set_defaults(call=_run)
+    page = verbs.add_parser("report", help="a run as one self-contained page with figures")
+    page.add_argument("results", type=Path)
+    page.add_argument("-o", "--output", type=Path, default=Path("report"), help="directory (default: report)")
+    page.set_defaults(call=_report)
     two = verbs.add_parser("compare", help="two runs, and whether anything became worse")
     two.add_argument("old", type=Path)
     two.add_argument("new", type=Path)

@@ -77,6 +77,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_benchmark_update_json(config: pytest.Config, benchmarks: Any, output_json: dict[str, Any]) -> None:
     """Questions that were not asked are in the JSON, too, with the reason."""
     output_json["not_asked"] = _reasons
+    output_json["command"] = os.environ.get("LAZARUS_BENCH_COMMAND", "")
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, object]) -> None:

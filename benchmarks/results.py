@@ -94,6 +94,7 @@ class Run(NamedTuple):
     machine: dict[str, Any]
     when: str
     commit: str
+    command: str  # that made it
 
 
 def read(path: Path) -> Run:
@@ -109,7 +110,8 @@ def read(path: Path) -> Run:
         }
         missing |= {str(name): str(why) for name, why in document.get("not_asked", {}).items()}
         commit = str((document.get("commit_info") or {}).get("id") or "")
-        return Run(rows, missing, dict(machine), str(document.get("datetime", "")), commit)
+        command = str(document.get("command", ""))
+        return Run(rows, missing, dict(machine), str(document.get("datetime", "")), commit, command)
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: not a file of results: {type(error).__name__}: {error}") from error
 

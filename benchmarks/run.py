@@ -7,6 +7,7 @@ that it has started, and its mounts and loop devices are gone with their last us
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -52,7 +53,8 @@ def run(names: Sequence[str], options: Sequence[str], directory: Path, output: P
         partial = f"{scratch}/result.json"
         pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-s", "-rsfE", *options]
         pytest += [f"--benchmark-json={partial}", *(str(HERE / f"{name}.py") for name in names)]
-        environment = {**os.environ, "LAZARUS_BENCH_SCRATCH": scratch}
+        words = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+        environment = {**os.environ, "LAZARUS_BENCH_SCRATCH": scratch, "LAZARUS_BENCH_COMMAND": words}
         done = subprocess.run([*_alone(), *pytest], env=environment, cwd=HERE.parent, check=False)
         if os.path.exists(partial) and os.path.getsize(partial) > 0:
             shutil.copyfile(partial, output)

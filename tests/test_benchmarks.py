@@ -11,10 +11,11 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import results
+from benchmarks import plots, report, results
 from benchmarks.__main__ import main
 from benchmarks.compare import Comparison, compare
 from benchmarks.results import Row, summary
@@ -134,6 +135,53 @@ def test_history(tmp_path: Path) -> None:
     (entry,) = json.loads(github.read_text())
     assert entry.pop("name") == "copyup__first_write / 4 KiB / ext4 / lazarus / first write"
     assert entry == {"unit": "s", "value": 2.0, "range": "± 0.5", "extra": "7 samples"}
+
+
+def test_amounts_are_readable() -> None:
+    for value, unit, text in (
+        (0.00065, "s", "650 us"),
+        (1.5, "s", "1.5 s"),
+        (2e-8, "s", "20 ns"),
+        (0.0, "s", "0 s"),
+        (262182.0, "x", "262,182x"),
+        (1.07, "x", "1.07x"),
+    ):
+        assert report.amount(value, unit) == text
+
+
+def test_the_page_is_whole_and_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row("lazarus", 0.001), row("podman & co", 0.01), row("lazarus", 5, 4, metric="alone")]
+    result = write(tmp_path / "a.json", *rows, ctr="it said <no>")
+    assert main(["report", str(result), "-o", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out/index.html").read_text()
+    assert "podman &amp; co 10x" in text and "it said &lt;no&gt;" in text and 'noisy">5 s' in text
+    assert "src=" not in text and "url(" not in text  # nothing from outside
+    assert capsys.readouterr().out == f"report: {tmp_path}/out/index.html\n"
+
+
+def test_figures(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: no figures")
+    looks = [
+        row(contender, depth * scale, question="lookup__depth", case=f"{depth} layers", metric=metric, file_system="")
+        for contender, scale in (("lazarus", 1e-7), ("kernel overlayfs", 1e-5))
+        for depth in (1, 8, 128)
+        for metric in ("first hit", "first miss")
+    ]
+    writes = [
+        row(contender, 1.0, file_system=system, case=f"1 x 4 KiB into {size} MiB", metric=metric)
+        for contender in ("lazarus", "lazarus (blocks)", "cp")
+        for system in ("ext4", "xfs")
+        for size in (1, 1024)
+        for metric in ("first write", "write amplification")
+    ]
+    walls = [row(name, 0.1, question="start__run_true", metric="wall") for name in ("lazarus run", "podman run")]
+    run = results.read(write(tmp_path / "a.json", *looks, *writes, *walls))
+    drawn = list(plots.figures(run))
+    assert len(drawn) == 4 and list(plots.figures(run)) == drawn  # the same run, the same bytes
+    for figure in drawn:
+        ElementTree.fromstring(figure.svg)
+        assert "lazarus" in figure.svg and 'width="' not in figure.svg.partition(">")[0]
+    assert list(plots.figures(results.read(write(tmp_path / "b.json")))) == []
 
 
 def test_questions_are_found_by_name() -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from container_helpers import IMAGE, inside, logged, run, sh, start, until
 
+from lazarus.containers.container import Container
 from lazarus.containers.state import NOBODY, State, read_state, write_state
 from lazarus.errors import ConflictError, ContainerRuntimeError, LazarusError, NotFoundError
 from lazarus.store import Store
@@ -207,10 +208,12 @@ def test_a_signal_while_it_starts_in_the_background(store: Store) -> None:
         time.sleep(generator.uniform(0.03, 0.09))
         starter.send_signal(signal.SIGINT)
         starter.communicate(timeout=30)
-        time.sleep(0.02)
-        if container.status != "running":
-            assert not os.path.ismount(container.rootfs)
-            assert not inside(Path(store.paths.root))
+
+        def is_one_or_the_other(container: Container = container) -> bool:
+            gone = not os.path.ismount(container.rootfs) and not inside(Path(store.paths.root))
+            return gone or container.status == "running"
+
+        until(is_one_or_the_other)
         container.remove(force=True)
 
 
