@@ -60,7 +60,7 @@ format: ## rewrite everything in the project's style
 bench: $(VENV)/built $(VENV)/system-bench ## every benchmark on ext4, XFS and btrfs; report/index.html, JSON in .benchmarks/
 	@$(BIN)/python -m benchmarks run --report report
 
-bench-quick: $(VENV)/built $(VENV)/system-bench ## the quick set, about two minutes (and the image, the first time)
+bench-quick: $(VENV)/built $(VENV)/system-bench ## the quick set, about three minutes (and the image, the first time)
 	@$(BIN)/python -m benchmarks run --quick --fs ext4 --report report
 
 clean: ## everything that was built

@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     one = verbs.add_parser("run", help="asks questions and writes what was found as JSON")
     one.add_argument("question", nargs="*", help="which (default: all), by name or the part before __")
-    one.add_argument("--quick", action="store_true", help="the quick set, and less of each: about two minutes")
+    one.add_argument("--quick", action="store_true", help="the quick set, and less of each: about three minutes")
     one.add_argument("--fs", type=_file_systems, default=["ext4", "xfs", "btrfs"], help=f"of {','.join(KINDS)}")
     one.add_argument("--size", type=_size, default=5 << 30, help="of each file system (default 5G, least 1G)")
     one.add_argument("--dir", type=Path, default=Path("/var/tmp"), help="the disk under test (default /var/tmp)")

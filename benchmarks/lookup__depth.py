@@ -27,7 +27,12 @@ from lazarus.mounts import detach
 from lazarus.mounts.union import union
 
 SCRIPT = str(Path(__file__).with_name("lookup_contenders.py"))
-ROUNDS = 7
+
+
+@pytest.fixture
+def rounds(quick: bool) -> int:
+    """How often everybody is asked."""
+    return 3 if quick else 7
 
 
 def ask(*question: str | Path) -> list[float]:
@@ -41,7 +46,11 @@ Asked = tuple[str, str]  # a contender, and the case that it is asked about
 
 
 def in_turns(
-    benchmark: Any, contenders: dict[Asked, Callable[[], list[float]]], metrics: Sequence[str], unit: str = "s"
+    benchmark: Any,
+    contenders: dict[Asked, Callable[[], list[float]]],
+    metrics: Sequence[str],
+    rounds: int,
+    unit: str = "s",
 ) -> dict[Asked, list[Row]]:
     """The rows of each contender's answers, of which each has a number for each metric; fewer where it has no more."""
     answers: dict[Asked, list[list[float]]] = {name: [] for name in contenders}
@@ -50,7 +59,7 @@ def in_turns(
         for name, contender in contenders.items():
             answers[name].append(contender())
 
-    benchmark.pedantic(turn, rounds=ROUNDS, iterations=1)
+    benchmark.pedantic(turn, rounds=rounds, iterations=1)
     return {
         (name, case): [
             record(benchmark, name, metric, unit, column, case=case)
@@ -82,10 +91,10 @@ def spread(merged: Path, scratch: Path, count: int) -> Path:
         return stored(lookup_layers.as_layers(index, count, scratch / f"spread{count}"), scratch / f"{count}.layers")
 
 
-def test_many_lookups_at_4_and_128_layers(benchmark: Any, merged: Path, scratch: Path) -> None:
+def test_many_lookups_at_4_and_128_layers(benchmark: Any, merged: Path, scratch: Path, rounds: int) -> None:
     files = {count: spread(merged, scratch, count) for count in (4, 128)}
     asked = {(OURS, f"{count} layers"): (lambda count=count: ask("batch", files[count])) for count in files}
-    table = in_turns(benchmark, asked, ("a path of a list", "a path of a buffer"))  # type: ignore[arg-type]
+    table = in_turns(benchmark, asked, ("a path of a list", "a path of a buffer"), rounds)  # type: ignore[arg-type]
     few = table[OURS, "4 layers"]
     lines = [
         f"{row.metric:18} {row.case:>10}: {1e-6 / row.median:6.1f} M paths/s"
@@ -96,10 +105,10 @@ def test_many_lookups_at_4_and_128_layers(benchmark: Any, merged: Path, scratch:
     show("lookup_many, every entry of the real image", lines)
 
 
-def test_one_lookup(benchmark: Any, merged: Path, scratch: Path) -> None:
+def test_one_lookup(benchmark: Any, merged: Path, scratch: Path, rounds: int) -> None:
     files = {count: spread(merged, scratch, count) for count in (4, 128)}
     asked = {(OURS, f"{count} layers"): (lambda count=count: ask("single", files[count])) for count in files}
-    table = in_turns(benchmark, asked, ("hit", "miss", "miss, no parent", "through a symlink"))  # type: ignore[arg-type]
+    table = in_turns(benchmark, asked, ("hit", "miss", "miss, no parent", "through a symlink"), rounds)  # type: ignore[arg-type]
     lines = [
         f"{row.metric:18} {row.case:>10}: {row.median * 1e9:6.0f} ns ± {row.spread * 1e9:3.0f}"
         for rows in table.values()
@@ -109,11 +118,13 @@ def test_one_lookup(benchmark: Any, merged: Path, scratch: Path) -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 8, 32, 128, 500])
-def test_first_lookup(benchmark: Any, scratch: Path, depth: int) -> None:
+def test_first_lookup(benchmark: Any, scratch: Path, depth: int, rounds: int, quick: bool) -> None:
     """After opening a stack (mounting an overlay) of `depth` layers that all have the directory: a name of the lowest,
     and one that is nowhere."""
     if os.geteuid() != 0:
         pytest.skip("needs root: the kernel's overlay is the peer")
+    if quick and depth in (8, 500):
+        pytest.skip("not in the quick set")
     directories = lookup_layers.deep(
         depth, scratch / "deep", lambda layer, number: (layer / "etc/app/target").touch() if number == 0 else None
     )
@@ -146,7 +157,7 @@ def test_first_lookup(benchmark: Any, scratch: Path, depth: int) -> None:
 
     case = f"{depth} layers"
     asked = {(OURS, case): lambda: ask("first", "20", file), ("kernel overlayfs", case): kernel}
-    ours, theirs = in_turns(benchmark, asked, ("open", "first hit", "first miss")).values()
+    ours, theirs = in_turns(benchmark, asked, ("open", "first hit", "first miss"), rounds).values()
     lines = [
         f"{row.metric:10} {row.median * 1e6:9.2f} us ± {row.spread * 1e6:5.2f}, kernel overlay"
         f" {peer.median * 1e6:9.2f} us ± {peer.spread * 1e6:5.2f}, {peer.median / row.median:7.1f}x"
@@ -155,7 +166,7 @@ def test_first_lookup(benchmark: Any, scratch: Path, depth: int) -> None:
     show(f"first lookup, {depth} layers", lines)
 
 
-def test_against_a_loop_of_lstat(benchmark: Any, merged: Path, scratch: Path) -> None:
+def test_against_a_loop_of_lstat(benchmark: Any, merged: Path, scratch: Path, rounds: int) -> None:
     with Index(merged) as index:
         directories = lookup_layers.as_directories(index, 64, scratch / "directories")
         paths = stored([b"/" + entry.path for entry in index if entry.path], scratch / "paths")
@@ -165,7 +176,7 @@ def test_against_a_loop_of_lstat(benchmark: Any, merged: Path, scratch: Path) ->
         (OURS, "64 layers"): lambda: ask("batch", file),
         ("loop of os.lstat", "64 layers"): lambda: ask("lstat", paths, *tops),
     }
-    ours, (theirs,) = in_turns(benchmark, asked, ("a path of a list", "a path of a buffer")).values()
+    ours, (theirs,) = in_turns(benchmark, asked, ("a path of a list", "a path of a buffer"), rounds).values()
     lines = [
         f"{row.metric:18} {row.median * 1e9:6.1f} ns, os.lstat over 64 directories {theirs.median * 1e9:8.0f} ns"
         f" ± {theirs.spread * 1e9:5.0f}, {theirs.median / row.median:6.0f}x"
@@ -174,14 +185,14 @@ def test_against_a_loop_of_lstat(benchmark: Any, merged: Path, scratch: Path) ->
     show("lookup_many against the loop, 64 layers", lines)
 
 
-def test_memory_of_100_000_entries(benchmark: Any, scratch: Path) -> None:
+def test_memory_of_100_000_entries(benchmark: Any, scratch: Path, rounds: int) -> None:
     layer = lookup_layers.layer_of(lookup_layers.made_up(100_000), scratch / "one")
     stack = scratch / "one/stacks" / chain_id([layer.diff_id]).hex
     stack.mkdir(parents=True)
     merge([layer.index_path], [layer.diff_id.raw], stack / "index")
     file = stored([layer], scratch / "layers")
     asked = {(OURS, "100,000 entries"): lambda: [size / 2**20 for size in ask("memory", file)]}
-    ((resident, private),) = in_turns(benchmark, asked, ("resident", "not shared"), "MiB").values()
+    ((resident, private),) = in_turns(benchmark, asked, ("resident", "not shared"), rounds, "MiB").values()
     size = (stack / "index").stat().st_size / 2**20
     sizes = f"resident {resident.median:.1f} MiB, of it {private.median:.1f} MiB not shared"
     lines = [f"{sizes}; the index is {size:.1f} MiB, mapped"]

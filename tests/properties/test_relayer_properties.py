@@ -152,7 +152,7 @@ def no_difference(room: Room, left: list[Written], right: list[Written]) -> bool
         return next(iter(relayer.Comparison(before, after)), None) is None
 
 
-common = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+common = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @common
@@ -204,7 +204,7 @@ def test_a_comparison_of_several_threads(tmp_path: Path) -> None:
     deep = [("directory", b"/".join([b"d%d" % top] + [b"x"] * depth)) for top in range(20) for depth in range(40)]
     written, _ = build_all(room, [deep])
     with index.Index(room.merged(written)) as one, index.Index(room.merged([])) as none:
-        for _ in range(50):
+        for _ in range(6):
             comparison, found = relayer.Comparison(none, one), []
 
             def take(comparison: relayer.Comparison = comparison, found: list[bytes] = found) -> None:

@@ -50,7 +50,7 @@ class Large(bytes):
 
 
 LARGE = Large(bytes(range(251)) * 100)
-EXAMPLES = int(os.environ.get("LAZARUS_UNION_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("LAZARUS_UNION_EXAMPLES", "30"))
 STEPS = int(os.environ.get("LAZARUS_UNION_STEPS", "20"))
 
 names = st.sampled_from(["a", "b", "c"])
