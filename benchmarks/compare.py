@@ -75,14 +75,15 @@ def _move(old: Run, new: Run, key: Key, same: bool) -> Move | None:
         return Move(
             key, before.median, after.median, before.unit, _change(before, before.median, after.median), noise, 0
         )
-    ratios = [pair for peer in _peers(old, key) if (pair := _ratios(old, new, key, peer)) is not None]
+    ratios = [pair for peer in peers(old, key) if (pair := _ratios(old, new, key, peer)) is not None]
     if not ratios:
         return None
     left, right = (statistics.median(column) for column in zip(*ratios, strict=True))
     return Move(key, left, right, "x", _change(before, left, right), noise, len(ratios))
 
 
-def _peers(run: Run, key: Key) -> Iterator[Key]:
+def peers(run: Run, key: Key) -> Iterator[Key]:
+    """The same question, asked of others in that run."""
     for other in run.rows:
         if other == key._replace(contender=other.contender) and not is_ours(other.contender):
             yield other
@@ -116,12 +117,11 @@ def table(found: Comparison, limit: float, *, every: bool = False) -> list[str]:
         if not (every or abs(move.change) > limit):
             continue
         word = "WORSE" if move.is_regression(limit) else "noise" if abs(move.change) <= move.noise else "moved"
-        name = " / ".join(part for part in move.key if part)
         out.append(
-            f"{word}  {move.change:+8.1%}  {move.old:.4g} -> {move.new:.4g} {move.unit}  ±{move.noise:.0%}  {name}"
+            f"{word}  {move.change:+8.1%}  {move.old:.4g} -> {move.new:.4g} {move.unit}  ±{move.noise:.0%}  {move.key}"
         )
     for title, keys in (("gone", found.only_old), ("new ", found.only_new)):
-        out += [f"{title}   {' / '.join(part for part in key if part)}" for key in keys]
+        out += [f"{title}   {key}" for key in keys]
     bad = sum(move.is_regression(limit) for move in found.moves)
     out.append(f"{len(found.moves)} rows compared, {bad} worse by more than {limit:.0%} and their noise")
     return out

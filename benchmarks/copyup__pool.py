@@ -8,7 +8,6 @@ The second figure has an fsync in it: what it takes until the change is on disk.
 from __future__ import annotations
 
 import os
-import statistics
 import subprocess
 import sys
 import tarfile
@@ -86,12 +85,14 @@ def test_first_write_to_a_large_file(benchmark: Any, scratch: Path) -> None:
     find = ["findmnt", "-no", "FSTYPE", "-T", str(scratch)]
     host = subprocess.run(find, capture_output=True, text=True, check=False).stdout
     print(f"\nfirst 4 KiB write to a {SIZE >> 20} MiB file; the host's file system: {host.strip()}")
-    medians = {
-        name: [statistics.median(column) for column in zip(*found, strict=True)] for name, found in seconds.items()
-    }
-    for name, (write, synced) in medians.items():
-        print(f"  {name:5} write {write * 1e3:8.2f} ms, with fsync {synced * 1e3:8.2f} ms")
-        for metric, column in zip(("first write", "with fsync"), zip(*seconds[name], strict=True), strict=True):
+    rows = {
+        name: [
             record(benchmark, f"lazarus ({name})", metric, "s", column)
-    ratios = [plain / pool for plain, pool in zip(medians["plain"], medians["pool"], strict=True)]
+            for metric, column in zip(("first write", "with fsync"), zip(*found, strict=True), strict=True)
+        ]
+        for name, found in seconds.items()
+    }
+    for name, (write, synced) in rows.items():
+        print(f"  {name:5} write {write.median * 1e3:8.2f} ms, with fsync {synced.median * 1e3:8.2f} ms")
+    ratios = [plain.median / pool.median for plain, pool in zip(rows["plain"], rows["pool"], strict=True)]
     print(f"  plain / pool: write {ratios[0]:.0f}x, with fsync {ratios[1]:.1f}x")

@@ -20,7 +20,7 @@ def github(run: Run) -> str:
     """An array for the tool `customSmallerIsBetter`: our own rows, but for rates, of which more is better."""
     found = [
         {
-            "name": " / ".join(part for part in row.key if part),
+            "name": str(row.key),
             "unit": row.unit,
             "value": row.median,
             "range": f"± {row.spread:.3g}",

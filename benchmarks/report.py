@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.compare import is_ours
+from benchmarks.compare import is_ours, peers
 from benchmarks.plots import Figure
 from benchmarks.results import Row, Run
 
@@ -40,13 +40,8 @@ def headline(run: Run) -> Iterator[Line]:
     for row in run.rows.values():
         if not is_ours(row.contender) or row.metric in ("cpu", "peak memory"):
             continue
-        peers = [
-            peer
-            for peer in run.rows.values()
-            if not is_ours(peer.contender) and peer.key == row.key._replace(contender=peer.contender)
-        ]
-        if peers:
-            yield Line(row, peers)
+        if found := [run.rows[key] for key in peers(run, row.key)]:
+            yield Line(row, found)
 
 
 def ratio(ours: Row, peer: Row) -> float:
@@ -122,9 +117,9 @@ def _what(row: Row) -> str:
 
 def _headline(run: Run) -> str:
     lines = []
-    for ours, peers in headline(run):
+    for ours, others in headline(run):
         ratios = "; ".join(
-            f"{peer.contender} {amount(ratio(ours, peer), 'x')}" for peer in peers if peer.median and ours.median
+            f"{peer.contender} {amount(ratio(ours, peer), 'x')}" for peer in others if peer.median and ours.median
         )
         lines.append(
             f"<tr><td>{_text(ours.question)}</td><td>{_what(ours)}</td><td>{_text(ours.contender)}</td>"

@@ -26,6 +26,10 @@ class Key(NamedTuple):
     contender: str
     metric: str
 
+    def __str__(self) -> str:
+        """What there is of it, for a reader."""
+        return " / ".join(part for part in self if part)
+
 
 class Row(NamedTuple):
     """One number. Smaller is better, unless the unit is a rate ("/s" at its end)."""

@@ -61,8 +61,7 @@ def open_stack(container: Container, read_only: bool, options: dict[str, Any]) -
         container._execution.settled()
         sources = _sources(store, directory, settings)
         if read_only and os.path.isdir(f"{directory}/union/blocks"):  # there may be files of which only some blocks are
-            upper, work = f"{directory}/upper", f"{directory}/union"
-            stack = ContainerStack(sources, upper=upper, work=work, user_xattr=False, read_only=True, **options)
+            stack = ContainerStack(sources, read_only=True, **_upper(directory), **options)
         elif read_only:
             stack = ContainerStack([*sources, f"{directory}/upper"], **options)
         else:
@@ -71,8 +70,7 @@ def open_stack(container: Container, read_only: bool, options: dict[str, Any]) -
                 raise ConflictError(f"container {container.name}: it {doing}; only a read-only stack can be opened")
             lock = _lock(directory, fcntl.LOCK_SH)
             try:
-                upper, work = f"{directory}/upper", f"{directory}/union"
-                stack = ContainerStack(sources, upper=upper, work=work, user_xattr=False, lock=lock, **options)
+                stack = ContainerStack(sources, lock=lock, **_upper(directory), **options)
             finally:
                 os.close(lock)
     stack.container = container
@@ -84,6 +82,11 @@ def _sources(store: Store, directory: str, settings: Settings) -> list[Source]:
     init = f"{directory}/init"
     layers: list[Source] = [store.layers.get(diff_id) for diff_id in settings.diff_ids]
     return [*layers, init] if os.path.isdir(init) else layers
+
+
+def _upper(directory: str) -> dict[str, Any]:
+    """The container's upper as a stack takes it: the kernel's own marks."""
+    return {"upper": f"{directory}/upper", "work": f"{directory}/union", "user_xattr": False}
 
 
 def _lock(directory: str, kind: int) -> int:
@@ -114,10 +117,9 @@ def hand_over(store: Store, directory: str, settings: Settings) -> None:
     check_free(directory)
     if not os.path.isdir(f"{directory}/union/blocks"):
         return
-    upper, work = f"{directory}/upper", f"{directory}/union"
-    with LayerStack(_sources(store, directory, settings), upper=upper, work=work, user_xattr=False) as stack:
+    with LayerStack(_sources(store, directory, settings), **_upper(directory)) as stack:
         stack.settle()
-    remove_tree(f"{work}/blocks")  # maps that no file names
+    remove_tree(f"{directory}/union/blocks")  # maps that no file names
 
 
 def _end_of_blocks(directory: str) -> None:
