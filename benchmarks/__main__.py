@@ -7,9 +7,10 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import compare, history, plots, report, results
-from benchmarks import run as running
-from benchmarks.disks import KINDS
+from benchmarks.harness import results
+from benchmarks.harness import run as running
+from benchmarks.harness.disks import KINDS
+from benchmarks.reporting import compare, history, page, plots
 
 
 def main(words: list[str] | None = None) -> int:
@@ -50,7 +51,7 @@ def _write_report(path: Path, directory: Path) -> None:
     except ModuleNotFoundError as error:
         print(f"no figures: {error.name} is not installed (it is in the extra [bench])", file=sys.stderr)
         drawn = []
-    print(f"report: {report.write(run, drawn, directory)}")
+    print(f"report: {page.write(run, drawn, directory)}")
 
 
 def _compare(arguments: argparse.Namespace) -> int:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import lazarus
-from benchmarks import peers
-from benchmarks.race import Contender, race
-from benchmarks.results import record
+from benchmarks.contenders import peers
+from benchmarks.harness.race import Contender, race
+from benchmarks.harness.results import record
 
 CHANGE = "dd if=/dev/urandom of=/srv/app.txt bs=4096 count=1 2>/dev/null"
 

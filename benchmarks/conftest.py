@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks import peers
-from benchmarks.debian_image import debian_image
-from benchmarks.disks import Disk
+from benchmarks.contenders import peers
+from benchmarks.harness.disks import Disk
+from benchmarks.images.debian import debian_image
 
 SCRATCH = Path(os.environ.get("LAZARUS_BENCH_SCRATCH", "/var/tmp"))
 IMAGES = Path(os.environ.get("LAZARUS_BENCH_DIR", "/var/tmp"))

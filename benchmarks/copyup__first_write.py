@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.disks import Disk, run
-from benchmarks.results import record, record_missing
+from benchmarks.harness.disks import Disk, run
+from benchmarks.harness.results import record, record_missing
 
 ROUNDS = 7
 OURS = "lazarus"

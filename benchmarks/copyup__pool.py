@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import lazarus
-from benchmarks.results import record
+from benchmarks.harness.results import record
 
 SIZE = 256 << 20
 ROUNDS = 9

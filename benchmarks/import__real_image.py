@@ -13,9 +13,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from benchmarks import peers
-from benchmarks.race import Contender, race
-from benchmarks.results import record
+from benchmarks.contenders import peers
+from benchmarks.harness.race import Contender, race
+from benchmarks.harness.results import record
 
 UNPACK = 'mkdir "$0"; for blob; do tar -xzf "$blob" -C "$0"; done'
 
@@ -69,7 +69,7 @@ def _containerd(image: Path, scratch: Path) -> Contender:
 def test_second_image_on_the_same_base(benchmark: Any, image: Path, scratch: Path) -> None:
     """What a store grows by when an image comes that shares its base, and when the same files come in other layers."""
     import lazarus
-    from benchmarks.variants import flattened, with_one_more_layer
+    from benchmarks.images.variants import flattened, with_one_more_layer
 
     with lazarus.Store(scratch / "store") as store:
         store.images.load(image)

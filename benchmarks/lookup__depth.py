@@ -18,15 +18,14 @@ from typing import Any
 import pytest
 
 import lazarus
-from benchmarks import lookup_layers
-from benchmarks.compare import OURS
-from benchmarks.results import Row, record
+from benchmarks.contenders import lookup_layers
+from benchmarks.harness.results import OURS, Row, record
 from lazarus._native.index import Index, merge
 from lazarus.layers.stack import chain_id
 from lazarus.mounts import detach
 from lazarus.mounts.union import union
 
-SCRIPT = str(Path(__file__).with_name("lookup_contenders.py"))
+SCRIPT = str(Path(lookup_layers.__file__).with_name("lookup_contenders.py"))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import lazarus
-from benchmarks.results import record
+from benchmarks.harness.results import record
 
 ROUNDS = 200
 
@@ -21,7 +21,8 @@ ROUNDS = 200
 def test_mount_of_a_container(benchmark: Any, image: Path, scratch: Path) -> None:
     bare = scratch / "bare_mount"
     subprocess.run(
-        ["cc", "-O2", "-D_GNU_SOURCE", "-o", str(bare), str(Path(__file__).with_name("bare_mount.c"))], check=True
+        ["cc", "-O2", "-D_GNU_SOURCE", "-o", str(bare), str(Path(__file__).with_name("contenders") / "bare_mount.c")],
+        check=True,
     )
     with lazarus.Store(scratch / "store") as store:
         (loaded,) = store.images.load(image)

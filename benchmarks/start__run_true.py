@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from benchmarks import peers
-from benchmarks.race import Contender, race
+from benchmarks.contenders import peers
+from benchmarks.harness.race import Contender, race
 
 
 def test_run_true(benchmark: Any, image: Path, scratch: Path) -> None:

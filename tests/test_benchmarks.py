@@ -15,11 +15,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import plots, report, results
 from benchmarks.__main__ import main
-from benchmarks.compare import Comparison, compare
-from benchmarks.results import Row, summary
-from benchmarks.run import QUICK, chosen, questions
+from benchmarks.harness import results
+from benchmarks.harness.results import Row, summary
+from benchmarks.harness.run import QUICK, chosen, questions
+from benchmarks.reporting import page, plots
+from benchmarks.reporting.compare import Comparison, compare
 
 ROOT = Path(__file__).resolve().parent.parent
 MACHINE = {"kernel": "6.18", "cores": 2, "file_system": "ext4"}
@@ -146,7 +147,7 @@ def test_amounts_are_readable() -> None:
         (262182.0, "x", "262,182x"),
         (1.07, "x", "1.07x"),
     ):
-        assert report.amount(value, unit) == text
+        assert page.amount(value, unit) == text
 
 
 def test_the_page_is_whole_and_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

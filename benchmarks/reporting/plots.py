@@ -8,8 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from benchmarks.compare import is_ours
-from benchmarks.results import Row, Run
+from benchmarks.harness.results import Row, Run, is_ours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,12 +10,10 @@ A regression is a row of ours that became worse by more than the limit and by mo
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
 from typing import NamedTuple
 
-from benchmarks.results import Key, Row, Run
+from benchmarks.harness.results import Key, Row, Run, is_ours, peers
 
-OURS = "lazarus"
 _SAME_MACHINE = ("kernel", "cores", "processor", "file_system", "cpu")
 
 
@@ -42,11 +40,6 @@ class Comparison(NamedTuple):
     only_old: list[Key]
     only_new: list[Key]
     same_machine: bool
-
-
-def is_ours(contender: str) -> bool:
-    """Lazarus itself, in any of its ways; everyone else is a peer."""
-    return contender == OURS or contender.startswith(f"{OURS} ")
 
 
 def compare(old: Run, new: Run) -> Comparison:
@@ -80,13 +73,6 @@ def _move(old: Run, new: Run, key: Key, same: bool) -> Move | None:
         return None
     left, right = (statistics.median(column) for column in zip(*ratios, strict=True))
     return Move(key, left, right, "x", _change(before, left, right), noise, len(ratios))
-
-
-def peers(run: Run, key: Key) -> Iterator[Key]:
-    """The same question, asked of others in that run."""
-    for other in run.rows:
-        if other == key._replace(contender=other.contender) and not is_ours(other.contender):
-            yield other
 
 
 def _ratios(old: Run, new: Run, key: Key, peer: Key) -> tuple[float, float] | None:

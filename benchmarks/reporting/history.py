@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from benchmarks.compare import is_ours
-from benchmarks.results import Run
+from benchmarks.harness.results import Run, is_ours
 
 
 def lines(run: Run) -> Iterator[str]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from benchmarks.results import Row, record, record_missing
+from benchmarks.harness.results import Row, record, record_missing
 
 
 class Cost(NamedTuple):

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+OURS = "lazarus"
 NOISY = 0.10  # a spread of more than this part of the median
 
 
@@ -60,6 +61,11 @@ class Row(NamedTuple):
         return self.spread > NOISY * abs(self.median)
 
 
+def is_ours(contender: str) -> bool:
+    """Lazarus itself, in any of its ways; everyone else is a peer."""
+    return contender == OURS or contender.startswith(f"{OURS} ")
+
+
 def summary(samples: Sequence[float]) -> tuple[float, float]:
     """Median, and half the distance between the quartiles (0 for a single sample). `ValueError` for none."""
     if not samples:
@@ -99,6 +105,13 @@ class Run(NamedTuple):
     when: str
     commit: str
     command: str  # that made it
+
+
+def peers(run: Run, key: Key) -> Iterator[Key]:
+    """The same question, asked of others in that run."""
+    for other in run.rows:
+        if other == key._replace(contender=other.contender) and not is_ours(other.contender):
+            yield other
 
 
 def read(path: Path) -> Run:

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.compare import is_ours, peers
-from benchmarks.plots import Figure
-from benchmarks.results import Row, Run
+from benchmarks.harness.results import Row, Run, is_ours, peers
+from benchmarks.reporting.plots import Figure
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8882; }

@@ -16,12 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+QUESTIONS = HERE.parent
 QUICK = ("lookup__depth", "copyup__first_write", "start__mounted_rootfs", "start__run_true", "commit__small_change")
 
 
 def questions() -> list[str]:
     """The names of all, which are their files'."""
-    return sorted(path.stem for path in HERE.glob("*__*.py"))
+    return sorted(path.stem for path in QUESTIONS.glob("*__*.py"))
 
 
 def chosen(names: Sequence[str], quick: bool) -> list[str]:
@@ -52,10 +53,10 @@ def run(names: Sequence[str], options: Sequence[str], directory: Path, output: P
     try:
         partial = f"{scratch}/result.json"
         pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-s", "-rsfE", *options]
-        pytest += [f"--benchmark-json={partial}", *(str(HERE / f"{name}.py") for name in names)]
+        pytest += [f"--benchmark-json={partial}", *(str(QUESTIONS / f"{name}.py") for name in names)]
         words = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
         environment = {**os.environ, "LAZARUS_BENCH_SCRATCH": scratch, "LAZARUS_BENCH_COMMAND": words}
-        done = subprocess.run([*_alone(), *pytest], env=environment, cwd=HERE.parent, check=False)
+        done = subprocess.run([*_alone(), *pytest], env=environment, cwd=QUESTIONS.parent, check=False)
         if os.path.exists(partial) and os.path.getsize(partial) > 0:
             shutil.copyfile(partial, output)
         return done.returncode
