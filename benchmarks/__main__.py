@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("question", nargs="*", help="which (default: all), by name or the part before __")
     one.add_argument("--quick", action="store_true", help="the quick set, and less of each: about three minutes")
     one.add_argument("--fs", type=_file_systems, default=["ext4", "xfs", "btrfs"], help=f"of {','.join(KINDS)}")
-    one.add_argument("--size", type=_size, default=5 << 30, help="of each file system (default 5G, least 1G)")
+    one.add_argument("--size", type=_size, default=8 << 30, help="of each file system (default 8G, least 1G)")
     one.add_argument("--dir", type=Path, default=Path("/var/tmp"), help="the disk under test (default /var/tmp)")
     one.add_argument("-o", "--output", type=Path, help="JSON file (default: .benchmarks/TIME.json)")
     one.add_argument("--report", type=Path, metavar="DIR", help="write the page there, too")

@@ -25,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("lazarus benchmarks")
     group.addoption("--quick", action="store_true", help="less of everything")
     group.addoption("--fs", default="ext4,xfs,btrfs", help="file systems that are made, by comma")
-    group.addoption("--size", type=int, default=5 << 30, help="bytes of each")
+    group.addoption("--size", type=int, default=8 << 30, help="bytes of each")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -75,13 +75,18 @@ def clean_up(root: Path) -> None:
     if process is not None:
         process.terminate()
         process.wait()
+    forget_podman(root)
+    targets = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for target in sorted((t for t in targets if t.startswith(f"{root}/")), reverse=True):
+        subprocess.run(["umount", "-l", target], check=False)
+
+
+def forget_podman(root: Path) -> None:
+    """Unmounts what the podman of podman(root) keeps mounted."""
     for podman_root in root.glob("podman*"):
         subprocess.run(
             ["umount", f"{podman_root}/podman/overlay", f"{podman_root}/overlay"], capture_output=True, check=False
         )
-    targets = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    for target in sorted((t for t in targets if t.startswith(f"{root}/")), reverse=True):
-        subprocess.run(["umount", "-l", target], check=False)
 
 
 def unpack_layout(archive: Path, target: Path) -> Path:

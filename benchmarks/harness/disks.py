@@ -6,14 +6,18 @@ the mount (LO_FLAGS_AUTOCLEAR), and the mount with the mount namespace that `ben
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
 import pytest
+
+from benchmarks.harness.metadata_trace import MetadataTrace
 
 SECTOR = 512  # of /sys/block/*/stat, whatever the device has
 
@@ -54,10 +58,29 @@ def why_not(kind: str, place: Path, size: int) -> str | None:
         return f"{make[0]} is not installed"
     if make and not os.path.exists("/dev/loop-control"):
         return "no loop devices here: there is no /dev/loop-control"
-    free = os.statvfs(place)
-    if make and free.f_bavail * free.f_frsize < size:
-        return f"{place} has {free.f_bavail * free.f_frsize >> 20} MiB free, {size >> 20} MiB are needed"
+    free = free_bytes(place)
+    if make and free < size:
+        return f"{place} has {free >> 20} MiB free, {size >> 20} MiB are needed"
     return None
+
+
+def free_bytes(place: Path) -> int:
+    """What its file system has for everybody."""
+    found = os.statvfs(place)
+    return found.f_bavail * found.f_frsize
+
+
+class Written:
+    """What reached the device between two looks, with everything written back: bytes in all, and of them the file
+    system's own metadata. None for what nobody can tell."""
+
+    all: int | None = None
+    metadata: int | None = None
+
+    @property
+    def data(self) -> int | None:
+        """Bytes of file content."""
+        return None if self.all is None or self.metadata is None else self.all - self.metadata
 
 
 class Disk:
@@ -71,6 +94,8 @@ class Disk:
         self.size = size
         self.device = ""
         self.direct_io = False
+        self.why_no_metadata = "no device" if not KINDS[kind].make else ""
+        self._trace: MetadataTrace | None = None
         self._place = place
 
     def __enter__(self) -> Self:
@@ -99,12 +124,39 @@ class Disk:
             self.direct_io = True
         except RuntimeError:
             pass  # what is below cannot: the host's page cache is in between, and `facts()` says so
+        try:
+            trace = MetadataTrace(self.device, f"{self._place.parent.name}-{self.kind}", self._place / "tracing")
+            self._trace = trace.__enter__()
+        except (OSError, RuntimeError) as error:
+            self.why_no_metadata = f"no trace of the block device: {error}"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._trace is not None:
+            self._trace.close()
         run("umount", str(self.path))
         self.path.rmdir()
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[Written]:
+        """What reaches the device inside the `with`, and what is written back at its end."""
+        found = Written()
+        begun = self.written()
+        if self._trace is not None:
+            self._trace.start()
+        try:
+            yield found
+            ended = self.written()
+        finally:
+            metadata = None if self._trace is None else self._trace.stop()
+        if begun is not None and ended is not None:
+            found.all, found.metadata = ended - begun, metadata
+
+    def free(self) -> int:
+        """Bytes that are free, with everything written back."""
+        os.sync()
+        return free_bytes(self.path)
 
     def written(self) -> int | None:
         """Bytes that were written to the device since it was made, with everything written back first; None without
@@ -118,4 +170,10 @@ class Disk:
     def facts(self) -> dict[str, object]:
         """Mount options, size, and whether the loop device goes past the host's page cache."""
         options = run("findmnt", "-no", "FSTYPE,OPTIONS", str(self.path))
-        return {"kind": self.kind, "mounted": options, "size": self.size, "direct_io": self.direct_io}
+        return {
+            "kind": self.kind,
+            "mounted": options,
+            "size": self.size,
+            "direct_io": self.direct_io,
+            "metadata": self.why_no_metadata or "counted",
+        }
