@@ -14,7 +14,7 @@ from benchmarks.contenders import roots, workloads
 from benchmarks.contenders.turns import ask, workload
 from benchmarks.harness.disks import Disk
 
-FILES = 10_000
+FILES = 5_000
 
 
 def test_a_thousand_writes(benchmark: Any, disk: Disk, quick: bool) -> None:
@@ -41,4 +41,4 @@ def test_a_large_directory(benchmark: Any, disk: Disk, name: str, quick: bool) -
     lower = disk.path / "lower"
     workloads.fill(str(lower), FILES)
     case = f"{name} of a directory of {FILES:,} files"
-    ask(benchmark, disk, roots.EVERYONE, workload(name, FILES), lower=lower, case=case, rounds=5, commit=True)
+    ask(benchmark, disk, roots.EVERYONE, workload(name, FILES), lower=lower, case=case, rounds=3, commit=True)

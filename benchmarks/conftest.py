@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks.contenders import peers
 from benchmarks.harness.disks import Disk
+from benchmarks.harness.limits import limits
 from benchmarks.images.debian import debian_image
 
 SCRATCH = Path(os.environ.get("LAZARUS_BENCH_SCRATCH", "/var/tmp"))
@@ -87,4 +88,5 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     machine_info["file_system"] = subprocess.run(
         ["findmnt", "-no", "FSTYPE,OPTIONS", "-T", str(SCRATCH)], capture_output=True, text=True, check=False
     ).stdout.strip()
+    machine_info["limits"] = limits(SCRATCH)
     machine_info["peers"] = peers.versions()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -17,9 +18,9 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.harness import results
-from benchmarks.harness.results import Row, summary
+from benchmarks.harness.results import Row, ratio, summary
 from benchmarks.harness.run import QUICK, chosen, questions
-from benchmarks.reporting import page, plots
+from benchmarks.reporting import headline, plots
 from benchmarks.reporting.compare import Comparison, compare
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,12 +28,17 @@ MACHINE = {"kernel": "6.18", "cores": 2, "file_system": "ext4"}
 
 
 def row(contender: str, median: float, spread: float = 0.0, **fields: Any) -> dict[str, Any]:
-    base = Row("copyup__first_write", "4 KiB", "ext4", contender, "first write", "s", median, spread, 7)
+    base = Row(
+        "copyup__first_write", "4 KiB", "ext4", contender, "first write", "s",
+        median, spread, median - spread, median + spread, 7,
+    )  # fmt: skip
     return base._replace(**fields)._asdict()
 
 
-def write(path: Path, *rows: dict[str, Any], machine: dict[str, Any] | None = None, **missing: str) -> Path:
-    bench = {"name": "test_x", "extra_info": {"rows": list(rows), "missing": missing}}
+def write(
+    path: Path, *rows: dict[str, Any], machine: dict[str, Any] | None = None, samples: Any = (), **missing: str
+) -> Path:
+    bench = {"name": "test_x", "extra_info": {"rows": rows, "missing": missing, "samples": samples}}
     document = {"benchmarks": [bench, {"name": "test_y"}], "machine_info": machine or MACHINE, "datetime": "2026-01-02",
                 "commit_info": {"id": "abc"}}  # fmt: skip
     path.write_text(json.dumps(document))
@@ -46,10 +52,21 @@ def compared(tmp_path: Path, old: list[dict[str, Any]], new: list[dict[str, Any]
 
 
 def test_summary() -> None:
-    assert summary([5.0]) == (5.0, 0.0)
-    assert summary([1.0, 2.0, 3.0, 4.0, 100.0]) == (3.0, 25.25)
+    assert summary([5.0]) == (5.0, 0.0, 5.0, 5.0)
+    assert summary([1.0, 2.0, 3.0, 4.0, 100.0]) == (3.0, 25.25, 1.0, 100.0)
+    assert summary(range(1, 21))[2:] == (6, 15)  # the table of the sign test: 6 and 15 of 20
     with pytest.raises(ValueError, match="no samples"):
         summary([])
+
+
+def test_a_ratio_that_may_be_off_by_a_tenth_is_noisy() -> None:
+    ours, steady, shaky = (Row(**row("any", 2.0, spread)) for spread in (0.05, 0.1, 0.3))
+    for peer, noisy in ((steady, False), (shaky, True)):
+        found = ratio(ours, peer)
+        assert found is not None and found.value == 1.0 and found.is_noisy == noisy
+    rates = (one._replace(unit="x/s") for one in (ours._replace(median=4.0, low=4.0, high=4.0), steady))
+    assert (found := ratio(*rates)) is not None and found.value == 2.0
+    assert ratio(ours, steady._replace(low=0.0)) is None
 
 
 def test_a_result_is_read_back(tmp_path: Path) -> None:
@@ -146,17 +163,22 @@ def test_amounts_are_readable() -> None:
         (0.0, "s", "0 s"),
         (262182.0, "x", "262,182x"),
         (1.07, "x", "1.07x"),
+        (2.5e9, "B/s", "2.5 GB/s"),
     ):
-        assert page.amount(value, unit) == text
+        assert headline.amount(value, unit) == text
 
 
 def test_the_page_is_whole_and_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [row("lazarus", 0.001), row("podman & co", 0.01), row("lazarus", 5, 4, metric="alone")]
+    rows += [row("limit: a plain file", 0.0005), row("shaky", 0.02, 0.01)]
     result = write(tmp_path / "a.json", *rows, ctr="it said <no>")
     assert main(["report", str(result), "-o", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out/index.html").read_text()
-    assert "podman &amp; co 10x" in text and "it said &lt;no&gt;" in text and 'noisy">5 s' in text
-    assert "src=" not in text and "url(" not in text  # nothing from outside
+    assert "podman &amp; co 10x; shaky 20x (noisy)</td><td>a plain file 0.5x<" in text
+    assert "podman & co 10x; shaky 20x (noisy) | a plain file 0.5x |" in (tmp_path / "out/headline.md").read_text()
+    for part in ("python -m benchmarks run copyup__first_write --fs ext4<", "it said &lt;no&gt;", 'noisy">5 s'):
+        assert part in text
+    assert "src=" not in text and not re.search(r"url\((?!#)", text)  # nothing from outside
     assert capsys.readouterr().out == f"report: {tmp_path}/out/index.html\n"
 
 
@@ -169,16 +191,33 @@ def test_figures(tmp_path: Path) -> None:
         for metric in ("first hit", "first miss")
     ]
     writes = [
-        row(contender, 1.0, file_system=system, case=f"1 x 4 KiB into {size} MiB", metric=metric)
-        for contender in ("lazarus", "lazarus (blocks)", "cp")
+        row(contender, 1.0, file_system=system, case=f"1 x 4 KiB into {size} MiB", metric=metric, question=question)
+        for contender in ("lazarus", "lazarus (blocks)", "cp", "limit: it")
         for system in ("ext4", "xfs")
         for size in (1, 1024)
-        for metric in ("first write", "write amplification")
+        for question, metric in (
+            ("copyup__first_write", "first write"),
+            ("accounting__write_amplification", "write amplification"),
+        )
     ]
-    walls = [row(name, 0.1, question="start__run_true", metric="wall") for name in ("lazarus run", "podman run")]
-    run = results.read(write(tmp_path / "a.json", *looks, *writes, *walls))
+    both = ("lazarus", "podman")
+    walls = [row(name, 0.1, question="start__run_true", metric="wall", case="") for name in both]
+    starts = [
+        row(name, 0.1, question=question, metric=metric, case=case)
+        for name in both
+        for question, metric, case in (
+            ("start__cold_and_warm", "whole", "16 layers, warm"),
+            ("start__cold_and_warm", "whole", "128 layers, cold"),
+            ("density__thousand_containers", "next start", "10 alive"),
+            ("density__thousand_containers", "memory a container", "10 alive"),
+        )
+    ]
+    samples = [{"key": Row(**starts[0]).key, "values": [0.3, 0.1, 0.2]}]
+    run = results.read(write(tmp_path / "a.json", *looks, *writes, *walls, *starts, samples=samples))
     drawn = list(plots.figures(run))
-    assert len(drawn) == 4 and list(plots.figures(run)) == drawn  # the same run, the same bytes
+    names = ["lookup", "copyup", "write-amplification", "start-depth", "start-distribution", "density", "commands"]
+    assert [figure.name for figure in drawn] == names
+    assert list(plots.figures(run)) == drawn  # the same run, the same bytes
     for figure in drawn:
         ElementTree.fromstring(figure.svg)
         assert "lazarus" in figure.svg and 'width="' not in figure.svg.partition(">")[0]
@@ -187,6 +226,7 @@ def test_figures(tmp_path: Path) -> None:
 
 def test_questions_are_found_by_name() -> None:
     assert "lookup__depth" in questions() and set(QUICK) <= set(questions())
+    assert not any(name.startswith("_") for name in questions())
     assert chosen([], quick=False) == questions()
     assert chosen(["lookup", "lookup__depth"], quick=True) == ["lookup__depth"]
     with pytest.raises(ValueError, match="no benchmark is called nonsense; there are"):

@@ -38,6 +38,14 @@ def versions() -> dict[str, str]:
     return found
 
 
+def compiled(source: str, directory: Path) -> Path:
+    """A C program of this room, in `directory`."""
+    program = directory / Path(source).stem
+    command = ["cc", "-O2", "-D_GNU_SOURCE", "-o", str(program), str(Path(__file__).with_name(source))]
+    subprocess.run(command, check=True)
+    return program
+
+
 def podman(root: Path) -> list[str]:
     """The podman command line with a private store; with runc where crun refuses the host's hybrid cgroups."""
     kind = subprocess.run(

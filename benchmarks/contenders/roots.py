@@ -17,7 +17,7 @@ from typing import ClassVar
 import lazarus
 from benchmarks.contenders import peers
 from benchmarks.harness.disks import free_bytes, run
-from benchmarks.harness.results import OURS
+from benchmarks.harness.results import LIMIT, OURS
 from lazarus.mounts import detach
 from lazarus.mounts.union import union
 
@@ -259,6 +259,13 @@ class Copy(Root):
         shutil.rmtree(self.path, ignore_errors=True)
 
 
+class Plain(Copy):
+    """A directory of its own that nothing is stacked on: what the file system does without any of this."""
+
+    name = f"{LIMIT}a plain directory"
+    is_copy = False
+
+
 class Podman(Root):
     """A podman container of a private store, whose root file system `podman mount` mounts."""
 
@@ -307,5 +314,5 @@ def packed(directory: Path) -> subprocess.Popen[bytes]:
 
 EVERYONE: tuple[type[Root], ...] = (
     BlockStack, ClonelessStack, Container, PoolContainer, KernelOverlay, FuseOverlay, Composefs, BtrfsSnapshot, Copy,
-    Podman,
+    Podman, Plain,
 )  # fmt: skip

@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lazarus
 from benchmarks.contenders import workloads
 from benchmarks.contenders.roots import Root
 from benchmarks.harness.disks import Disk
 from benchmarks.harness.results import is_ours, record, record_missing
 
-Samples = defaultdict[tuple[str, str], list[float]]  # (metric, unit) -> one number a turn
+Samples = defaultdict[tuple[str, str], list[float]]  # (metric, unit) -> a number a turn
 Work = Callable[[Root], "Done"]  # does it in a root that has been made
 
 
@@ -28,6 +29,8 @@ class Done(NamedTuple):
 
     seconds: dict[str, float]
     asked: int = 0  # bytes that it wrote; 0: nobody counts them
+    cpu: float = 0.0  # seconds of its processes, with the kernel's work for them
+    peak_kib: int = 0
 
 
 def workload(name: str, count: int) -> Work:
@@ -66,6 +69,10 @@ class Contender:
                 done = work(self.root)
             for number, (phase, seconds) in enumerate(done.seconds.items()):
                 samples[phase, "s"].append(seconds + (made if self.root.is_copy and number == 0 else 0))
+            if done.cpu:
+                samples["cpu", "s"].append(done.cpu)
+            if done.peak_kib:
+                samples["peak memory", "MiB"].append(done.peak_kib / 1024)
             if written.all is not None and done.asked:
                 samples["write amplification", "x"].append(written.all / done.asked)
             if written.data is not None:
@@ -147,7 +154,7 @@ def _prepared(
 def _guarded(contender: Contender, call: Callable[[], None], missing: dict[str, str]) -> bool:
     try:
         call()
-    except (RuntimeError, OSError, ValueError, subprocess.SubprocessError) as error:
+    except (RuntimeError, OSError, ValueError, subprocess.SubprocessError, lazarus.LazarusError) as error:
         missing[contender.root.name] = str(error) or type(error).__name__
         return False
     return True

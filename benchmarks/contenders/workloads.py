@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
 import time
@@ -227,7 +228,15 @@ def main(words: list[str]) -> None:
             WORKLOADS[name](stack, int(count), clock)  # type: ignore[arg-type]
     else:
         WORKLOADS[name](Directory(places[0]), int(count), clock)
-    print(json.dumps({"seconds": clock.seconds, "asked": clock.asked}))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    cost = {"cpu": used.ru_utime + used.ru_stime, "peak_kib": _peak_kib()}
+    print(json.dumps({"seconds": clock.seconds, "asked": clock.asked, **cost}))
+
+
+def _peak_kib() -> int:
+    """Of this program alone: ru_maxrss begins with that of the process that started it."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
 
 
 if __name__ == "__main__":

@@ -1,21 +1,26 @@
 """What a benchmark found, as rows that another program can compare, plot and tabulate.
 
 A row is one number of one contender: `question` (the file's name), `case` (what was done, at which size or depth),
-`file_system`, `contender`, `metric` and its unit, the median with its spread (half the distance between the quartiles),
-and how many samples it has. They lie in `extra_info["rows"]` of pytest-benchmark's JSON; a contender that could not be
-asked is in `extra_info["missing"]`, with the reason.
+`file_system`, `contender`, `metric` and its unit, the median with its spread (half the distance between the quartiles)
+and the interval in which the median lies with a confidence of 95 %, and how many samples it has. They lie in
+`extra_info["rows"]` of pytest-benchmark's JSON; a contender that could not be asked is in `extra_info["missing"]`, with
+the reason.
+
+Contenders are ours, peers, and limits: what the machine does without anybody's cleverness, measured in the same turns.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 OURS = "lazarus"
-NOISY = 0.10  # a spread of more than this part of the median
+LIMIT = "limit: "  # how the names of limits begin
+NOISY = 0.10  # a ratio that may be off by more than this part of it
 
 
 class Key(NamedTuple):
@@ -43,6 +48,8 @@ class Row(NamedTuple):
     unit: str
     median: float
     spread: float
+    low: float
+    high: float
     samples: int
 
     @property
@@ -57,8 +64,29 @@ class Row(NamedTuple):
 
     @property
     def is_noisy(self) -> bool:
-        """Is the spread more than a tenth of the median?"""
-        return self.spread > NOISY * abs(self.median)
+        """May the median be off by more than a tenth?"""
+        return max(self.high - self.median, self.median - self.low) > NOISY * abs(self.median)
+
+
+class Ratio(NamedTuple):
+    """How much more a peer takes than we do (of a rate: how much less it does), and between what and what that lies."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def is_noisy(self) -> bool:
+        """May it be off by more than a tenth?"""
+        return max(self.high - self.value, self.value - self.low) > NOISY * self.value
+
+
+def ratio(ours: Row, peer: Row) -> Ratio | None:
+    """None where one of them is nothing."""
+    if min(ours.low, peer.low) <= 0:
+        return None
+    more, less = (ours, peer) if ours.is_rate else (peer, ours)
+    return Ratio(more.median / less.median, more.low / less.high, more.high / less.low)
 
 
 def is_ours(contender: str) -> bool:
@@ -66,12 +94,38 @@ def is_ours(contender: str) -> bool:
     return contender == OURS or contender.startswith(f"{OURS} ")
 
 
-def summary(samples: Sequence[float]) -> tuple[float, float]:
-    """Median, and half the distance between the quartiles (0 for a single sample). `ValueError` for none."""
+def is_limit(contender: str) -> bool:
+    """A measure of the machine, not of a program."""
+    return contender.startswith(LIMIT)
+
+
+class Summary(NamedTuple):
+    """Of some samples: median, half the distance between the quartiles, and where the median lies."""
+
+    median: float
+    spread: float
+    low: float
+    high: float
+
+
+def summary(samples: Sequence[float]) -> Summary:
+    """`ValueError` for no samples.
+
+    The interval is that of order statistics: with n samples the median lies between the k-th smallest and the k-th
+    largest with a confidence of 1 - 2 P(B < k), B binomial (n, 1/2); k is the largest that leaves 95 %, and with fewer
+    than six samples, where no k does, the smallest and the largest (Conover, Practical Nonparametric Statistics, 3.2).
+    """
     if not samples:
         raise ValueError("no samples")
-    quartiles = statistics.quantiles(samples, n=4) if len(samples) > 1 else [samples[0]] * 3
-    return statistics.median(samples), (quartiles[2] - quartiles[0]) / 2
+    ordered = sorted(samples)
+    count = len(ordered)
+    quartiles = statistics.quantiles(ordered, n=4) if count > 1 else [ordered[0]] * 3
+    outside, below = 0, 0.0
+    while (below := below + math.comb(count, outside) / 2**count) <= 0.025:
+        outside += 1
+    place = max(outside, 1) - 1
+    half = (quartiles[2] - quartiles[0]) / 2
+    return Summary(statistics.median(ordered), half, ordered[place], ordered[count - 1 - place])
 
 
 def record(
@@ -96,8 +150,13 @@ def record_missing(benchmark: Any, missing: dict[str, str]) -> None:
     benchmark.extra_info.setdefault("missing", {}).update(missing)
 
 
+def record_samples(benchmark: Any, row: Row, values: Sequence[float]) -> None:
+    """Adds the samples behind a row, for a figure of their distribution."""
+    benchmark.extra_info.setdefault("samples", []).append({"key": list(row.key), "values": list(values)})
+
+
 class Run(NamedTuple):
-    """One JSON file: its rows, what was missing, and the machine's facts."""
+    """One JSON file: its rows, the samples of some, semantics, what was missing, and the machine's facts."""
 
     rows: dict[Key, Row]
     missing: dict[str, str]
@@ -105,6 +164,8 @@ class Run(NamedTuple):
     when: str
     commit: str
     command: str  # that made it
+    samples: dict[Key, list[float]]
+    semantics: list[dict[str, Any]]  # of semantics__matrix.py, one for each file system
 
 
 def peers(run: Run, key: Key) -> Iterator[Key]:
@@ -128,7 +189,11 @@ def read(path: Path) -> Run:
         missing |= {str(name): str(why) for name, why in document.get("not_asked", {}).items()}
         commit = str((document.get("commit_info") or {}).get("id") or "")
         command = str(document.get("command", ""))
-        return Run(rows, missing, dict(machine), str(document.get("datetime", "")), commit, command)
+        extras = [bench.get("extra_info", {}) for bench in benchmarks]
+        samples = {Key(*one["key"]): list(one["values"]) for extra in extras for one in extra.get("samples", [])}
+        semantics = [extra["semantics"] for extra in extras if "semantics" in extra]
+        when = str(document.get("datetime", ""))
+        return Run(rows, missing, dict(machine), when, commit, command, samples, semantics)
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: not a file of results: {type(error).__name__}: {error}") from error
 

@@ -22,7 +22,7 @@ QUICK = ("lookup__depth", "copyup__first_write", "start__mounted_rootfs", "start
 
 def questions() -> list[str]:
     """The names of all, which are their files'."""
-    return sorted(path.stem for path in QUESTIONS.glob("*__*.py"))
+    return sorted(path.stem for path in QUESTIONS.glob("[a-z]*__*.py"))
 
 
 def chosen(names: Sequence[str], quick: bool) -> list[str]:
@@ -52,7 +52,7 @@ def run(names: Sequence[str], options: Sequence[str], directory: Path, output: P
     os.close(read_end)
     try:
         partial = f"{scratch}/result.json"
-        pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-s", "-rsfE", *options]
+        pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-s", "-rsfE", "--tb=short", *options]
         pytest += [f"--benchmark-json={partial}", *(str(QUESTIONS / f"{name}.py") for name in names)]
         words = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
         environment = {**os.environ, "LAZARUS_BENCH_SCRATCH": scratch, "LAZARUS_BENCH_COMMAND": words}

@@ -1,19 +1,20 @@
-"""One self-contained page of a run: headline table, figures, every row, what is missing, the machine, how to repeat."""
+"""One self-contained page of a run: headline table, figures, semantics, every row, what is missing, the machine."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from benchmarks.harness.results import Row, Run, is_ours, peers
+from benchmarks.harness.results import Row, Run, is_limit, is_ours, ratio
+from benchmarks.reporting import headline, plots
 from benchmarks.reporting.plots import Figure
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8882; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
+h1 { font-size: 1.6rem; } h3 { font-size: 1rem; }
+summary { cursor: pointer; margin: .6rem 0; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
 .wide { overflow-x: auto; } .wide table { min-width: 44rem; } p { overflow-wrap: anywhere; }
 table { border-collapse: collapse; font-size: .9rem; width: 100%; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
@@ -27,55 +28,28 @@ figcaption { font-size: .9rem; } code { background: var(--soft); padding: .1rem 
 """
 
 
-class Line(NamedTuple):
-    """A row of ours beside the same row of the peers of its run, in their order."""
-
-    ours: Row
-    peers: list[Row]
-
-
-def headline(run: Run) -> Iterator[Line]:
-    """Every row of ours that a peer has, too; what it takes of the machine is in the table of all rows."""
-    for row in run.rows.values():
-        if not is_ours(row.contender) or row.metric in ("cpu", "peak memory"):
-            continue
-        if found := [run.rows[key] for key in peers(run, row.key)]:
-            yield Line(row, found)
-
-
-def ratio(ours: Row, peer: Row) -> float:
-    """How much more the peer takes; of a rate, how much less it does."""
-    return ours.median / peer.median if ours.is_rate else peer.median / ours.median
-
-
-def amount(value: float, unit: str) -> str:
-    """With three digits, and the prefix that makes it readable: 0.00065 s is 650 us."""
-    if unit == "s" and 0 < abs(value) < 1:
-        for factor, name in ((1e3, "ms"), (1e6, "us"), (1e9, "ns")):
-            if abs(value) * factor >= 1:
-                return f"{value * factor:.3g} {name}"
-    number = f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return number + unit if unit == "x" else f"{number} {unit}"
-
-
 def page(run: Run, figures: Sequence[Figure]) -> str:
     """The whole page as HTML."""
     title = f"Lazarus benchmarks, {run.when[:10]}"
     parts = [
         f"<h1>{_text(title)}</h1>",
-        f"<p>Ratios are a peer's median divided by ours, in the same run: more than 1 is slower (or more) than Lazarus."
-        f" {_machine(run)}</p>",
+        "<p>Ratios are the other's median divided by ours, in the same run: more than 1 is slower (or more) than"
+        " Lazarus; a limit is what the machine does without any union or container. A number is marked as noisy when,"
+        f" with a confidence of 95 %, it may be off by more than a tenth. {_machine(run)}</p>",
+        _headline(run),
         "<h2>Figures</h2>" if figures else "",
         *(f"<figure>{one.svg}<figcaption>{_text(one.caption)}</figcaption></figure>" for one in figures),
-        "<h2>Against peers</h2>",
-        _headline(run),
-        "<h2>Every row</h2>",
-        _rows(run),
+        "<h2>What each way does</h2><p>Each answer was got by doing it; the question is under the row's name.</p>"
+        if run.semantics
+        else "",
+        *_semantics(run),
+        "<h2>Every row, and how to ask again</h2>",
+        *_questions(run),
         "<h2>Missing</h2>",
         _missing(run),
         "<h2>The machine</h2>",
         _facts(run),
-        "<h2>To repeat it</h2>",
+        "<h2>To repeat all of it</h2>",
         f"<pre><code>{_text(run.command)}</code></pre>",
     ]
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -85,10 +59,14 @@ def page(run: Run, figures: Sequence[Figure]) -> str:
 
 
 def write(run: Run, figures: Sequence[Figure], directory: Path) -> Path:
-    """`index.html` in `directory`, which is made when it is missing. The path."""
+    """`index.html` in `directory`, which is made when it is missing; beside it each figure as a file and the headline
+    as Markdown. The path of the page."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "index.html"
     path.write_text(page(run, figures), encoding="utf-8")
+    for figure in figures:
+        (directory / f"{figure.name}.svg").write_text(plots.standing_alone(figure), encoding="utf-8")
+    (directory / "headline.md").write_text(headline.markdown(run), encoding="utf-8")
     return path
 
 
@@ -103,9 +81,10 @@ def _machine(run: Run) -> str:
     return _text(f"Linux {facts.get('kernel')}, {facts.get('cores')} cores {brand}, on {facts.get('file_system')}.")
 
 
-def _table(head: Sequence[str], lines: Sequence[str], numbers: int) -> str:
+def _table(head: Sequence[str], lines: Sequence[str], numbers: Container[int]) -> str:
+    """`numbers` are the columns that are aligned on the right."""
     names = "".join(
-        f"<th{' class=number' if number >= numbers else ''}>{_text(name)}</th>" for number, name in enumerate(head)
+        f"<th{' class=number' if number in numbers else ''}>{_text(name)}</th>" for number, name in enumerate(head)
     )
     return f'<div class="wide"><table><thead><tr>{names}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
 
@@ -116,37 +95,78 @@ def _what(row: Row) -> str:
 
 def _headline(run: Run) -> str:
     lines = []
-    for ours, others in headline(run):
-        ratios = "; ".join(
-            f"{peer.contender} {amount(ratio(ours, peer), 'x')}" for peer in others if peer.median and ours.median
+    for what, ours, others in headline.lines(run):
+        peer, limit = (
+            "; ".join(headline.ratios(ours, [row for row in others if is_limit(row.contender) == wanted]))
+            for wanted in (False, True)
         )
+        where = f", {ours.file_system}" if ours.file_system else ""
         lines.append(
-            f"<tr><td>{_text(ours.question)}</td><td>{_what(ours)}</td><td>{_text(ours.contender)}</td>"
-            f'<td class="number{" noisy" if ours.is_noisy else ""}">{_text(amount(ours.median, ours.unit))}</td>'
-            f"<td>{_text(ratios)}</td></tr>"
+            f'<tr><td>{_text(what + where)}</td><td class="number{_noisy(ours)}">{_text(_amount(ours))}</td>'
+            f"<td>{_text(peer)}</td><td>{_text(limit)}</td></tr>"
         )
-    return _table(("question", "what", "", "ours", "peers"), lines, 99)
+    return _table(("what", "ours", "peers", "limit"), lines, {1})
 
 
-def _rows(run: Run) -> str:
+def _noisy(row: Row) -> str:
+    return " noisy" if row.is_noisy else ""
+
+
+def _amount(row: Row) -> str:
+    return headline.amount(row.median, row.unit)
+
+
+def _questions(run: Run) -> Iterator[str]:
+    """A table a question: every row, how much more it is than ours, and the command that asks it again."""
+    for question in dict.fromkeys(row.question for row in run.rows.values()):
+        rows = [row for row in run.rows.values() if row.question == question]
+        systems = ",".join(dict.fromkeys(row.file_system for row in rows if row.file_system))
+        words = f"python -m benchmarks run {question}{f' --fs {systems}' if systems else ''}"
+        yield f"<details><summary>{_text(question)}: {len(rows)} rows</summary><p><code>{_text(words)}</code></p>"
+        yield _table(("what", "contender", "median", "by ours", "spread", "samples"), _rows(run, rows), {2, 3, 4, 5})
+        yield "</details>"
+
+
+def _rows(run: Run, rows: Sequence[Row]) -> list[str]:
+    first = {}
+    for row in rows:
+        if is_ours(row.contender):
+            first.setdefault(row.key._replace(contender=""), row)
     lines = []
-    for row in run.rows.values():
-        kind, noisy = "ours" if is_ours(row.contender) else "peer", " noisy" if row.is_noisy else ""
+    for row in rows:
+        ours = first.get(row.key._replace(contender=""))
+        found = None if ours is None or is_ours(row.contender) else ratio(ours, row)
         lines.append(
-            f'<tr class="{kind}"><td>{_text(row.question)}</td><td>{_what(row)}</td><td>{_text(row.contender)}</td>'
-            f'<td class="number{noisy}">{_text(amount(row.median, row.unit))}</td>'
-            f'<td class="number">± {_text(amount(row.spread, row.unit))}</td><td class="number">{row.samples}</td></tr>'
+            f'<tr class="{"ours" if is_ours(row.contender) else "peer"}"><td>{_what(row)}</td>'
+            f'<td>{_text(row.contender)}</td><td class="number{_noisy(row)}">{_text(_amount(row))}</td>'
+            f'<td class="number{" noisy" if found and found.is_noisy else ""}">'
+            f"{_text(headline.amount(found.value, 'x')) if found else ''}</td>"
+            f'<td class="number">± {_text(headline.amount(row.spread, row.unit))}</td>'
+            f'<td class="number">{row.samples}</td></tr>'
         )
-    return _table(("question", "what", "contender", "median", "spread", "samples"), lines, 3)
+    return lines
+
+
+def _semantics(run: Run) -> Iterator[str]:
+    for matrix in run.semantics:
+        views = matrix["views"]
+        lines = [
+            f'<tr><td title="{_text(row["asked"])}">{_text(row["what"])}</td>'
+            + "".join(f"<td>{_text(row['answers'].get(view, ''))}</td>" for view in views)
+            + "</tr>"
+            for row in matrix["rows"]
+        ]
+        yield f"<h3>{_text(matrix['file_system'])}</h3>"
+        yield _table(("", *views), lines, set())
 
 
 def _missing(run: Run) -> str:
     if not run.missing:
         return "<p>Nothing: every peer was there, and every question was asked.</p>"
     lines = [f"<tr><td>{_text(name)}</td><td>{_text(why)}</td></tr>" for name, why in run.missing.items()]
-    return _table(("what", "why"), lines, 99)
+    return _table(("what", "why"), lines, set())
 
 
 def _facts(run: Run) -> str:
     lines = [f"<tr><td>{_text(name)}</td><td>{_text(value)}</td></tr>" for name, value in sorted(run.machine.items())]
-    return _table(("fact", "value"), lines, 99)
+    return _table(("fact", "value"), lines, set())

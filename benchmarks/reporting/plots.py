@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from benchmarks.harness.results import Row, Run, is_ours
+from benchmarks.harness.results import Row, Run, is_limit, is_ours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,12 +25,15 @@ _STYLE = {
     "lines.markersize": 4,
 }
 _OURS = ("#b3261e", "#e07a5f", "#f2b5a7", "#7d1a15")
-_PEERS = ("#264653", "#4f7a8c", "#8aa9b3", "#b8c9cf", "#6c757d")
+_PEERS = ("#264653", "#2a9d8f", "#457b9d", "#8ab17d", "#7b6d8d", "#e9c46a", "#90a4ae", "#5c6bc0", "#a1887f", "#b0bec5")
+_LIMIT = "#999999"
+_COLUMNS = 4  # of a legend
 
 
 class Figure(NamedTuple):
-    """`svg` scales with the page; `caption` says what is seen."""
+    """`svg` scales with the page; `caption` says what is seen; `name` is a file's."""
 
+    name: str
     caption: str
     svg: str
 
@@ -41,8 +44,8 @@ def figures(run: Run) -> Iterator[Figure]:
 
     matplotlib.use("svg")
     with matplotlib.rc_context(_STYLE):
-        for draw in (_lookup, _copyup, _amplification, _walls):
-            found = draw(list(run.rows.values()))
+        for draw in (_lookup, _copyup, _amplification, _depth, _distribution, _density, _walls):
+            found = draw(run)
             if found is not None:
                 yield found
 
@@ -55,77 +58,136 @@ def number_in(case: str) -> float:
     return float(numbers[-1])
 
 
-def _lookup(rows: list[Row]) -> Figure | None:
-    chosen = [row for row in rows if row.question == "lookup__depth" and row.metric.startswith("first ")]
+def standing_alone(figure: Figure) -> str:
+    """As a file of its own, on white: a viewer's page may be dark."""
+    return figure.svg.replace("<svg ", '<svg style="background:#fff" ', 1) + "\n"
+
+
+def _chosen(run: Run, question: str, *metrics: str) -> list[Row]:
+    return [row for row in run.rows.values() if row.question == question and row.metric in metrics]
+
+
+def _lookup(run: Run) -> Figure | None:
     return _lines(
-        chosen,
+        "lookup",
+        _chosen(run, "lookup__depth", "first hit", "first miss"),
         lambda row: row.metric,
-        1e6,
-        ("layers", "us"),
+        {"first hit": ("layers", "us", 1e6), "first miss": ("layers", "us", 1e6)},
         "The first lookup of a name after opening a stack or mounting an overlay, against the number of layers"
         " (hit: in the lowest layer; miss: nowhere). Both axes are logarithmic; lower is better.",
     )
 
 
-def _copyup(rows: list[Row]) -> Figure | None:
-    chosen = [
-        row
-        for row in rows
-        if row.question == "copyup__first_write" and row.metric == "first write" and row.case.startswith("1 x ")
-    ]
+def _copyup(run: Run) -> Figure | None:
+    chosen = _chosen(run, "copyup__first_write", "first write")
     return _lines(
+        "copyup",
         chosen,
         lambda row: row.file_system,
-        1e3,
-        ("MiB of the file", "ms"),
+        {row.file_system: ("MiB of the file", "ms", 1e3) for row in chosen},
         "Until the first write of 4 KiB to a file of a lower layer returns, against the file's size."
         " Both axes are logarithmic; lower is better.",
     )
 
 
-def _lines(
-    rows: list[Row], panel: Callable[[Row], str], scale: float, labels: tuple[str, str], caption: str
-) -> Figure | None:
-    """A panel for each answer of `panel`, in it a line for each contender."""
-    if not rows:
+def _depth(run: Run) -> Figure | None:
+    chosen = [row for row in _chosen(run, "start__cold_and_warm", "whole") if not row.file_system.startswith("btrfs")]
+    panels = {row.case.partition(", ")[2]: ("layers", "ms", 1e3) for row in chosen}
+    return _lines(
+        "start-depth",
+        chosen,
+        lambda row: row.case.partition(", ")[2],
+        panels,
+        "A container's life, from nothing to nothing: prepare, mount, run a process that ends at once, stop; against"
+        " the number of layers. Both axes are logarithmic; lower is better.",
+    )
+
+
+def _density(run: Run) -> Figure | None:
+    panels = {"next start": ("alive", "ms", 1e3), "memory a container": ("alive", "MiB", 1.0)}
+    return _lines(
+        "density",
+        _chosen(run, "density__thousand_containers", *panels),
+        lambda row: row.metric,
+        panels,
+        "What one more container takes, and how much memory each costs, against the number that are running."
+        " Both axes are logarithmic; lower is better.",
+        share=False,
+    )
+
+
+def _distribution(run: Run) -> Figure | None:
+    chosen = {key: values for key, values in run.samples.items() if key.question == "start__cold_and_warm"}
+    if not chosen:
         return None
     import matplotlib.pyplot as plt
 
-    panels = list(dict.fromkeys(panel(row) for row in rows))
-    _, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.4), sharey=True, squeeze=False)
-    colors = _colors(rows)
-    for name, axis in zip(panels, axes[0], strict=True):
+    colors = _colors({key.contender for key in chosen})
+    _, axis = plt.subplots(figsize=(8, 3.6))
+    for key, values in chosen.items():
+        shares = [(number + 1) / len(values) for number in range(len(values))]
+        axis.step([value * 1e3 for value in sorted(values)], shares, where="post", marker="",
+                  label=key.contender, color=colors[key.contender])  # fmt: skip
+    cases = ", ".join(dict.fromkeys(key.case for key in chosen))
+    axis.set(xscale="log", xlabel="ms", ylabel="part of the starts that took no longer")
+    caption = f"How start times are distributed ({cases}): steep is steady, and further left is faster."
+    return Figure("start-distribution", caption, _svg([axis]))
+
+
+def _lines(
+    name: str,
+    rows: list[Row],
+    panel: Callable[[Row], str],
+    panels: Mapping[str, tuple[str, str, float]],
+    caption: str,
+    *,
+    share: bool = True,
+) -> Figure | None:
+    """A panel for each answer of `panel`, in it a line for each contender; `panels` has what stands at the axes, and
+    the factor from the row's unit."""
+    found_panels = [title for title in panels if any(panel(row) == title for row in rows)]
+    if not found_panels:
+        return None
+    import matplotlib.pyplot as plt
+
+    width = 4.2 * max(len(found_panels), 2)
+    _, axes = plt.subplots(1, len(found_panels), figsize=(width, 3.9), sharey=share, squeeze=False)
+    colors = _colors({row.contender for row in rows})
+    for title, axis in zip(found_panels, axes[0], strict=True):
+        xlabel, ylabel, scale = panels[title]
         lines: defaultdict[str, list[Row]] = defaultdict(list)
         for row in rows:
-            if panel(row) == name:
+            if panel(row) == title:
                 lines[row.contender].append(row)
         for contender, found in lines.items():
             found.sort(key=lambda row: number_in(row.case))
             axis.errorbar(
                 [number_in(row.case) for row in found],
                 [row.median * scale for row in found],
-                [row.spread * scale for row in found],
+                [[(row.median - row.low) * scale for row in found], [(row.high - row.median) * scale for row in found]],
                 label=contender,
                 color=colors[contender],
                 linewidth=2 if is_ours(contender) else 1.2,
+                linestyle="--" if is_limit(contender) else "-",
             )
-        axis.set(xscale="log", yscale="log", title=name, xlabel=labels[0])
-        places = sorted({number_in(row.case) for row in rows})
+        axis.set(xscale="log", yscale="log", title=title, xlabel=xlabel)
+        places = sorted({number_in(row.case) for row in rows if panel(row) == title})
         axis.set_xticks(places, [f"{place:g}" for place in places])
         axis.minorticks_off()
-    axes[0][0].set_ylabel(labels[1])
-    return Figure(caption, _svg(axes[0]))
+        if not share or axis is axes[0][0]:
+            axis.set_ylabel(ylabel)
+    return Figure(name, caption, _svg(axes[0]))
 
 
-def _amplification(rows: list[Row]) -> Figure | None:
-    chosen = [row for row in rows if row.metric == "write amplification" and row.case.endswith("into 1024 MiB")]
+def _amplification(run: Run) -> Figure | None:
+    chosen = _chosen(run, "accounting__write_amplification", "write amplification")
     if not chosen:
         return None
     import matplotlib.pyplot as plt
 
     cases = list(dict.fromkeys(row.case for row in chosen))
     systems = list(dict.fromkeys(row.file_system for row in chosen))
-    colors = _colors(chosen)
+    colors = _colors({row.contender for row in chosen})
     _, axes = plt.subplots(1, len(cases), figsize=(5.5 * len(cases), 3.4), squeeze=False)
     for case, axis in zip(cases, axes[0], strict=True):
         width = 0.8 / len(colors)
@@ -145,11 +207,11 @@ def _amplification(rows: list[Row]) -> Figure | None:
         axis.set_xticks(range(len(systems)), systems)
     axes[0][0].set_ylabel("bytes written to the disk a byte asked")
     caption = "Write amplification, from the block device's own counters after a sync. Logarithmic; lower is better."
-    return Figure(caption, _svg(axes[0]))
+    return Figure("write-amplification", caption, _svg(axes[0]))
 
 
-def _walls(rows: list[Row]) -> Figure | None:
-    chosen = [row for row in rows if row.metric == "wall" and row.unit == "s"]
+def _walls(run: Run) -> Figure | None:
+    chosen = [row for row in run.rows.values() if row.metric == "wall" and not row.case]
     if not chosen:
         return None
     import matplotlib.pyplot as plt
@@ -168,13 +230,20 @@ def _walls(rows: list[Row]) -> Figure | None:
         )
         axis.set(title=question, xlabel="s")
     figure.tight_layout()
-    return Figure("Wall clock of whole commands, medians with half the distance between the quartiles.", _svg(()))
+    return Figure(
+        "commands", "Wall clock of whole commands, medians with half the distance between the quartiles.", _svg(())
+    )
 
 
-def _colors(rows: list[Row]) -> dict[str, str]:
-    names = sorted({row.contender for row in rows}, key=lambda name: (not is_ours(name), name))
+def _colors(contenders: Iterable[str]) -> dict[str, str]:
+    """Warm ones for ours, cold ones for peers, grey for limits."""
     ours, peers = iter(_OURS * 9), iter(_PEERS * 9)
-    return {name: next(ours if is_ours(name) else peers) for name in names}
+    names = sorted(contenders, key=_order)
+    return {name: _LIMIT if is_limit(name) else next(ours if is_ours(name) else peers) for name in names}
+
+
+def _order(contender: str) -> tuple[bool, bool, str]:
+    return (is_limit(contender), not is_ours(contender), contender)
 
 
 def _svg(legend_of: Sequence[Axes]) -> str:
@@ -184,13 +253,14 @@ def _svg(legend_of: Sequence[Axes]) -> str:
     figure = plt.gcf()
     named = {name: mark for axis in legend_of for mark, name in zip(*axis.get_legend_handles_labels(), strict=True)}
     if named:
-        figure.tight_layout(rect=(0, 0.1, 1, 1))
-        labels = sorted(named, key=lambda name: (not is_ours(name), name))
+        lines = -(-len(named) // _COLUMNS)
+        figure.tight_layout(rect=(0, 0.07 * lines, 1, 1))
+        labels = sorted(named, key=_order)
         figure.legend(
             [named[name] for name in labels],
             labels,
             loc="lower center",
-            ncols=min(len(labels), 5),
+            ncols=min(len(named), _COLUMNS),
             frameon=False,
             fontsize=9,
         )
