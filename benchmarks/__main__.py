@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.harness import results
 from benchmarks.harness import run as running
-from benchmarks.harness.disks import KINDS
+from benchmarks.harness.disks import HERE, KINDS
 from benchmarks.reporting import compare, history, page, plots
 
 
@@ -24,12 +24,13 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    options = [f"--fs={','.join(arguments.fs)}", f"--size={arguments.size}"]
+    systems = arguments.fs or ([HERE] if arguments.dir else ["ext4", "xfs", "btrfs"])
+    options = [f"--fs={','.join(systems)}", f"--size={arguments.size}"]
     options += ["--quick"] if arguments.quick else []
     names = running.chosen(arguments.question, arguments.quick)
     output = arguments.output or Path(".benchmarks") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
     output.parent.mkdir(parents=True, exist_ok=True)
-    code = running.run(names, options, arguments.dir, output)
+    code = running.run(names, options, arguments.dir or Path("/var/tmp"), output)
     if not output.exists():
         print("no results: nothing could be asked")
     else:
@@ -92,8 +93,8 @@ def _size(text: str) -> int:
 
 def _file_systems(text: str) -> list[str]:
     found = [name for name in text.split(",") if name]
-    if not found or not set(found) <= set(KINDS):
-        raise argparse.ArgumentTypeError(f"{text}: not among {', '.join(KINDS)}")
+    if not found or not set(found) <= {*KINDS, HERE}:
+        raise argparse.ArgumentTypeError(f"{text}: not among {', '.join(KINDS)}, {HERE}")
     return found
 
 
@@ -103,9 +104,11 @@ def _parser() -> argparse.ArgumentParser:
     one = verbs.add_parser("run", help="asks questions and writes what was found as JSON")
     one.add_argument("question", nargs="*", help="which (default: all), by name or the part before __")
     one.add_argument("--quick", action="store_true", help="the quick set, and less of each: about three minutes")
-    one.add_argument("--fs", type=_file_systems, default=["ext4", "xfs", "btrfs"], help=f"of {','.join(KINDS)}")
+    one.add_argument("--fs", type=_file_systems, metavar="KIND,...",
+                     help=f"file systems that are made on loop devices, of {', '.join(KINDS)} (default: ext4,xfs,btrfs,"
+                     f" and with --dir {HERE}: the directory's own)")  # fmt: skip
     one.add_argument("--size", type=_size, default=8 << 30, help="of each file system (default 8G, least 1G)")
-    one.add_argument("--dir", type=Path, default=Path("/var/tmp"), help="the disk under test (default /var/tmp)")
+    one.add_argument("--dir", type=Path, help="a directory on the disk under test (default: /var/tmp)")
     one.add_argument("-o", "--output", type=Path, help="JSON file (default: .benchmarks/TIME.json)")
     one.add_argument("--report", type=Path, metavar="DIR", help="write the page there, too")
     one.set_defaults(call=_run)

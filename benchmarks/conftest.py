@@ -25,7 +25,7 @@ _reasons: dict[str, str] = {}  # by test: why it was not asked, or not to its en
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("lazarus benchmarks")
     group.addoption("--quick", action="store_true", help="less of everything")
-    group.addoption("--fs", default="ext4,xfs,btrfs", help="file systems that are made, by comma")
+    group.addoption("--fs", default="ext4,xfs,btrfs", help="file systems that are made, by comma; here: none is")
     group.addoption("--size", type=int, default=8 << 30, help="bytes of each")
 
 

@@ -16,6 +16,9 @@ from pathlib import Path
 LIMITS = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")
 LAZARUS = str(Path(sys.executable).with_name("lazarus"))
 _started: dict[Path, subprocess.Popen[bytes]] = {}
+_podmans: dict[Path, Path] = {}  # their homes, and where each keeps what lives as long as the machine
+# A run's name, which is its scratch directory's: janitor.py removes what is called so in /run.
+_RUN = Path(os.environ.get("LAZARUS_BENCH_SCRATCH", f"bench-{os.getpid()}")).name
 
 
 def versions() -> dict[str, str]:
@@ -53,8 +56,9 @@ def podman(root: Path) -> list[str]:
     ).stdout.strip()
     runtime = shutil.which("runc") if kind != b"cgroup2" else None
     options = ["--cgroup-manager=cgroupfs", "--runtime", runtime] if runtime else []
-    home = f"{root}/podman"
-    return ["podman", "--root", home, "--runroot", f"{home}-run", "--tmpdir", f"{home}-tmp", *options]
+    home = root / "podman"
+    volatile = _podmans.setdefault(home, Path(f"/run/{_RUN}-{len(_podmans)}"))  # podman takes 50 bytes of path
+    return ["podman", "--root", str(home), "--runroot", f"{volatile}/run", "--tmpdir", f"{volatile}/tmp", *options]
 
 
 def containerd(root: Path) -> list[str]:
@@ -90,11 +94,10 @@ def clean_up(root: Path) -> None:
 
 
 def forget_podman(root: Path) -> None:
-    """Unmounts what the podman of podman(root) keeps mounted."""
-    for podman_root in root.glob("podman*"):
-        subprocess.run(
-            ["umount", f"{podman_root}/podman/overlay", f"{podman_root}/overlay"], capture_output=True, check=False
-        )
+    """Unmounts what the podmans below `root` keep mounted, and removes what they keep in /run."""
+    for home in [home for home in _podmans if home.is_relative_to(root)]:
+        subprocess.run(["umount", f"{home}/overlay"], capture_output=True, check=False)
+        shutil.rmtree(_podmans.pop(home), ignore_errors=True)
 
 
 def unpack_layout(archive: Path, target: Path) -> Path:

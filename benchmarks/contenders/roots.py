@@ -28,6 +28,7 @@ class Root(abc.ABC):
     name: ClassVar[str]
     tool: ClassVar[str] = ""  # that it cannot do without
     has_path: ClassVar[bool] = True  # that any program can use; without it there is only Lazarus' API
+    needs_root: ClassVar[bool] = True  # mounts
     is_copy: ClassVar[bool] = False  # what the others do at the first write, it does when it is made
 
     def __init__(self, place: Path, lower: Path) -> None:
@@ -35,6 +36,8 @@ class Root(abc.ABC):
 
     def why_not(self, file_system: str) -> str | None:
         """Why it cannot be asked on such a file system; None when it can."""
+        if self.needs_root and os.geteuid() != 0:
+            return "needs root: mounts"
         if self.tool and shutil.which(self.tool) is None:
             return f"{self.tool} is not installed"
         return None
@@ -140,7 +143,7 @@ class BlockStack(_Overlay):
     """Lazarus in process: a `LayerStack` over the lower directory, block by block where nothing can clone."""
 
     name = OURS
-    has_path = False
+    has_path = needs_root = False
     rung: ClassVar[str] = "auto"
 
     def mount(self) -> None:
@@ -217,7 +220,9 @@ class PoolContainer(Container):
     pool = 3 << 30
 
     def why_not(self, file_system: str) -> str | None:
-        return "a pool is for disks: its loop device does direct I/O" if file_system == "tmpfs" else None
+        if file_system == "tmpfs":
+            return "a pool is for disks: its loop device does direct I/O"
+        return super().why_not(file_system)
 
 
 class BtrfsSnapshot(Root):
@@ -250,6 +255,7 @@ class Copy(Root):
     """`cp -a --reflink=auto` of the whole lower: what somebody without any of this does."""
 
     name = "cp -a --reflink=auto"
+    needs_root = False
     is_copy = True
 
     def make(self) -> None:

@@ -103,7 +103,7 @@ def ask(
     """Everyone works in turns. Who cannot, fails when it is prepared, or fails in any turn, is reported as missing with
     the reason, and the others go on."""
     missing: dict[str, str] = {}
-    asked = {way.name for way in ways if way(disk.path, lower).why_not(disk.kind) is None}
+    asked = {way.name for way in ways if way(disk.path, lower).why_not(disk.type) is None}
     with contextlib.ExitStack() as closing:
         everyone = list(_prepared(disk, ways, lower, closing, missing))
 
@@ -141,7 +141,7 @@ def _prepared(
     for number, way in enumerate(ways):
         place = disk.path / str(number)
         root = way(place, lower)
-        if (why := root.why_not(disk.kind)) is not None:
+        if (why := root.why_not(disk.type)) is not None:
             missing[way.name] = why
             continue
         place.mkdir()

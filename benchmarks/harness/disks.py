@@ -1,4 +1,5 @@
-"""File systems of their own in a file, behind a loop device whose counters say what reaches the disk.
+"""File systems of their own in a file, behind a loop device whose counters say what reaches the disk; or the one that a
+directory is on.
 
 Nothing of one is left behind, however its user ends: the file has no name once it is mounted, the loop device goes with
 the mount (LO_FLAGS_AUTOCLEAR), and the mount with the mount namespace that `benchmarks.run` makes.
@@ -37,6 +38,7 @@ KINDS = {
     "btrfs": Kind("btrfs", ("mkfs.btrfs", "-q")),
     "tmpfs": Kind("tmpfs", ()),
 }
+HERE = "here"  # the file system of the directory itself, with whatever else it does meanwhile
 
 
 def run(*command: str) -> str:
@@ -49,6 +51,8 @@ def run(*command: str) -> str:
 
 def why_not(kind: str, place: Path, size: int) -> str | None:
     """Why no such file system can be made below `place`; None when it can."""
+    if kind == HERE:
+        return None
     if os.geteuid() != 0:
         return "needs root: loop devices and mounts"
     if kind not in KINDS:
@@ -62,6 +66,12 @@ def why_not(kind: str, place: Path, size: int) -> str | None:
     if make and free < size:
         return f"{place} has {free >> 20} MiB free, {size >> 20} MiB are needed"
     return None
+
+
+def _device_below(place: Path) -> str:
+    """The block device that a directory's file system is on; nothing where there is none, or not one alone."""
+    device = os.path.realpath(run("findmnt", "-no", "SOURCE", "-T", str(place)).partition("[")[0])
+    return device if os.path.exists(f"/sys/class/block/{Path(device).name}/stat") else ""
 
 
 def free_bytes(place: Path) -> int:
@@ -90,25 +100,40 @@ class Disk:
         if (reason := why_not(kind, place, size)) is not None:
             pytest.skip(f"{kind}: {reason}")
         self.kind = kind
+        self.type = KINDS[kind].type if kind != HERE else run("findmnt", "-no", "FSTYPE", "-T", str(place))
         self.path = place / kind
         self.size = size
         self.device = ""
         self.direct_io = False
-        self.why_no_metadata = "no device" if not KINDS[kind].make else ""
+        self.why_no_metadata = ""
         self._trace: MetadataTrace | None = None
         self._place = place
 
     def __enter__(self) -> Self:
         self.path.mkdir()
         try:
-            if KINDS[self.kind].make:
+            if self.kind == HERE:
+                self.device = _device_below(self.path)
+            elif KINDS[self.kind].make:
                 self._mount_image(self._place / f"{self.kind}.image")
             else:
                 run("mount", "-t", "tmpfs", "-o", f"size={self.size}", "lazarus-bench", str(self.path))
         except BaseException:
             self.path.rmdir()
             raise
+        self._trace = self._listen()
         return self
+
+    def _listen(self) -> MetadataTrace | None:
+        if not self.device or os.geteuid() != 0:
+            self.why_no_metadata = "needs root" if self.device else "no block device of its own"
+            return None
+        try:
+            name = f"{self._place.parent.name}-{self.kind}"
+            return MetadataTrace(self.device, name, self._place / "tracing").__enter__()
+        except (OSError, RuntimeError) as error:
+            self.why_no_metadata = f"no trace of the block device: {error}"
+            return None
 
     def _mount_image(self, image: Path) -> None:
         try:
@@ -124,17 +149,15 @@ class Disk:
             self.direct_io = True
         except RuntimeError:
             pass  # what is below cannot: the host's page cache is in between, and `facts()` says so
-        try:
-            trace = MetadataTrace(self.device, f"{self._place.parent.name}-{self.kind}", self._place / "tracing")
-            self._trace = trace.__enter__()
-        except (OSError, RuntimeError) as error:
-            self.why_no_metadata = f"no trace of the block device: {error}"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._trace is not None:
             self._trace.close()
+        if self.kind == HERE:
+            shutil.rmtree(self.path)
+            return
         run("umount", str(self.path))
         self.path.rmdir()
 
@@ -164,12 +187,12 @@ class Disk:
         os.sync()
         if not self.device:
             return None
-        counters = Path(f"/sys/block/{Path(self.device).name}/stat").read_text().split()
+        counters = Path(f"/sys/class/block/{Path(self.device).name}/stat").read_text().split()
         return int(counters[6]) * SECTOR
 
     def facts(self) -> dict[str, object]:
         """Mount options, size, and whether the loop device goes past the host's page cache."""
-        options = run("findmnt", "-no", "FSTYPE,OPTIONS", str(self.path))
+        options = run("findmnt", "-no", "FSTYPE,OPTIONS", "-T", str(self.path))
         return {
             "kind": self.kind,
             "mounted": options,

@@ -1,11 +1,12 @@
 """usage: janitor.py DESCRIPTOR DIRECTORY; waits until nobody has the pipe's other end any more, then removes DIRECTORY
-and the kernel traces that begin with its name.
+and what begins with its name among the kernel's traces and in /run.
 
 A process of its own, in a session of its own, so that a benchmark run that is killed leaves no files behind either: its
 mounts and processes go with its namespaces.
 """
 
 import contextlib
+import glob
 import os
 import shutil
 import signal
@@ -27,6 +28,8 @@ with contextlib.suppress(OSError):
 if os.geteuid() == 0:
     alone = ["unshare", "--mount", "--propagation", "private", "sh", "-c", TRACES, "sh"]
     subprocess.run([*alone, directory, os.path.basename(directory)], check=False, stderr=subprocess.DEVNULL)
+for path in glob.glob(f"/run/{glob.escape(os.path.basename(directory))}-*"):
+    shutil.rmtree(path, ignore_errors=True)
 for _ in range(100):  # the last processes of the namespace may still be ending
     shutil.rmtree(directory, ignore_errors=True)
     if not os.path.lexists(directory):

@@ -27,7 +27,7 @@ class MetadataTrace:
 
     def __init__(self, device: str, name: str, tracefs: Path) -> None:
         """`OSError` or `RuntimeError` where there is no tracefs to be mounted at `tracefs` or no such tracepoint."""
-        major, minor = Path(f"/sys/block/{Path(device).name}/dev").read_text().strip().split(":")
+        major, minor = Path(f"/sys/class/block/{Path(device).name}/dev").read_text().strip().split(":")
         mount_tracefs(tracefs)
         self._instance = tracefs / "instances" / name
         self._tracefs = tracefs
