@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pytest
-
 from benchmarks.harness.results import Row, record, record_missing
 
 
@@ -90,31 +88,28 @@ def measure(command: Sequence[str], environment: dict[str, str] | None = None) -
 def race(benchmark: Any, ours: Contender, others: Sequence[Contender], *, rounds: int, warm_up: int = 1) -> None:
     """Interleaves `rounds` runs of everyone; ours goes into pytest-benchmark, everything into `extra_info`.
 
-    A contender that fails in its first run is reported as such in the result, not left out silently.
+    A peer that fails in any run is reported as missing, with the reason, and the others go on.
     """
-    everyone = [ours, *others]
     broken: dict[str, str] = {}
-    for contender in everyone:
-        for _ in range(warm_up):
-            try:
-                contender.run()
-            except (RuntimeError, OSError) as error:
-                if contender is ours:
-                    raise
-                broken[contender.name] = str(error)
-                break
-        contender.costs.clear()
-    alive = [contender for contender in others if contender.name not in broken]
 
     def turn() -> None:
-        for contender in alive:
-            contender.run()
+        for contender in others:
+            if contender.name not in broken:
+                try:
+                    contender.run()
+                except (RuntimeError, OSError) as error:
+                    broken[contender.name] = str(error)
 
+    for _ in range(warm_up):
+        ours.run()
+        turn()
+    for contender in (ours, *others):
+        contender.costs.clear()
     benchmark.pedantic(ours.run, setup=turn, rounds=rounds, iterations=1)
     record_missing(benchmark, broken)
     print(f"\n{benchmark.name}")
     first: Row | None = None
-    for contender in (ours, *alive):
+    for contender in (ours, *(other for other in others if other.name not in broken)):
         wall, cpu, peak = contender.record(benchmark)
         first = first or wall
         print(
@@ -123,11 +118,3 @@ def race(benchmark: Any, ours: Contender, others: Sequence[Contender], *, rounds
         )
     for name, why in broken.items():
         print(f"  {name:28} missing: {why:.90}")
-
-
-def need(*tools: str) -> None:
-    """Skips with the reason when none of the named peers is installed."""
-    import shutil
-
-    if not any(shutil.which(tool) for tool in tools):
-        pytest.skip(f"no peer installed: {', '.join(tools)}")

@@ -1,0 +1,151 @@
+"""Contenders in turns: one that fails, at first or in the middle, is missing, with the reason, and the others go on."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from benchmarks.contenders import roots, workloads
+from benchmarks.contenders.turns import ask, workload
+from benchmarks.harness.disks import HERE, Disk, why_not
+from benchmarks.harness.race import Contender, race
+from lazarus import LayerStack
+
+
+class Benchmark:
+    """What pytest-benchmark's fixture is to a question."""
+
+    name = "test_x"
+    fullname = "benchmarks/some__question.py::test_x"
+
+    def __init__(self) -> None:
+        self.extra_info: dict[str, Any] = {}
+
+    def pedantic(self, call: Any, *, rounds: int, iterations: int, setup: Any = lambda: None) -> None:
+        for _ in range(rounds):
+            setup()
+            call()
+
+    def rows(self, metric: str) -> dict[str, int]:
+        return {row["contender"]: row["samples"] for row in self.extra_info["rows"] if row["metric"] == metric}
+
+
+def failing_from(turn: int, path: Path) -> list[str]:
+    """A command that works until it has been called so often."""
+    return ["sh", "-c", f'echo >>"$0"; test $(wc -l <"$0") -lt {turn} || {{ echo broken >&2; exit 3; }}', str(path)]
+
+
+def test_a_peer_that_fails_is_missing_and_the_others_go_on(tmp_path: Path) -> None:
+    benchmark = Benchmark()
+    peers = [
+        Contender("good", ["true"]),
+        Contender("bad at first", failing_from(1, tmp_path / "first")),
+        Contender("bad in the middle", failing_from(3, tmp_path / "middle")),
+        Contender("not there", ["no-such-program"]),
+    ]
+    race(benchmark, Contender("lazarus", ["true"]), peers, rounds=4)
+    assert benchmark.rows("wall") == {"lazarus": 4, "good": 4}
+    missing = benchmark.extra_info["missing"]
+    assert set(missing) == {"bad at first", "bad in the middle", "not there"}
+    assert "exit 3: broken" in missing["bad in the middle"] and "No such file" in missing["not there"]
+    with pytest.raises(RuntimeError, match="exit 3"):
+        race(benchmark, Contender("lazarus", failing_from(3, tmp_path / "ours")), [], rounds=4)
+
+
+class Failing(roots.Copy):
+    """A way that works until its third turn."""
+
+    name = "failing"
+    made: ClassVar[list[int]] = []
+
+    def make(self) -> None:
+        self.made.append(1)
+        if len(self.made) == 3:
+            raise RuntimeError("no more")
+        super().make()
+
+
+class Unprepared(roots.Copy):
+    name = "unprepared"
+
+    def prepare(self) -> None:
+        raise OSError(28, "No space left on device")
+
+
+def test_ways_that_fail_are_missing_and_leave_nothing(tmp_path: Path) -> None:
+    benchmark = Benchmark()
+    with Disk(tmp_path, HERE, 0) as disk:
+        lower = roots.lower_with_big(disk.path / "lower", 1 << 20)
+        ways = (roots.BlockStack, Failing, Unprepared, roots.Plain)
+        ask(benchmark, disk, ways, workload("random_writes", 3), lower=lower, case="3 writes", rounds=4)
+        assert sorted(path.name for path in disk.path.iterdir()) == ["0", "1", "2", "3", "lower"]
+        assert [list(path.iterdir()) for path in disk.path.glob("[0-9]")] == [[]] * 4
+    assert benchmark.rows("first write") == {"lazarus": 4, "limit: a plain directory": 4}
+    missing = {name.rpartition(": ")[2]: why for name, why in benchmark.extra_info["missing"].items()}
+    assert missing["failing"] == "no more" and "No space left" in missing["unprepared"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ours_that_fails_is_an_error(tmp_path: Path) -> None:
+    class Broken(Unprepared):
+        name = "lazarus (broken)"
+
+    with Disk(tmp_path, HERE, 0) as disk, pytest.raises(RuntimeError, match=r"of ours: .*No space left"):
+        lower = roots.lower_with_big(disk.path / "lower", 1 << 20)
+        ask(Benchmark(), disk, (Broken,), workload("append", 1), lower=lower, case="x", rounds=1)
+
+
+@pytest.mark.parametrize("name", sorted(workloads.WORKLOADS))
+def test_a_workload_does_the_same_in_a_directory_and_in_a_stack(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lower = roots.lower_with_big(tmp_path / "lower", 1 << 20)
+    workloads.fill(str(lower), 20)
+    plain = roots.Plain(tmp_path, lower)
+    plain.make()
+    for word in ("upper", "work"):
+        (tmp_path / word).mkdir()
+    stack = ("stack", str(lower), f"{tmp_path}/upper", f"{tmp_path}/work", "auto")
+    answers = []
+    for target in (plain.target, stack):
+        workloads.main([name, "20", *target])
+        answers.append(json.loads(capsys.readouterr().out))
+    assert list(answers[0]["seconds"]) == list(answers[1]["seconds"]) and answers[0]["asked"] == answers[1]["asked"]
+    with LayerStack([lower], upper=tmp_path / "upper", work=tmp_path / "work") as found:
+        for top, directories, files in os.walk(plain.path):
+            where = os.path.relpath(top, plain.path)
+            assert sorted(map(os.fsdecode, found.listdir(where))) == sorted(directories + files)
+            for one in directories + files:
+                path = f"{where}/{one}"
+                assert found.stat(path).st_mode == os.stat(f"{plain.path}/{path}").st_mode
+                if one in files and name not in ("random_writes", "append"):  # which write random bytes
+                    with found.open(path, "rb") as file:
+                        assert file.read() == Path(f"{plain.path}/{path}").read_bytes()
+
+
+@pytest.mark.root
+def test_metadata_is_told_from_data(tmp_path: Path) -> None:
+    for kind in ("ext4", "xfs", "btrfs"):
+        if (reason := why_not(kind, tmp_path, 1 << 30)) is not None:
+            print(f"{kind}: {reason}")
+            continue
+        with Disk(tmp_path, kind, 1 << 30) as disk:
+            with disk.counting() as idle:
+                pass
+            with disk.counting() as written:
+                (disk.path / "file").write_bytes(os.urandom(4 << 20))
+            with disk.counting() as named:
+                for number in range(100):
+                    (disk.path / f"empty-{number}").touch()
+            assert idle.all is not None and idle.all < 1 << 20
+            assert written.all is not None and written.all >= 4 << 20
+            if disk.why_no_metadata:
+                print(f"{kind}: {disk.why_no_metadata}")
+                continue
+            assert written.data == 4 << 20 and written.metadata == written.all - (4 << 20)
+            assert named.data == 0 and named.metadata is not None and named.metadata > 0
+        assert list(tmp_path.iterdir()) == []
