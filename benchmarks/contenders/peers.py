@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import re
@@ -23,22 +24,31 @@ _RUN = Path(os.environ.get("LAZARUS_BENCH_SCRATCH", f"bench-{os.getpid()}")).nam
 
 def versions() -> dict[str, str]:
     """`name -> version line`, or "missing"."""
-    found = {}
-    for name, arguments in {
-        "podman": ["--version"],
-        "ctr": ["--version"],
-        "umoci": ["--version"],
-        "crun": ["--version"],
-        "fuse-overlayfs": ["--version"],
-        "tar": ["--version"],
-        "gzip": ["--version"],
-    }.items():
-        if shutil.which(name) is None:
-            found[name] = "missing"
-            continue
-        result = subprocess.run([name, *arguments], capture_output=True, text=True, check=False)
-        found[name] = (result.stdout or result.stderr).splitlines()[0]
+    found = {name: _version([name, *words]) for name, words in _VERSIONS.items()}
+    for package in ("pyfastcdc", "borgbackup"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "missing"
     return found
+
+
+_VERSIONS = {
+    **dict.fromkeys(("podman", "ctr", "umoci", "crun", "runc", "fuse-overlayfs", "btrfs"), ("--version",)),
+    **dict.fromkeys(("casync", "mkcomposefs", "proot", "udocker", "tar", "gzip", "cp"), ("--version",)),
+    "mkfs.ext4": ("-V",),
+    "mkfs.xfs": ("-V",),
+    "/usr/lib/postgresql/15/bin/postgres": ("--version",),
+}
+
+
+def _version(command: list[str]) -> str:
+    if shutil.which(command[0]) is None:
+        return "missing"
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = [line.strip() for line in f"{done.stdout}\n{done.stderr}".splitlines() if re.search(r"\d", line)]
+    named = [line for line in lines if Path(command[0]).name in line]
+    return next(iter(named or lines), "?")
 
 
 def compiled(source: str, directory: Path) -> Path:
