@@ -14,16 +14,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lazarus import errors, terms
+    from lazarus import chunks, errors, terms
     from lazarus.store import Store
     from lazarus.union import LayerStack
 
 __version__ = "0.1.0"
-__all__ = ["LayerStack", "Store", "errors", "terms"]
+__all__ = ["LayerStack", "Store", "chunks", "errors", "terms"]
 
 
 def __getattr__(name: str) -> object:
-    """PEP 562: `Store`, `LayerStack`, `errors` and `terms` on first use."""
+    """PEP 562: `Store`, `LayerStack`, `chunks`, `errors` and `terms` on first use."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -25,6 +25,7 @@ FLOORS = {
     "lazarus.oci": 2,
     "lazarus.runtime": 2,
     "lazarus.union": 2,
+    "lazarus.chunks": 2,
     "lazarus._native": 1,
     "lazarus.terms": 0,
     "lazarus.whole_file": 0,

@@ -1,0 +1,238 @@
+#include "lz_chunk.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "../base/lz_mem.h"
+#include "lz_sha256_batch.h"
+
+_Static_assert(sizeof(struct lz_chunk_row) == 64, "numpy reads the rows");
+
+#define BATCH_BYTES ((size_t)1 << 19) /* cut, then hashed: what a core's second-level cache still holds */
+#define BATCH_ROWS 64                 /* as many messages lie on the stack */
+
+/* ---- the chunker ---- */
+
+static int derive_table(const uint8_t *key, uint64_t table[256])
+{
+    /* the label says who else must not come to the same table: one without a key, and the next version */
+    struct {
+        char label[16];
+        uint8_t key[LZ_CHUNK_KEY_SIZE];
+        uint8_t number;
+    } seed = {.label = "lazarus gear 1"};
+    if (key != NULL) {
+        seed.label[15] = 'k';
+        memcpy(seed.key, key, sizeof seed.key);
+    }
+    struct lz_sha256 *sha256;
+    int rc = lz_sha256_new(&sha256);
+    if (rc != 0)
+        return rc;
+    for (size_t i = 0; rc == 0 && i < 64; i++) {
+        uint8_t digest[LZ_SHA256_SIZE];
+        seed.number = (uint8_t)i;
+        rc = lz_sha256_digest(sha256, &seed, sizeof seed, digest);
+        for (size_t word = 0; rc == 0 && word < 4; word++) {
+            uint64_t entry;
+            memcpy(&entry, digest + 8 * word, sizeof entry);
+            table[4 * i + word] = le64toh(entry);
+        }
+    }
+    lz_sha256_free(sha256);
+    explicit_bzero(&seed, sizeof seed);
+    return rc;
+}
+
+static bool sizes_are_valid(size_t min, size_t average, size_t max)
+{
+    if (max > LZ_CHUNK_SIZE_MAX || min > average || average > max)
+        return false;
+    if (min == max)
+        return min >= 1;
+    return min >= LZ_CHUNK_WINDOW && average >= LZ_CHUNK_AVERAGE_MIN && (average & (average - 1)) == 0;
+}
+
+int lz_chunker_new(size_t min, size_t average, size_t max, const uint8_t *key, struct lz_chunker **out)
+{
+    if (!sizes_are_valid(min, average, max))
+        return -EINVAL;
+    struct lz_chunker *self = calloc(1, sizeof *self);
+    if (self == NULL)
+        return -ENOMEM;
+    *self = (struct lz_chunker){.min = min, .average = average, .max = max};
+    if (min < max) {
+        unsigned bits = (unsigned)__builtin_ctzll(average);
+        self->strict = 1ull << (64 - bits - 2);
+        self->loose = 1ull << (64 - bits + 2);
+        int rc = derive_table(key, self->table);
+        if (rc != 0) {
+            lz_chunker_free(self);
+            return rc;
+        }
+    }
+    *out = self;
+    return 0;
+}
+
+void lz_chunker_free(struct lz_chunker *self)
+{
+    if (self != NULL)
+        explicit_bzero(self, sizeof *self); /* the table is as good as the key */
+    free(self);
+}
+
+/* ---- kernels ---- */
+
+/* h of the window that ends before `at`, but for its first byte, which the next step shifts out. */
+static uint64_t warm_up(const uint64_t table[256], const uint8_t *bytes, size_t at)
+{
+    uint64_t h = 0;
+    for (size_t i = at - (LZ_CHUNK_WINDOW - 1); i < at; i++)
+        h = 2 * h + table[bytes[i]];
+    return h;
+}
+
+size_t lz_gear_scan_plain(const uint64_t table[256], const uint8_t *bytes, size_t from, size_t to, uint64_t limit)
+{
+    uint64_t h = warm_up(table, bytes, from);
+    for (size_t i = from; i < to; i++) {
+        h = 2 * h + table[bytes[i]];
+        if (h < limit)
+            return i;
+    }
+    return to;
+}
+
+/* Sixteen bytes a turn: 2.6 times the plain loop, 1.36 times pyfastcdc's two bytes a step (2.67 and 1.97 GB/s on a core
+ * of an AMD EPYC, Zen 3; 256 MiB of noise, 64 KiB average, CPU time, medians, taken in turn). It needs a cycle a byte,
+ * for the two loads and for the chain of sums alike, so that what should have helped did not: two to six places of a
+ * chunk at once (0.8 to 0.9 times this: each place costs 63 bytes first, and what lies behind a hit is for nothing), the
+ * same in AVX2 (0.8), two bytes a step (0.9), bytes taken from a loaded word (0.8). */
+size_t lz_gear_scan_fast(const uint64_t table[256], const uint8_t *bytes, size_t from, size_t to, uint64_t limit)
+{
+    enum { TURN = 16 };
+    uint64_t h = warm_up(table, bytes, from);
+    size_t i = from;
+    for (; i + TURN <= to; i += TURN) {
+#pragma GCC unroll 16
+        for (size_t step = 0; step < TURN; step++) {
+            h = 2 * h + table[bytes[i + step]];
+            if (h < limit)
+                return i + step;
+        }
+    }
+    for (; i < to; i++) {
+        h = 2 * h + table[bytes[i]];
+        if (h < limit)
+            return i;
+    }
+    return to;
+}
+
+/* ---- cuts ---- */
+
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* A byte at position p ends a chunk of p + 1 - start bytes; so the last one before `average` is at start + average - 2. */
+struct lz_chunk_range lz_chunk_range(const struct lz_chunker *self, size_t start, size_t size)
+{
+    size_t rest = size - start;
+    struct lz_chunk_range range = {.end = start + smaller(rest, self->max)};
+    if (rest <= self->min || self->min == self->max)
+        range.strict_from = range.loose_from = range.end;
+    else {
+        range.strict_from = start + self->min - 1;
+        range.loose_from = start + smaller(rest, self->average) - 1;
+    }
+    return range;
+}
+
+size_t lz_chunker_next(const struct lz_chunker *self, const uint8_t *bytes, size_t size)
+{
+    struct lz_chunk_range range = lz_chunk_range(self, 0, size);
+    if (range.strict_from == range.end)
+        return range.end;
+    size_t at = lz_gear_scan_fast(self->table, bytes, range.strict_from, range.loose_from, self->strict);
+    if (at == range.loose_from)
+        at = lz_gear_scan_fast(self->table, bytes, range.loose_from, range.end - 1, self->loose);
+    return at + 1;
+}
+
+/* ---- digests ---- */
+
+int lz_chunk_hash(struct lz_sha256_batch *hasher, const uint8_t *bytes, uint64_t base, unsigned digests,
+                  struct lz_chunk_row *rows, size_t count)
+{
+    if ((digests & LZ_CHUNK_XXH3) != 0) {
+        for (size_t i = 0; i < count; i++) {
+            XXH128_canonical_t canonical;
+            XXH128_canonicalFromHash(&canonical, XXH3_128bits(bytes + (rows[i].offset - base), rows[i].length));
+            memcpy(rows[i].xxh3, canonical.digest, sizeof rows[i].xxh3);
+        }
+    }
+    int rc = 0;
+    for (size_t done = 0; rc == 0 && (digests & LZ_CHUNK_SHA256) != 0 && done < count;) {
+        struct lz_message messages[BATCH_ROWS];
+        size_t some = smaller(count - done, BATCH_ROWS);
+        for (size_t i = 0; i < some; i++) {
+            struct lz_chunk_row *row = &rows[done + i];
+            messages[i] = (struct lz_message){bytes + (row->offset - base), row->length, row->sha256};
+        }
+        rc = lz_sha256_batch(hasher, messages, some);
+        done += some;
+    }
+    return rc;
+}
+
+/* One thread: a few chunks are cut, and hashed while they are in the cache. */
+static int chunk_alone(const struct lz_chunker *self, const uint8_t *bytes, size_t size, uint64_t base, bool last,
+                       unsigned digests, struct lz_chunk_rows *out)
+{
+    struct lz_sha256_batch *hasher = NULL;
+    void *rows = out->rows;
+    int rc = (digests & LZ_CHUNK_SHA256) != 0 ? lz_sha256_batch_new(1, &hasher) : 0;
+    for (size_t at = 0; rc == 0 && at < size && (last || size - at >= self->max);) {
+        size_t first = out->count, begin = at;
+        rc = lz_grow(&rows, &out->capacity, first + BATCH_ROWS, sizeof *out->rows);
+        if (rc != 0)
+            break;
+        out->rows = rows;
+        while (at < size && (last || size - at >= self->max) && at - begin < BATCH_BYTES &&
+               out->count - first < BATCH_ROWS) {
+            size_t length = lz_chunker_next(self, bytes + at, size - at);
+            out->rows[out->count++] = (struct lz_chunk_row){.offset = base + at, .length = length};
+            at += length;
+        }
+        rc = lz_chunk_hash(hasher, bytes, base, digests, out->rows + first, out->count - first);
+    }
+    lz_sha256_batch_free(hasher);
+    return rc;
+}
+
+int64_t lz_chunk_buffer(const struct lz_chunker *self, const uint8_t *bytes, size_t size, uint64_t base, bool last,
+                        unsigned digests, unsigned threads, struct lz_chunk_rows *out)
+{
+    if (threads < 1 || threads > LZ_CHUNK_THREADS_MAX)
+        return -EINVAL;
+    uint64_t end;
+    if (lz_add_size(base, size, &end) != 0 || end > INT64_MAX)
+        return -EOVERFLOW;
+    size_t before = out->count;
+    int rc = threads == 1 ? chunk_alone(self, bytes, size, base, last, digests, out)
+                          : lz_chunk_buffer_threads(self, bytes, size, base, last, digests, threads, out);
+    if (rc != 0) {
+        out->count = before;
+        return rc;
+    }
+    if (out->count == before)
+        return 0;
+    const struct lz_chunk_row *row = &out->rows[out->count - 1];
+    return (int64_t)(row->offset + row->length - base);
+}
