@@ -21,8 +21,8 @@
  *
  * Merge rules (overlayfs.rst): a directory over a directory merges unless it is opaque; everything else hides what is
  * below; a whiteout hides. A directory rename writes a redirect, never -EXDEV. What differs from the kernel, on purpose:
- * hard links of a lower survive copy-up (all visible names of the group come up together), a read-only handle sees
- * what is written later (in this process, and in others as long as the name stays), directories have a true nlink.
+ * hard links of a lower survive copy-up (all visible names of the group come up together), directories have a true
+ * nlink. A read-only handle sees what is written later (in this process, and in others as long as the name stays).
  *
  * Threads and processes: any number may use one upper. Calls that change names take one lock (a mutex, and a lock
  * on `<work>/lock`); reading takes none. After fork() both may go on with the union, but not with files that are open.

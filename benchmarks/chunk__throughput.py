@@ -1,0 +1,100 @@
+"""How fast are bytes cut where their content says, and hashed? 64 KiB a chunk on average, from a buffer, one core.
+
+The bytes have no pattern, so nobody meets a run of zeros. casync cannot do without compressing the chunks (zstd) into
+its store. The limits are a copy in memory and the hashes alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contenders import chunking
+from benchmarks.harness.race import measure
+from benchmarks.harness.results import LIMIT, OURS, record, record_missing
+
+BITS = 16
+NAMES = {"lazarus": OURS, "two_threads": f"{OURS} (two threads)", "pyfastcdc": "pyfastcdc", "borg": "borgbackup"}
+# What no contender can beat, by metric.
+LIMITS = {
+    "cut": "a copy in memory",
+    "cut and SHA-256": "SHA-256 alone",
+    "blocks and SHA-256": "SHA-256 alone",
+    "blocks and XXH3": "XXH3 alone",
+}
+
+
+def test_chunks_of_a_buffer(benchmark: Any, scratch: Path, quick: bool) -> None:
+    size = (64 if quick else 256) << 20
+    file = scratch / "bytes"
+    with open(file, "wb") as out:
+        for _ in range(size >> 20):
+            out.write(os.urandom(1 << 20))
+    samples: defaultdict[tuple[str, str], list[float]] = defaultdict(list)  # (contender, metric) -> bytes a second
+    missing: dict[str, str] = {}
+    everyone: dict[str, Callable[[], dict[str, float]]] = {
+        name: lambda name=name: _ask(name, file)  # type: ignore[misc]
+        for name in ("lazarus", "two_threads", "pyfastcdc", "borg", "limits")
+    }
+    everyone["casync"] = lambda: _casync(file, scratch)
+    if shutil.which("casync") is None:
+        missing["casync"] = "casync is not installed"
+    counts: dict[str, float] = {}
+
+    def turn() -> None:
+        for name, ask in everyone.items():
+            if name in missing:
+                continue
+            try:
+                answer = ask()
+            except (RuntimeError, OSError) as error:
+                missing[name] = str(error)
+                continue
+            counts[name] = answer.pop("chunks", 0)
+            for metric, seconds in answer.items():
+                samples[name, metric].append(size / seconds)
+
+    benchmark.pedantic(turn, rounds=5 if quick else 9, iterations=1)
+    record_missing(benchmark, missing)
+    if "lazarus" in missing:
+        raise RuntimeError(missing["lazarus"])
+    case = f"{1 << BITS >> 10} KiB on average, {size >> 20} MiB"
+    print(f"\nchunks of {case}")
+    for (name, metric), rates in samples.items():
+        if name in missing or name == "limits":
+            continue
+        row = record(benchmark, NAMES.get(name, name), metric, "B/s", rates, case=case)
+        count = f", {counts[name]:,.0f} chunks" if counts[name] else ""
+        print(f"  {row.contender:26} {metric:22} {row.median / 1e9:6.2f} GB/s ± {row.spread / 1e9:5.2f}{count}")
+    for metric, limit in LIMITS.items():
+        if rates := samples.get(("limits", limit), []):
+            row = record(benchmark, f"{LIMIT}{limit}", metric, "B/s", rates, case=case)
+            print(f"  {row.contender:26} {metric:22} {row.median / 1e9:6.2f} GB/s ± {row.spread / 1e9:5.2f}")
+    for name, why in missing.items():
+        print(f"  {name:26} missing: {why:.100}")
+
+
+def _ask(name: str, file: Path) -> dict[str, float]:
+    command = [sys.executable, chunking.__file__, name, str(file), str(BITS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError((done.stderr.strip() or "?").splitlines()[-1])
+    answer: dict[str, float] = json.loads(done.stdout)
+    return answer
+
+
+def _casync(file: Path, scratch: Path) -> dict[str, float]:
+    store = scratch / "casync.store"
+    sizes = ":".join(str(1 << bits) for bits in (BITS - 2, BITS, BITS + 2))
+    words = ["casync", "make", f"--store={store}", f"--chunk-size={sizes}"]
+    try:
+        return {"cut and SHA-256": measure([*words, str(scratch / "index.caibx"), str(file)]).wall}
+    finally:
+        shutil.rmtree(store, ignore_errors=True)

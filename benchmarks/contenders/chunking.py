@@ -1,0 +1,101 @@
+"""usage: chunking.py CONTENDER FILE AVERAGE_BITS; cuts a file that is in memory, and prints the seconds of each metric
+as JSON, with the number of chunks.
+
+Each contender's usual interface is used: a buffer where it takes one, else a file object over the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+Answer = dict[str, float]
+
+
+def _timed(work: Callable[[], int]) -> tuple[float, int]:
+    begun = time.perf_counter()
+    count = work()
+    return time.perf_counter() - begun, count
+
+
+def lazarus(data: bytes, bits: int, threads: int = 1) -> Answer:
+    """`lazarus.chunks`; blocks of a fixed size, too."""
+    from lazarus import chunks
+
+    average = 1 << bits
+
+    def cut(**digests: bool) -> tuple[float, int]:
+        return _timed(lambda: len(chunks.cut(data, average=average, threads=threads, **digests)))
+
+    chunks.cut(data[:1])  # imports numpy
+    alone, count = cut(sha256=False, xxh3=False)
+    return {
+        "cut": alone,
+        "cut and SHA-256": cut(sha256=True, xxh3=False)[0],
+        "cut, SHA-256 and XXH3": cut()[0],
+        "blocks and SHA-256": _timed(lambda: len(chunks.blocks(data, average, threads=threads, xxh3=False)))[0],
+        "blocks and XXH3": _timed(lambda: len(chunks.blocks(data, average, threads=threads, sha256=False)))[0],
+        "chunks": count,
+    }
+
+
+def two_threads(data: bytes, bits: int) -> Answer:
+    """The same with two threads."""
+    return lazarus(data, bits, threads=2)
+
+
+def pyfastcdc(data: bytes, bits: int) -> Answer:
+    """pyfastcdc's chunker, as compiled by its authors where it is."""
+    from pyfastcdc import FastCDC
+
+    chunker = FastCDC(avg_size=1 << bits)
+    alone, count = _timed(lambda: sum(1 for _ in chunker.cut_buf(data)))
+    hashed = _timed(lambda: sum(1 for chunk in chunker.cut_buf(data) if hashlib.sha256(chunk.data).digest()))[0]
+    return {"cut": alone, "cut and SHA-256": hashed, "chunks": count}
+
+
+def borg(data: bytes, bits: int) -> Answer:
+    """borg's buzhash chunker; SHA-256 by hashlib, where borg would use a keyed one."""
+    from borg.chunker import get_chunker
+
+    def cut() -> object:
+        return get_chunker("buzhash", bits - 2, bits + 2, bits, 4095, seed=0).chunkify(io.BytesIO(data))
+
+    alone, count = _timed(lambda: sum(1 for _ in cut()))  # type: ignore[attr-defined]
+    hashed = _timed(lambda: sum(1 for chunk in cut() if hashlib.sha256(chunk.data).digest()))[0]  # type: ignore[attr-defined]
+    return {"cut": alone, "cut and SHA-256": hashed, "chunks": count}
+
+
+def limits(data: bytes, bits: int) -> Answer:
+    """What no chunker can beat: a copy in memory, and the libraries' hashes of the same bytes."""
+    import xxhash
+
+    size = 1 << bits
+    blocks = [memoryview(data)[at : at + size] for at in range(0, len(data), size)]
+    target = memoryview(bytearray(len(data)))
+
+    def copy() -> int:
+        target[:] = data
+        return 1
+
+    copy()  # gets the pages
+    return {
+        "a copy in memory": _timed(copy)[0],
+        "SHA-256 alone": _timed(lambda: len(hashlib.sha256(data).digest()))[0],
+        "XXH3 alone": _timed(lambda: sum(len(xxhash.xxh3_128_digest(block)) for block in blocks))[0],
+    }
+
+
+CONTENDERS: dict[str, Callable[[bytes, int], Answer]] = {
+    work.__name__: work for work in (lazarus, two_threads, pyfastcdc, borg, limits)
+}
+
+
+if __name__ == "__main__":
+    name, path, bits = sys.argv[1:]
+    print(json.dumps(CONTENDERS[name](Path(path).read_bytes(), int(bits))))
