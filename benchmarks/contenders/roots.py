@@ -322,3 +322,8 @@ EVERYONE: tuple[type[Root], ...] = (
     BlockStack, ClonelessStack, Container, PoolContainer, KernelOverlay, FuseOverlay, Composefs, BtrfsSnapshot, Copy,
     Podman, Plain,
 )  # fmt: skip
+
+
+def ways(quick: bool) -> tuple[type[Root], ...]:
+    """Everyone; in the quick set those that take no image in, which is most of a short question's time."""
+    return tuple(way for way in EVERYONE if not quick or way not in (PoolContainer, Composefs, Podman))

@@ -17,7 +17,17 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 QUESTIONS = HERE.parent
-QUICK = ("lookup__depth", "copyup__first_write", "start__mounted_rootfs", "start__run_true", "commit__small_change")
+QUICK = (
+    "accounting__write_amplification",
+    "chunk__throughput",
+    "commit__small_change",
+    "copyup__first_write",
+    "lookup__depth",
+    "semantics__matrix",
+    "start__cold_and_warm",
+    "start__mounted_rootfs",
+    "start__run_true",
+)
 
 
 def questions() -> list[str]:
