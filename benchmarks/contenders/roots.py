@@ -96,7 +96,7 @@ class _Overlay(Root):
     def commit(self) -> None:
         tar = self.place / "layer.tar.gz"
         with open(tar, "wb") as out:
-            pack = ["sh", "-ec", 'tar -cf - -C "$0" . | gzip -1', str(self.place / "upper")]
+            pack = ["sh", "-ec", 'tar -cf - -C "$0" . | gzip', str(self.place / "upper")]
             subprocess.run(pack, stdout=out, check=True, capture_output=False)
             os.fsync(out.fileno())
         tar.unlink()
@@ -257,23 +257,27 @@ class Copy(Root):
     name = "cp -a --reflink=auto"
     needs_root = False
     is_copy = True
+    reflink: ClassVar[str] = "auto"
 
     def make(self) -> None:
-        run("cp", "-a", "--reflink=auto", str(self.lower), str(self.path))
+        run("cp", "-a", f"--reflink={self.reflink}", str(self.lower), str(self.path))
 
     def drop(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
 class Plain(Copy):
-    """A directory of its own that nothing is stacked on: what the file system does without any of this."""
+    """A directory of its own that nothing is stacked on and nothing is shared with: what the file system does without
+    any of this."""
 
     name = f"{LIMIT}a plain directory"
     is_copy = False
+    reflink = "never"
 
 
 class Podman(Root):
-    """A podman container of a private store, whose root file system `podman mount` mounts."""
+    """A podman container of a private store, whose root file system `podman mount` mounts. Its commit compresses
+    nothing; those of Lazarus and of the overlays here make a gzip layer at level 6."""
 
     name = tool = "podman"
 

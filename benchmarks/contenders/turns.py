@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ class Done(NamedTuple):
     asked: int = 0  # bytes that it wrote; 0: nobody counts them
     cpu: float = 0.0  # seconds of its processes, with the kernel's work for them
     peak_kib: int = 0
+    rates: Mapping[str, float] = {}  # what was done, and how often in a second
 
 
 def workload(name: str, count: int) -> Work:
@@ -69,6 +70,8 @@ class Contender:
                 done = work(self.root)
             for number, (phase, seconds) in enumerate(done.seconds.items()):
                 samples[phase, "s"].append(seconds + (made if self.root.is_copy and number == 0 else 0))
+            for metric, rate in done.rates.items():
+                samples[metric, f"{metric}/s"].append(rate)
             if done.cpu:
                 samples["cpu", "s"].append(done.cpu)
             if done.peak_kib:
@@ -99,10 +102,13 @@ def ask(
     case: str,
     rounds: int,
     commit: bool = False,
+    warm_up: bool = True,
+    needs_path: str = "",
 ) -> None:
     """Everyone works in turns. Who cannot, fails when it is prepared, or fails in any turn, is reported as missing with
-    the reason, and the others go on."""
-    missing: dict[str, str] = {}
+    the reason, and the others go on. `needs_path` says why the work cannot be done in process alone."""
+    missing = {way.name: needs_path for way in ways if needs_path and not way.has_path}
+    ways = [way for way in ways if way.name not in missing]
     asked = {way.name for way in ways if way(disk.path, lower).why_not(disk.type) is None}
     with contextlib.ExitStack() as closing:
         everyone = list(_prepared(disk, ways, lower, closing, missing))
@@ -112,9 +118,10 @@ def ask(
                 if contender.root.name not in missing:
                     _guarded(contender, lambda contender=contender: contender.turn(disk, work, commit), missing)  # type: ignore[misc]
 
-        turn()  # warms up
-        for contender in everyone:
-            contender.samples.clear()
+        if warm_up:
+            turn()
+            for contender in everyone:
+                contender.samples.clear()
         benchmark.pedantic(turn, rounds=rounds, iterations=1)
     benchmark.extra_info["disk"] = disk.facts()
     record_missing(benchmark, {f"{case}, {disk.kind}: {name}": why for name, why in missing.items()})

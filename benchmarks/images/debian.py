@@ -54,7 +54,8 @@ def copy_network_settings(root: Path) -> None:
     for settings in Path("/etc/apt/apt.conf.d").glob("99*"):
         shutil.copy(settings, root / "etc/apt/apt.conf.d" / settings.name)
     if Path("/etc/ssl/certs").is_dir():
-        shutil.copytree("/etc/ssl/certs", root / "etc/ssl/certs", symlinks=False, dirs_exist_ok=True)
+        shutil.rmtree(root / "etc/ssl/certs", ignore_errors=True)  # which may be links to what is copied
+        shutil.copytree("/etc/ssl/certs", root / "etc/ssl/certs", symlinks=False)
 
 
 def _run(*command: str, env: dict[str, str] | None = None) -> str:
