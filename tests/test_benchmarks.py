@@ -209,7 +209,7 @@ def test_figures(tmp_path: Path) -> None:
             ("start__cold_and_warm", "whole", "16 layers, warm"),
             ("start__cold_and_warm", "whole", "128 layers, cold"),
             ("density__thousand_containers", "next start", "10 alive"),
-            ("density__thousand_containers", "memory a container", "10 alive"),
+            ("density__thousand_containers", "processes a container", "10 alive"),
         )
     ]
     samples = [{"key": Row(**starts[0]).key, "values": [0.3, 0.1, 0.2]}]

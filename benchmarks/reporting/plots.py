@@ -91,7 +91,8 @@ def _copyup(run: Run) -> Figure | None:
 
 
 def _depth(run: Run) -> Figure | None:
-    chosen = [row for row in _chosen(run, "start__cold_and_warm", "whole") if not row.file_system.startswith("btrfs")]
+    found = _chosen(run, "start__cold_and_warm", "whole")
+    chosen = [row for row in found if row.file_system == found[0].file_system]
     panels = {row.case.partition(", ")[2]: ("layers", "ms", 1e3) for row in chosen}
     return _lines(
         "start-depth",
@@ -104,22 +105,25 @@ def _depth(run: Run) -> Figure | None:
 
 
 def _density(run: Run) -> Figure | None:
-    panels = {"next start": ("alive", "ms", 1e3), "memory a container": ("alive", "MiB", 1.0)}
+    panels = {"next start": ("alive", "ms", 1e3), "processes a container": ("alive", "MiB", 1.0)}
     return _lines(
         "density",
         _chosen(run, "density__thousand_containers", *panels),
         lambda row: row.metric,
         panels,
-        "What one more container takes, and how much memory each costs, against the number that are running."
+        "What one more container takes, and the memory of the processes that each has (their parts of the pages that"
+        " several share), against the number that are running."
         " Both axes are logarithmic; lower is better.",
         share=False,
     )
 
 
 def _distribution(run: Run) -> Figure | None:
-    chosen = {key: values for key, values in run.samples.items() if key.question == "start__cold_and_warm"}
-    if not chosen:
+    found = {key: values for key, values in run.samples.items() if key.question == "start__cold_and_warm"}
+    if not found:
         return None
+    file_system = next(iter(found)).file_system
+    chosen = {key: values for key, values in found.items() if key.file_system == file_system}
     import matplotlib.pyplot as plt
 
     colors = _colors({key.contender for key in chosen})
@@ -130,7 +134,7 @@ def _distribution(run: Run) -> Figure | None:
                   label=key.contender, color=colors[key.contender])  # fmt: skip
     cases = ", ".join(dict.fromkeys(key.case for key in chosen))
     axis.set(xscale="log", xlabel="ms", ylabel="part of the starts that took no longer")
-    caption = f"How start times are distributed ({cases}): steep is steady, and further left is faster."
+    caption = f"How start times are distributed ({cases}, {file_system}): steep is steady, and further left is faster."
     return Figure("start-distribution", caption, _svg([axis]))
 
 
