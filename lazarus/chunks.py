@@ -11,6 +11,7 @@ cut is found, and what a key protects from, stands in csrc/bytes/lz_chunk.h.
 
 from __future__ import annotations
 
+import errno
 import io
 import operator
 import os
@@ -33,6 +34,8 @@ _MINIMUM, _AVERAGE, _MAXIMUM, _THREADS, _KEY = 64, 256, 1 << 30, 256, 32
 #: Bytes of a file that are read before they are cut: few enough to be in the last-level cache then (32 MiB took a fifth
 #: longer), and segments for eight threads.
 WINDOW = 8 << 20
+_SMALL = 64 << 10  # a window's first size, where the file does not say more
+_PIECE = 1 << 20
 
 
 def cut(
@@ -51,14 +54,15 @@ def cut(
     `source` is a path (str or `os.PathLike`), or contiguous bytes of any kind (bytes, mmap, array): nobody may change
     those meanwhile. Sizes are bytes: `average` a power of two from 256 on, `minimum` from 64 on (a quarter of the
     average unless given), `maximum` up to 1 GiB (four times the average); only the last chunk can be smaller than the
-    minimum. On bytes without pattern the mean is about 1.15 times `average`. `key`: 32 secret bytes; cuts then differ
-    from those of any other key. `threads` work at once, with the same result.
+    minimum. On bytes without pattern, and with the usual sizes, the mean is 1.15 times `average`. `key`: 32 secret
+    bytes; cuts then differ from those of any other key. `threads` work at once, with the same result.
 
     Fields: offset and length (uint64), sha256 (32 bytes), xxh3 (16 bytes: XXH3-128, canonical). A digest that is turned
     off is zeros. `rows["sha256"].view("V32")` makes one value of each.
 
     A file is read through a window of 8 MiB (and `maximum`), whatever its size, with the cuts that the whole would
-    give. `ConflictError` when its size or times change meanwhile. ValueError or TypeError for arguments; OSError.
+    give. `ConflictError` when its size or times change meanwhile (a link or chmod by others is a change, too).
+    ValueError, TypeError or BufferError for arguments; OSError. One buffer is one call: an interrupt waits for its end.
     A core (AMD EPYC, Zen 3) does 2.7 GB/s without digests, 1.4 with SHA-256, 1.2 with both; 64 bytes of rows a chunk.
     """
     average = operator.index(average)
@@ -103,40 +107,48 @@ def _rows(source: object, chunker: Chunker, maximum: int, threads: int, sha256: 
 def _cut_file(path: str | bytes, chunker: Chunker, maximum: int, threads: int, digests: int) -> bytearray:
     """Window after window; what a window leaves at its end is the beginning of the next.
 
-    Read, not mapped: a file that shrinks under a mapping kills the process (SIGBUS).
+    Read, not mapped: a file that shrinks under a mapping kills the process (SIGBUS). The window begins with the file's
+    size where it has one (pipes and /proc have none, sysfs a wrong one), and grows until it is full size.
     """
     rows = bytearray()
+    largest = WINDOW + maximum
     with io.FileIO(path) as file:
         before = os.fstat(file.fileno())
-        sized = stat.S_ISREG(before.st_mode) and before.st_size > 0  # the rest (pipes, /proc) says 0, or nothing
-        # one byte more than the file has: it is seen to end, or to have grown
-        window = memoryview(bytearray(min(WINDOW + maximum, before.st_size + 1) if sized else WINDOW + maximum))
+        window = bytearray(min(max(before.st_size + 1, _SMALL), largest))  # one more than it has: it is seen to end
         done = held = 0  # bytes that rows cover, and bytes in the window that follow them
         ended = False
         while not ended:
+            if held == len(window) < largest:
+                window += bytes(min(len(window), largest - held))
             while held < len(window) and not ended:
-                got = _read(file, window[held:], path)
+                got = _read(file, memoryview(window)[held:], path)
                 held, ended = held + got, got == 0
-            if sized and (done + held > before.st_size or (ended and done + held < before.st_size)):
-                break
-            covered, more = chunker.cut(window[:held], base=done, last=ended, digests=digests, threads=threads)
+            if len(window) < largest and not ended:
+                continue
+            view = memoryview(window)
+            covered, more = chunker.cut(view[:held], base=done, last=ended, digests=digests, threads=threads)
             rows += more
             done, held = done + covered, held - covered
-            window[:held] = window[covered : covered + held]
+            view[:held] = view[covered : covered + held]
+            if done > before.st_size and _version(os.fstat(file.fileno())) != _version(before):
+                break  # it may go on growing for ever
         after = os.fstat(file.fileno())
-    same = (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (
-        after.st_size,
-        after.st_mtime_ns,
-        after.st_ctime_ns,
-    )
-    if not ended or (stat.S_ISREG(before.st_mode) and not same) or (sized and done != before.st_size):
+    if stat.S_ISREG(before.st_mode) and _version(after) != _version(before):
         raise ConflictError(f"{os.fsdecode(path)}: changed while it was read ({before.st_size} bytes at first)")
     return rows
 
 
+def _version(found: os.stat_result) -> tuple[int, int, int]:
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 def _read(file: io.FileIO, into: memoryview, path: str | bytes) -> int:
+    """In pieces: /proc/sys refuses to be asked for 4 MiB."""
     try:
-        return file.readinto(into) or 0
+        got = file.readinto(into[:_PIECE])
     except OSError as error:
         error.filename = path
         raise
+    if got is None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), path)
+    return got

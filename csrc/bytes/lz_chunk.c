@@ -10,6 +10,7 @@
 #include "lz_sha256_batch.h"
 
 _Static_assert(sizeof(struct lz_chunk_row) == 64, "numpy reads the rows");
+_Static_assert(__BYTE_ORDER == __LITTLE_ENDIAN, "rows are read as little-endian");
 
 #define BATCH_BYTES ((size_t)1 << 19) /* cut, then hashed: what a core's second-level cache still holds */
 #define BATCH_ROWS 64                 /* as many messages lie on the stack */
@@ -32,18 +33,18 @@ static int derive_table(const uint8_t *key, uint64_t table[256])
     int rc = lz_sha256_new(&sha256);
     if (rc != 0)
         return rc;
+    uint8_t digest[LZ_SHA256_SIZE];
     for (size_t i = 0; rc == 0 && i < 64; i++) {
-        uint8_t digest[LZ_SHA256_SIZE];
         seed.number = (uint8_t)i;
         rc = lz_sha256_digest(sha256, &seed, sizeof seed, digest);
-        for (size_t word = 0; rc == 0 && word < 4; word++) {
-            uint64_t entry;
-            memcpy(&entry, digest + 8 * word, sizeof entry);
-            table[4 * i + word] = le64toh(entry);
-        }
+        if (rc == 0)
+            memcpy(&table[4 * i], digest, sizeof digest);
     }
+    for (size_t i = 0; i < 256; i++)
+        table[i] = le64toh(table[i]);
     lz_sha256_free(sha256);
     explicit_bzero(&seed, sizeof seed);
+    explicit_bzero(digest, sizeof digest);
     return rc;
 }
 
@@ -60,7 +61,7 @@ int lz_chunker_new(size_t min, size_t average, size_t max, const uint8_t *key, s
 {
     if (!sizes_are_valid(min, average, max))
         return -EINVAL;
-    struct lz_chunker *self = calloc(1, sizeof *self);
+    struct lz_chunker *self = malloc(sizeof *self);
     if (self == NULL)
         return -ENOMEM;
     *self = (struct lz_chunker){.min = min, .average = average, .max = max};
@@ -191,22 +192,28 @@ int lz_chunk_hash(struct lz_sha256_batch *hasher, const uint8_t *bytes, uint64_t
     return rc;
 }
 
-/* One thread: a few chunks are cut, and hashed while they are in the cache. */
+/* One thread: a few chunks are cut, and hashed while they are in the cache; at least two, because a pair is hashed in
+ * little more time than one (blocks of 1 MiB: 2.7 instead of 1.6 GB/s). */
 static int chunk_alone(const struct lz_chunker *self, const uint8_t *bytes, size_t size, uint64_t base, bool last,
                        unsigned digests, struct lz_chunk_rows *out)
 {
     struct lz_sha256_batch *hasher = NULL;
     void *rows = out->rows;
     int rc = (digests & LZ_CHUNK_SHA256) != 0 ? lz_sha256_batch_new(1, &hasher) : 0;
-    for (size_t at = 0; rc == 0 && at < size && (last || size - at >= self->max);) {
+    bool left = false;
+    for (size_t at = 0; rc == 0 && at < size && !left;) {
         size_t first = out->count, begin = at;
         rc = lz_grow(&rows, &out->capacity, first + BATCH_ROWS, sizeof *out->rows);
         if (rc != 0)
             break;
         out->rows = rows;
-        while (at < size && (last || size - at >= self->max) && at - begin < BATCH_BYTES &&
+        while (at < size && !left && (at - begin < BATCH_BYTES || out->count - first < 2) &&
                out->count - first < BATCH_ROWS) {
             size_t length = lz_chunker_next(self, bytes + at, size - at);
+            if (!last && length == size - at && length < self->max) {
+                left = true;
+                break;
+            }
             out->rows[out->count++] = (struct lz_chunk_row){.offset = base + at, .length = length};
             at += length;
         }
@@ -219,7 +226,7 @@ static int chunk_alone(const struct lz_chunker *self, const uint8_t *bytes, size
 int64_t lz_chunk_buffer(const struct lz_chunker *self, const uint8_t *bytes, size_t size, uint64_t base, bool last,
                         unsigned digests, unsigned threads, struct lz_chunk_rows *out)
 {
-    if (threads < 1 || threads > LZ_CHUNK_THREADS_MAX)
+    if (threads < 1 || threads > LZ_CHUNK_THREADS_MAX || (digests & ~(unsigned)(LZ_CHUNK_SHA256 | LZ_CHUNK_XXH3)) != 0)
         return -EINVAL;
     uint64_t end;
     if (lz_add_size(base, size, &end) != 0 || end > INT64_MAX)

@@ -3,7 +3,7 @@
  * FastCDC (Xia et al., USENIX ATC 2016; IEEE TPDS 2020) with normalised chunking of level 2. A gear hash runs over the
  * bytes, h = 2 h + table[byte], 64 bits: a byte is shifted out after 64 steps, so h at a position is a function of the 64
  * bytes that end there and of nothing else. A chunk ends after the first byte, from its `min`th on, where h is below a
- * limit: 2^64 / (4 average) up to `average` bytes, 4 * 2^64 / average from there on; at `max` it ends in any case.
+ * limit: 2^64 / (4 average) below `average` bytes, 4 * 2^64 / average from there on; at `max` it ends in any case.
  *
  *     |<------ min ------>|<-- h < strict -->|<------ h < loose ------>|
  *     |     not looked at |               average                     max
@@ -15,7 +15,8 @@
  * The table is 64 times SHA-256(label | key | number). With no key it is the same everywhere, and so are the cuts.
  * What a key protects from: who sees only the sizes of chunks (a remote that holds them encrypted, the wire) cannot
  * compute, without the key, which sizes a file that he has would give, and cannot write a file that is cut badly
- * on purpose. What it does not protect from: an observer who can have chunked what he chooses and sees the sizes can
+ * on purpose; but for bytes that repeat: a period of p bytes has p windows, and often none that is a hit, whatever the
+ * key. What it does not protect from either: an observer who can have chunked what he chooses and sees the sizes can
  * work out the table in time; digests are not keyed: who sees them knows equal chunks, and chunks that he has himself.
  */
 #ifndef LZ_CHUNK_H
@@ -61,7 +62,7 @@ size_t lz_chunker_next(const struct lz_chunker *self, const uint8_t *bytes, size
 /* Cuts `bytes`, appends a row for each chunk (offsets count from `base`), and fills in the digests that `digests`
  * (enum lz_chunk_digest, or-ed) asks for, on `threads` threads (1 to LZ_CHUNK_THREADS_MAX, this one among them): rows do
  * not depend on their number. `last` false: more bytes follow, so a chunk that they could change is left for the next
- * call; that is fewer than `max` bytes at the end. Returns how many bytes the new rows cover, or -EINVAL (threads),
+ * call; that is fewer than `max` bytes at the end. Returns how many bytes the new rows cover, or -EINVAL (threads, digests),
  * -EOVERFLOW (offsets would pass INT64_MAX), -ENOMEM, -EAGAIN (no thread to be had), -EIO (OpenSSL), with `out->count`
  * as it was. */
 int64_t lz_chunk_buffer(const struct lz_chunker *self, const uint8_t *bytes, size_t size, uint64_t base, bool last,

@@ -166,7 +166,7 @@ static int cut(struct job *job, bool last, struct lz_chunk_rows *out)
     const struct lz_chunker *chunker = job->chunker;
     struct walk walk = {.job = job};
     void *rows = out->rows;
-    for (size_t at = 0; at < job->size && (last || job->size - at >= chunker->max);) {
+    for (size_t at = 0; at < job->size;) {
         struct lz_chunk_range range = lz_chunk_range(chunker, at, job->size);
         size_t end = range.end;
         if (range.strict_from != range.end) {
@@ -175,6 +175,8 @@ static int cut(struct job *job, bool last, struct lz_chunk_rows *out)
                 end = find(&walk, range.loose_from, range.end - 1, false);
             end++;
         }
+        if (!last && end == job->size && end - at < chunker->max)
+            break;
         int rc = lz_grow(&rows, &out->capacity, out->count + 1, sizeof *out->rows);
         if (rc != 0)
             return rc;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <openssl/evp.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct lz_sha256 {
     EVP_MD *algorithm; /* fetched once: EVP_sha256() would look it up again at every init (1 us, as much as hashing 2
@@ -49,6 +50,7 @@ int lz_sha256_final(struct lz_sha256 *context, uint8_t out[LZ_SHA256_SIZE])
         return -EIO;
     for (size_t i = 0; i < sizeof digest; i++)
         out[i] = digest[i];
+    explicit_bzero(digest, sizeof digest); /* it may have become a key's table (lz_chunk.c) */
     return 0;
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import mmap
 import os
 import random
@@ -218,3 +219,22 @@ def test_what_is_no_source(tmp_path: Path) -> None:
     assert missing.value.filename == str(tmp_path / "none")
     with pytest.raises(IsADirectoryError):
         chunks.cut(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "path", ["/proc/sys/kernel/ostype", "/proc/self/status", "/sys/kernel/mm/transparent_hugepage/enabled"]
+)
+def test_files_that_have_no_size_or_a_wrong_one(path: str) -> None:
+    if not os.path.exists(path):
+        pytest.skip(f"{path}: not on this machine")
+    rows = chunks.cut(path)
+    assert len(rows) == 1 and 0 < rows["length"][0] < 4096
+
+
+def test_a_file_that_has_nothing_to_read_yet_is_an_error_and_not_its_end() -> None:
+    class Slow(io.FileIO):
+        def readinto(self, buffer: Any) -> Any:
+            return None
+
+    with Slow(os.devnull) as file, pytest.raises(BlockingIOError):
+        chunks._read(file, memoryview(bytearray(9)), "x")
