@@ -41,12 +41,14 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    _write_report(arguments.results, arguments.output)
+    _write_report(arguments.results, arguments.output, arguments.again)
     return 0
 
 
-def _write_report(path: Path, directory: Path) -> None:
+def _write_report(path: Path, directory: Path, again: Path | None = None) -> None:
     run = results.read(path)
+    if again is not None:
+        run = results.repeated(run, results.read(again))
     try:
         drawn = list(plots.figures(run))
     except ModuleNotFoundError as error:
@@ -115,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     page = verbs.add_parser("report", help="a run as one self-contained page with figures")
     page.add_argument("results", type=Path)
     page.add_argument("-o", "--output", type=Path, default=Path("report"), help="directory (default: report)")
+    page.add_argument("--again", type=Path, metavar="RESULTS", help="a second run: what moved between them is noisy")
     page.set_defaults(call=_report)
     two = verbs.add_parser("compare", help="two runs, and whether anything became worse")
     two.add_argument("old", type=Path)

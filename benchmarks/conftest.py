@@ -58,7 +58,17 @@ def image() -> Path:
 @pytest.fixture
 def scratch() -> Iterator[Path]:
     """An empty directory on the disk under test, removed afterwards."""
-    directory = SCRATCH / f"bench-{os.getpid()}"
+    yield from _directory(f"bench-{os.getpid()}")
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Path]:
+    """The same for all tests of a file."""
+    yield from _directory(f"shared-{os.getpid()}")
+
+
+def _directory(name: str) -> Iterator[Path]:
+    directory = SCRATCH / name
     directory.mkdir()
     try:
         yield directory

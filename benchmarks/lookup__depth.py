@@ -77,10 +77,10 @@ def stored(layers: Any, path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def merged(image: Path, scratch: Path) -> Path:
+@pytest.fixture(scope="module")
+def merged(image: Path, shared: Path) -> Path:
     """The real image's merged index."""
-    with lazarus.Store(scratch / "store") as store:
+    with lazarus.Store(shared / "store") as store:
         (loaded,) = store.images.load(image)
         return Path(store.stacks.open(loaded.diff_ids).index_path)
 
@@ -165,7 +165,9 @@ def test_first_lookup(benchmark: Any, scratch: Path, depth: int, rounds: int, qu
     show(f"first lookup, {depth} layers", lines)
 
 
-def test_against_a_loop_of_lstat(benchmark: Any, merged: Path, scratch: Path, rounds: int) -> None:
+def test_against_a_loop_of_lstat(benchmark: Any, merged: Path, scratch: Path, rounds: int, quick: bool) -> None:
+    if quick:
+        pytest.skip("not in the quick set")
     with Index(merged) as index:
         directories = lookup_layers.as_directories(index, 64, scratch / "directories")
         paths = stored([b"/" + entry.path for entry in index if entry.path], scratch / "paths")

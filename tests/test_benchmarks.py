@@ -125,6 +125,17 @@ def test_another_machine_is_compared_by_ratios(tmp_path: Path) -> None:
     assert compared(tmp_path, [row("lazarus", 1.0)], [row("lazarus", 9.0)], cores=64).moves == []  # no peer, no ratio
 
 
+def test_what_moves_from_run_to_run_is_noisy(tmp_path: Path) -> None:
+    first, again = (
+        results.read(write(tmp_path / f"{name}.json", row("lazarus", 1.0), row("steady", 2.0), row("moving", moved)))
+        for name, moved in (("first", 4.0), ("again", 6.0))
+    )
+    ours, steady, moving = results.repeated(first, again).rows.values()
+    assert [found.is_noisy for peer in (steady, moving) if (found := ratio(ours, peer))] == [False, True]
+    few = ours._replace(samples=2)
+    assert few.is_noisy and (found := ratio(few, steady)) is not None and found.is_noisy
+
+
 def test_rows_of_one_run_alone_are_named(tmp_path: Path) -> None:
     found = compared(tmp_path, [row("lazarus", 1.0)], [row("lazarus", 1.0, case="another")])
     assert [key.case for key in found.only_old] == ["4 KiB"] and [key.case for key in found.only_new] == ["another"]

@@ -50,12 +50,14 @@ class Contender:
         self.costs.append(cost)
         return cost
 
-    def record(self, benchmark: Any) -> tuple[Row, Row, Row]:
+    def record(self, benchmark: Any, case: str) -> tuple[Row, Row, Row]:
         """Its rows in the benchmark's JSON: wall clock, CPU, peak memory."""
         return (
-            record(benchmark, self.name, "wall", "s", [cost.wall for cost in self.costs]),
-            record(benchmark, self.name, "cpu", "s", [cost.cpu for cost in self.costs]),
-            record(benchmark, self.name, "peak memory", "MiB", [cost.peak_kib / 1024 for cost in self.costs]),
+            record(benchmark, self.name, "wall", "s", [cost.wall for cost in self.costs], case=case),
+            record(benchmark, self.name, "cpu", "s", [cost.cpu for cost in self.costs], case=case),
+            record(
+                benchmark, self.name, "peak memory", "MiB", [cost.peak_kib / 1024 for cost in self.costs], case=case
+            ),
         )
 
 
@@ -85,7 +87,9 @@ def measure(command: Sequence[str], environment: dict[str, str] | None = None) -
     return Cost(float(numbers[0]), float(numbers[1]), int(numbers[2]))
 
 
-def race(benchmark: Any, ours: Contender, others: Sequence[Contender], *, rounds: int, warm_up: int = 1) -> None:
+def race(
+    benchmark: Any, ours: Contender, others: Sequence[Contender], *, rounds: int, warm_up: int = 1, case: str = ""
+) -> None:
     """Interleaves `rounds` runs of everyone; ours goes into pytest-benchmark, everything into `extra_info`.
 
     A peer that fails in any run is reported as missing, with the reason, and the others go on.
@@ -110,7 +114,7 @@ def race(benchmark: Any, ours: Contender, others: Sequence[Contender], *, rounds
     print(f"\n{benchmark.name}")
     first: Row | None = None
     for contender in (ours, *(other for other in others if other.name not in broken)):
-        wall, cpu, peak = contender.record(benchmark)
+        wall, cpu, peak = contender.record(benchmark, case)
         first = first or wall
         print(
             f"  {contender.name:28} {wall.median * 1e3:10.1f} ms ± {wall.spread * 1e3:6.1f}"

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 OURS = "lazarus"
 LIMIT = "limit: "  # how the names of limits begin
 NOISY = 0.10  # a ratio that may be off by more than this part of it
+FEW = 3  # with fewer samples nobody knows how far off it may be
 
 
 class Key(NamedTuple):
@@ -65,7 +66,7 @@ class Row(NamedTuple):
     @property
     def is_noisy(self) -> bool:
         """May the median be off by more than a tenth?"""
-        return max(self.high - self.median, self.median - self.low) > NOISY * abs(self.median)
+        return self.samples < FEW or max(self.high - self.median, self.median - self.low) > NOISY * abs(self.median)
 
 
 class Ratio(NamedTuple):
@@ -74,11 +75,12 @@ class Ratio(NamedTuple):
     value: float
     low: float
     high: float
+    samples: int
 
     @property
     def is_noisy(self) -> bool:
         """May it be off by more than a tenth?"""
-        return max(self.high - self.value, self.value - self.low) > NOISY * self.value
+        return self.samples < FEW or max(self.high - self.value, self.value - self.low) > NOISY * self.value
 
 
 def ratio(ours: Row, peer: Row) -> Ratio | None:
@@ -86,7 +88,8 @@ def ratio(ours: Row, peer: Row) -> Ratio | None:
     if min(ours.low, peer.low) <= 0:
         return None
     more, less = (ours, peer) if ours.is_rate else (peer, ours)
-    return Ratio(more.median / less.median, more.low / less.high, more.high / less.low)
+    samples = min(ours.samples, peer.samples)
+    return Ratio(more.median / less.median, more.low / less.high, more.high / less.low, samples)
 
 
 def is_ours(contender: str) -> bool:
@@ -196,6 +199,16 @@ def read(path: Path) -> Run:
         return Run(rows, missing, dict(machine), when, commit, command, samples, semantics)
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: not a file of results: {type(error).__name__}: {error}") from error
+
+
+def repeated(run: Run, again: Run) -> Run:
+    """The same run, but where the other's median lies outside of an interval, the interval is widened to have it: what
+    differs from run to run is noise, too."""
+    rows = dict(run.rows)
+    for key in rows.keys() & again.rows.keys():
+        row, median = rows[key], again.rows[key].median
+        rows[key] = row._replace(low=min(row.low, median), high=max(row.high, median))
+    return run._replace(rows=rows)
 
 
 def _rows(benchmarks: list[dict[str, Any]]) -> Iterator[Row]:

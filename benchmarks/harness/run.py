@@ -20,7 +20,6 @@ QUESTIONS = HERE.parent
 QUICK = (
     "accounting__write_amplification",
     "chunk__throughput",
-    "commit__small_change",
     "copyup__first_write",
     "lookup__depth",
     "semantics__matrix",
