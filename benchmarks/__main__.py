@@ -36,7 +36,7 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         print(f"results: {output}")
         if arguments.report:
-            _write_report(output, arguments.report)
+            _write_report([output], arguments.report)
     return 1 if code else 0
 
 
@@ -45,8 +45,8 @@ def _report(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _write_report(path: Path, directory: Path, again: Path | None = None) -> None:
-    run = results.read(path)
+def _write_report(paths: list[Path], directory: Path, again: Path | None = None) -> None:
+    run = results.joined([results.read(path) for path in paths])
     if again is not None:
         run = results.repeated(run, results.read(again))
     try:
@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--report", type=Path, metavar="DIR", help="write the page there, too")
     one.set_defaults(call=_run)
     page = verbs.add_parser("report", help="a run as one self-contained page with figures")
-    page.add_argument("results", type=Path)
+    page.add_argument("results", type=Path, nargs="+", help="JSON of a run, or of its parts")
     page.add_argument("-o", "--output", type=Path, default=Path("report"), help="directory (default: report)")
     page.add_argument("--again", type=Path, metavar="RESULTS", help="a second run: what moved between them is noisy")
     page.set_defaults(call=_report)

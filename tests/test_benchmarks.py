@@ -125,6 +125,16 @@ def test_another_machine_is_compared_by_ratios(tmp_path: Path) -> None:
     assert compared(tmp_path, [row("lazarus", 1.0)], [row("lazarus", 9.0)], cores=64).moves == []  # no peer, no ratio
 
 
+def test_parts_of_a_run_are_joined(tmp_path: Path) -> None:
+    parts = [
+        results.read(write(tmp_path / f"{name}.json", row("lazarus", value, case=name), **{name: "not here"}))
+        for name, value in (("a", 1.0), ("b", 2.0))
+    ]
+    whole = results.joined(parts)
+    assert [found.median for found in whole.rows.values()] == [1.0, 2.0]
+    assert whole.missing == {"test_x: a": "not here", "test_x: b": "not here"} and whole.command == "\n"
+
+
 def test_what_moves_from_run_to_run_is_noisy(tmp_path: Path) -> None:
     first, again = (
         results.read(write(tmp_path / f"{name}.json", row("lazarus", 1.0), row("steady", 2.0), row("moving", moved)))
@@ -275,9 +285,16 @@ def _lives(pid: int) -> bool:
         return False
 
 
+def _traces(place: Path) -> list[str]:
+    """The kernel's, by name."""
+    script = 'mount -t tracefs tracefs "$0" && ls "$0/instances"'
+    alone = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, str(place)]
+    return subprocess.run(alone, capture_output=True, text=True, check=False).stdout.split()
+
+
 @pytest.mark.root
 def test_a_killed_run_leaves_nothing_behind(tmp_path: Path) -> None:
-    """Killed anywhere: no process, mount, loop device or file stays."""
+    """Killed anywhere: no process, mount, loop device, kernel trace or file stays."""
     choose = random.Random(20261126)
     command = [
         sys.executable,
@@ -299,6 +316,7 @@ def test_a_killed_run_leaves_nothing_behind(tmp_path: Path) -> None:
         )  # fmt: skip
         time.sleep(choose.uniform(0.3, 5.0))
         children = _descendants(process.pid)
+        runs = os.listdir(tmp_path)
         process.send_signal(signal.SIGKILL)
         process.wait()
         deadline = time.monotonic() + 20
@@ -307,5 +325,7 @@ def test_a_killed_run_leaves_nothing_behind(tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == []
         assert [pid for pid in children if _lives(pid)] == []
         assert Path("/proc/self/mountinfo").read_text() == mounts
+        left = [*os.listdir("/run"), *_traces(tmp_path)]
+        assert [name for name in left for run in runs if name.startswith(run)] == []
         backing = [path.read_text() for path in Path("/sys/block").glob("loop*/loop/backing_file")]
         assert not any(str(tmp_path) in name for name in backing)

@@ -211,6 +211,21 @@ def repeated(run: Run, again: Run) -> Run:
     return run._replace(rows=rows)
 
 
+def joined(runs: Sequence[Run]) -> Run:
+    """Parts of one run, asked one after the other on one machine: the facts are the first one's, and of a row that
+    several have the last counts."""
+    first, *others = runs
+    for other in others:
+        first = first._replace(
+            rows=first.rows | other.rows,
+            missing=first.missing | other.missing,
+            samples=first.samples | other.samples,
+            semantics=first.semantics + other.semantics,
+            command=f"{first.command}\n{other.command}",
+        )
+    return first
+
+
 def _rows(benchmarks: list[dict[str, Any]]) -> Iterator[Row]:
     for bench in benchmarks:
         for fields in bench.get("extra_info", {}).get("rows", []):
