@@ -229,8 +229,8 @@ def test_figures(tmp_path: Path) -> None:
         for question, metric, case in (
             ("start__cold_and_warm", "whole", "16 layers, warm"),
             ("start__cold_and_warm", "whole", "128 layers, cold"),
-            ("density__thousand_containers", "next start", "10 alive"),
-            ("density__thousand_containers", "processes a container", "10 alive"),
+            ("density__thousand_containers", "next start", "1,000 alive"),
+            ("density__thousand_containers", "processes a container", "1,000 alive"),
         )
     ]
     samples = [{"key": Row(**starts[0]).key, "values": [0.3, 0.1, 0.2]}]
@@ -243,6 +243,13 @@ def test_figures(tmp_path: Path) -> None:
         ElementTree.fromstring(figure.svg)
         assert "lazarus" in figure.svg and 'width="' not in figure.svg.partition(">")[0]
     assert list(plots.figures(results.read(write(tmp_path / "b.json")))) == []
+
+
+def test_the_number_of_a_case() -> None:
+    for case, number in (("1 x 4 KiB into 64 MiB", 64), ("1,000 alive", 1000), ("16 layers, warm", 16)):
+        assert plots.number_in(case) == number
+    with pytest.raises(ValueError, match="no number"):
+        plots.number_in("warm")
 
 
 def test_questions_are_found_by_name() -> None:

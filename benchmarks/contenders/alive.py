@@ -165,6 +165,50 @@ class Containerd(starts.Containerd, Alive):
         in_pieces(names, *self.ctr, "containers", "rm")
 
 
+class Udocker(starts.Udocker, Alive):
+    """udocker, whose PRoot and Python stay with each; it unpacks every layer for each."""
+
+    most = 10
+
+    def begin(self, name: str) -> float:
+        begun = time.perf_counter()
+        quietly(*self.udocker, "create", f"--name={name}", REFERENCE, env=self.env)
+        null = subprocess.DEVNULL
+        command = [*self.udocker, "run", name, PAUSE]
+        process = subprocess.Popen(command, env=self.env, stdin=null, stdout=null, stderr=null)
+        self.running[name] = process
+        while not any(_command(pid) == Path(PAUSE).name for pid in _descendants(process.pid)):
+            if process.poll() is not None:
+                raise RuntimeError(f"{self.name} run: exit {process.returncode}")
+            time.sleep(0.002)
+        return time.perf_counter() - begun
+
+    def end(self, names: Sequence[str]) -> None:
+        each(names, self._end)
+
+    def _end(self, name: str) -> None:
+        if (process := self.running.pop(name, None)) is not None:
+            for pid in reversed([process.pid, *_descendants(process.pid)]):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait()
+        quietly(*self.udocker, "rm", name, env=self.env)
+
+
+def _descendants(pid: int) -> list[int]:
+    """Children, and theirs, as far as they can be seen."""
+    with contextlib.suppress(OSError):
+        children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [one for child in children for one in (child, *_descendants(child))]
+    return []
+
+
+def _command(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
+
+
 def timed(*command: str) -> float:
     """Seconds of a command."""
     begun = time.perf_counter()
@@ -189,4 +233,4 @@ def each(things: Iterable[Thing], end: Callable[[Thing], object]) -> None:
         raise errors[0]
 
 
-EVERYONE: tuple[type[Alive], ...] = (Api, Cli, KernelOverlay, Crun, Copy, Podman, Containerd)
+EVERYONE: tuple[type[Alive], ...] = (Api, Cli, KernelOverlay, Crun, Copy, Podman, Containerd, Udocker)

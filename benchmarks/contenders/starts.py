@@ -356,6 +356,7 @@ class Udocker(_Loading):
 
     def prepare(self) -> None:
         found = shutil.which("udocker")
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.udocker = [*([found] if found else [sys.executable, "-m", "udocker.maincmd"]), "--allow-root"]
         # An empty tarball's name: PRoot is the machine's own, and nothing is to be downloaded.
         self.env = {**os.environ, "UDOCKER_DIR": f"{self.place}/store", "UDOCKER_TARBALL": "",

@@ -51,11 +51,11 @@ def figures(run: Run) -> Iterator[Figure]:
 
 
 def number_in(case: str) -> float:
-    """The last whole number of a case: "1 x 4 KiB into 64 MiB" is 64. `ValueError` when there is none."""
-    numbers = re.findall(r"\d+", case)
+    """The last whole number of a case: "1 x 4 KiB into 64 MiB" is 64, "1,000 alive" is 1000. `ValueError` when there is none."""
+    numbers = re.findall(r"\d[\d,]*", case)
     if not numbers:
         raise ValueError(f"{case}: no number")
-    return float(numbers[-1])
+    return float(numbers[-1].replace(",", ""))
 
 
 def standing_alone(figure: Figure) -> str:
