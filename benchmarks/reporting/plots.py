@@ -51,7 +51,7 @@ def figures(run: Run) -> Iterator[Figure]:
 
 
 def number_in(case: str) -> float:
-    """The last whole number of a case: "1 x 4 KiB into 64 MiB" is 64, "1,000 alive" is 1000. `ValueError` when there is none."""
+    """The last whole number of a case ("1 x 4 KiB into 64 MiB": 64; "1,000 alive": 1000). `ValueError` for none."""
     numbers = re.findall(r"\d[\d,]*", case)
     if not numbers:
         raise ValueError(f"{case}: no number")
