@@ -35,7 +35,7 @@ WANTED = (
     Wanted("bytes to the disk for each of 1,000 such writes", "accounting__write_amplification", "write amplification",
            "1000 x"),
     Wanted("first lookup of a name, cold, through 128 layers", "lookup__depth", "first hit", "128 layers"),
-    Wanted("a name among 17,000 looked up in one call", "lookup__depth", "a path of a buffer", "64 layers"),
+    Wanted("a name among 17,000 looked up in one call", "lookup__depth", "a path of a list", "64 layers"),
     Wanted("load of a 910 MB image", "import__real_image", "wall"),
     Wanted("mount of a container's root file system", "start__mounted_rootfs", "mount"),
     Wanted("start of a container over 128 layers, to the end of its process", "start__cold_and_warm", "whole",
@@ -88,7 +88,7 @@ def amount(value: float, unit: str) -> str:
 
 
 def ratios(ours: Row, others: list[Row]) -> Iterator[str]:
-    """ "podman 2.3x" for each, and "(noisy)" behind those that may be off by a tenth."""
+    """ "podman 2.3x" for each; a "~" before those that are noisy."""
     for other in others:
         found = ratio(ours, other)
         yield f"{other.contender.removeprefix(LIMIT)} {said(found) if found else '-'}"
@@ -96,7 +96,7 @@ def ratios(ours: Row, others: list[Row]) -> Iterator[str]:
 
 def said(found: Ratio) -> str:
     """A ratio, and whether it is noisy."""
-    return amount(found.value, "x") + (" (noisy)" if found.is_noisy else "")
+    return ("~" if found.is_noisy else "") + amount(found.value, "x")
 
 
 def markdown(run: Run) -> str:

@@ -34,8 +34,9 @@ def page(run: Run, figures: Sequence[Figure]) -> str:
     parts = [
         f"<h1>{_text(title)}</h1>",
         "<p>Ratios are the other's median divided by ours, in the same run: more than 1 is slower (or more) than"
-        " Lazarus; a limit is what the machine does without any union or container. A number is marked as noisy when,"
-        f" with a confidence of 95 %, it may be off by more than a tenth. {_machine(run)}</p>",
+        " Lazarus; a limit is what the machine does without any union or container. A number is marked as noisy, and a"
+        " ratio by a ~, when, with a confidence of 95 %, it may be off by more than a tenth."
+        f" {_machine(run)}</p>",
         _headline(run),
         "<h2>Figures</h2>" if figures else "",
         *(f"<figure>{one.svg}<figcaption>{_text(one.caption)}</figcaption></figure>" for one in figures),

@@ -28,6 +28,7 @@ _OURS = ("#b3261e", "#e07a5f", "#f2b5a7", "#7d1a15")
 _PEERS = ("#264653", "#2a9d8f", "#457b9d", "#8ab17d", "#7b6d8d", "#e9c46a", "#90a4ae", "#5c6bc0", "#a1887f", "#b0bec5")
 _LIMIT = "#999999"
 _COLUMNS = 4  # of a legend
+_LARGEST = 1.4  # times the size that it was drawn for
 
 
 class Figure(NamedTuple):
@@ -60,7 +61,7 @@ def number_in(case: str) -> float:
 
 def standing_alone(figure: Figure) -> str:
     """As a file of its own, on white: a viewer's page may be dark."""
-    return figure.svg.replace("<svg ", '<svg style="background:#fff" ', 1) + "\n"
+    return figure.svg.replace(' style="', ' style="background:#fff;', 1) + "\n"
 
 
 def _chosen(run: Run, question: str, *metrics: str) -> list[Row]:
@@ -133,8 +134,8 @@ def _distribution(run: Run) -> Figure | None:
         axis.step([value * 1e3 for value in sorted(values)], shares, where="post", marker="",
                   label=key.contender, color=colors[key.contender])  # fmt: skip
     cases = ", ".join(dict.fromkeys(key.case for key in chosen))
-    axis.set(xscale="log", xlabel="ms", ylabel="part of the starts that took no longer")
-    caption = f"How start times are distributed ({cases}, {file_system}): steep is steady, and further left is faster."
+    axis.set(xscale="log", xlabel="ms", ylabel="part of the starts")
+    caption = f"The part of the starts that took no longer ({cases}, {file_system}): steep is steady, left is fast."
     return Figure("start-distribution", caption, _svg([axis]))
 
 
@@ -209,8 +210,9 @@ def _amplification(run: Run) -> Figure | None:
             )
         axis.set(yscale="log", title=case)
         axis.set_xticks(range(len(systems)), systems)
-    axes[0][0].set_ylabel("bytes written to the disk a byte asked")
-    caption = "Write amplification, from the block device's own counters after a sync. Logarithmic; lower is better."
+    axes[0][0].set_ylabel("bytes for a byte")
+    caption = "Write amplification: bytes that reach the disk for each byte that was asked to be written, by the block"
+    caption += " device's own counters after a sync. Logarithmic; lower is better."
     return Figure("write-amplification", caption, _svg(axes[0]))
 
 
@@ -273,4 +275,6 @@ def _svg(legend_of: Sequence[Axes]) -> str:
     plt.close(figure)
     text = out.getvalue()
     tag, _, rest = text[text.index("<svg") :].partition(">")
-    return re.sub(r' (width|height)="[^"]*"', "", tag) + ">" + rest
+    width = re.search(r' width="([\d.]+)pt"', tag)
+    most = f' style="max-width:{float(width[1]) * _LARGEST:.0f}pt"' if width else ""
+    return re.sub(r' (width|height)="[^"]*"', "", tag) + most + ">" + rest
