@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lazarus.layers.layer_store import LayerStore
     from lazarus.layers.stack import StackStore
     from lazarus.union.layer_stack import LayerStack
+    from lazarus.volumes.volumes import Volumes
 
 
 def default_root() -> str:
@@ -69,7 +70,7 @@ class Store:
     """A store of images and containers. A context manager; `close()` when used without `with`.
 
     Any number of processes and threads may have the same store open. Attributes: `paths`, `catalogue`, `content`,
-    `layers`, `stacks`, `images`, `containers`, `pool`.
+    `layers`, `stacks`, `images`, `containers`, `volumes`, `pool`.
     """
 
     paths: StorePaths
@@ -156,6 +157,13 @@ class Store:
         from lazarus.containers import Containers
 
         return Containers(self)
+
+    @cached_property
+    def volumes(self) -> Volumes:
+        """Directories that outlive containers: create, remove, copy, export."""
+        from lazarus.volumes.volumes import Volumes
+
+        return Volumes(self)
 
     @cached_property
     def pool(self) -> Pool:
