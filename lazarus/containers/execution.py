@@ -80,9 +80,9 @@ class Execution:
                 )
         if os.path.isdir(self.notes):
             runtime.forget(self.notes, self.id, self.bundle)
-        mounts = shown.prepare(self.store, self.id, settings)
         if not held:
             rootfs.mount(self.store, self.directory, settings)
+        mounts = shown.prepare(self.store, self.id, settings)
         files = rootfs.etc_files(self.directory, self.id, settings)
         if not held:
             rootfs.add_mount_points(self.store, self.directory, settings)

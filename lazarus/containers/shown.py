@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from lazarus.containers.settings import Settings
 from lazarus.errors import ConflictError, ContainerRuntimeError, NotFoundError
 from lazarus.runtime.bundle import Bind, Tmpfs
+from lazarus.volumes.populate import settle
 
 if TYPE_CHECKING:
     from lazarus.store import Store
@@ -94,7 +95,8 @@ def prepare(store: Store, container_id: str, settings: Settings) -> list[Bind | 
     """The mounts of a container that starts, outer ones before those in them. The container's lock is held; release()
     follows once it has been set up.
 
-    Raises `NotFoundError`, `ContainerRuntimeError` for a part of a volume that is not there.
+    A volume that is new gets what the image has in its place (see lazarus/volumes/populate.py). Raises `NotFoundError`,
+    `ContainerRuntimeError` for a part of a volume that is not there, `OSError`.
     """
     release(store, container_id, settings)
     found: list[Bind | Tmpfs] = [*settings.binds, *settings.tmpfs]
@@ -102,30 +104,36 @@ def prepare(store: Store, container_id: str, settings: Settings) -> list[Bind | 
         volume = store.volumes.get(mount.name or "")
         if not os.path.isdir(volume.path):
             raise NotFoundError(f"volume {volume.name}: its directory is gone")
-        source = volume.path
-        if mount.subpath:
-            source = _show(volume, mount.subpath, f"{container_id}-{number}")
+        part = _open_part(volume, mount.subpath) if mount.subpath else -1
+        try:
+            image = None if mount.nocopy or mount.subpath else (settings.diff_ids, mount.target)
+            settle(volume, image, durable=not (mount.anonymous and settings.ephemeral))
+            source = _show(volume, part, f"{container_id}-{number}") if part >= 0 else volume.path
+        finally:
+            if part >= 0:
+                os.close(part)
         found.append(Bind(source, mount.target, mount.read_only))
     return sorted(found, key=lambda mount: mount.target.count("/"))
 
 
-def _show(volume: Volume, subpath: str, name: str) -> str:
-    from lazarus._native.mount import bind
+def _open_part(volume: Volume, subpath: str) -> int:
     from lazarus._native.openat2 import open_in_root
 
-    place = f"{volume.directory}/mounts/{name}"
     root = os.open(volume.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        part = open_in_root(root, os.fsencode(subpath), os.O_PATH | os.O_DIRECTORY)
+        return open_in_root(root, os.fsencode(subpath), os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
         raise ContainerRuntimeError(f"volume {volume.name}: {subpath}: {error.strerror}") from error
     finally:
         os.close(root)
-    try:
-        os.makedirs(place, 0o700, exist_ok=True)
-        bind(f"/proc/self/fd/{part}", place)
-    finally:
-        os.close(part)
+
+
+def _show(volume: Volume, part: int, name: str) -> str:
+    from lazarus._native.mount import bind
+
+    place = f"{volume.directory}/mounts/{name}"
+    os.makedirs(place, 0o700, exist_ok=True)
+    bind(f"/proc/self/fd/{part}", place)
     return place
 
 
