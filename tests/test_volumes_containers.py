@@ -205,3 +205,16 @@ def test_a_volume_that_has_lost_its_directory(store: Store) -> None:
         container.start()
     os.rename(f"{store.paths.trash}/gone", store.volumes.get("db").directory)
     assert start(container)[0] == 0
+
+
+def test_a_prune_does_what_its_dry_run_says(store: Store) -> None:
+    store.prune()
+    container = sh(store, "echo x > /anon/x; mkdir /anon/dir; echo > /anon/dir/y", volumes=["/anon", "db:/v"])
+    other = sh(store, "exec sleep 600", volumes=["/anon"])
+    start(container)
+    other.start()
+    planned = store.prune(containers=True, volumes=True, dry_run=True)
+    assert planned.volumes == container.settings.anonymous and len(names(store)) == 3
+    done = store.prune(containers=True, volumes=True)
+    assert done == planned and done.bytes > 0
+    assert names(store) == sorted(["db", *other.settings.anonymous])

@@ -1,7 +1,8 @@
-"""`volume create`, `volume ls`, `volume inspect`, `volume rm`, `volume prune`."""
+"""`volume create`, `volume ls`, `volume inspect`, `volume rm`, `volume prune`, `volume cp`, `export` and `import`."""
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,6 @@ from lazarus.cli.output import FORMAT, complain, print_json, print_table, size
 
 if TYPE_CHECKING:
     from lazarus.store import Store
-    from lazarus.volumes.volume import Volume
 
 _KINDS = ("name", "label", "label!", "dangling")
 
@@ -77,12 +77,48 @@ def prune(store: Store, arguments: SimpleNamespace) -> int:
     return 0
 
 
-def locate(store: Store, text: str) -> tuple[Volume, str]:
-    """VOLUME:/PATH. `NotFoundError`."""
-    name, _, path = text.partition(":")
-    return store.volumes.get(name), path
+def cp(store: Store, arguments: SimpleNamespace) -> int:
+    """Between a volume and the host: one side is a path of the host, or - for a tar stream."""
+    from lazarus.cli.files import binary_output, is_inside
+
+    source, target, archive = arguments.source, arguments.target, arguments.archive
+    inside = is_inside(source)
+    if inside == is_inside(target):
+        raise Mistake("one of SOURCE and TARGET must be VOLUME:PATH, the other a path of the host or -")
+    name, _, path = (source if inside else target).partition(":")
+    volume, path = store.volumes.get(name), "/" + path.lstrip("/")
+    if not inside:
+        volume.copy_in(sys.stdin.buffer if source == "-" else source, path, archive=archive)
+    elif target != "-":
+        volume.copy_out(path, target, archive=archive)
+    else:
+        with binary_output("-") as out:
+            volume.copy_out(path, out, archive=archive)
+    return 0
 
 
+def export(store: Store, arguments: SimpleNamespace) -> int:
+    """All files of a volume as one tar."""
+    from lazarus.cli.files import binary_output
+
+    volume = store.volumes.get(arguments.name)
+    with binary_output(arguments.output) as out:
+        volume.export(out)
+    return 0
+
+
+def import_(store: Store, arguments: SimpleNamespace) -> int:
+    """What a tar holds, into a volume that is there."""
+    volume = store.volumes.get(arguments.name)
+    if arguments.file == "-":
+        volume.import_(sys.stdin.buffer)
+    else:
+        with open(arguments.file, "rb") as file:
+            volume.import_(file)
+    return 0
+
+
+_NAME = Word("name", "VOLUME", "name of a volume")
 _NAMES = Word("names", "VOLUME", "name of a volume", "+")
 
 
@@ -138,6 +174,38 @@ VERBS = {
                 _filters(("label", "label!")),
                 Option(("-f", "--force"), "force", "accepted for the sake of scripts: nothing is asked anyway"),
             ),
+        ),
+        Verb(
+            "volume cp",
+            "copy between a volume and the host",
+            cp,
+            (
+                Word("source", "SOURCE", "VOLUME:PATH or PATH; DIR/. is what is in it; - a tar from standard input"),
+                Word("target", "TARGET", "VOLUME:PATH or PATH; - writes a tar to standard output"),
+            ),
+            (
+                Option(
+                    ("-a", "--archive"),
+                    "archive",
+                    "keep owners, set-ID bits and capabilities (else: root's in the volume, the caller's on the host)",
+                ),
+            ),
+            "Containers may use it meanwhile.",
+        ),
+        Verb(
+            "volume export",
+            "write all files of a volume as a tar",
+            export,
+            (_NAME,),
+            (Option(("-o", "--output"), "output", "file to write (default: standard output)", "FILE", default="-"),),
+        ),
+        Verb(
+            "volume import",
+            "add what a tar holds to a volume",
+            import_,
+            (_NAME, Word("file", "FILE", "a tar (plain, gzip or zstd); - for standard input")),
+            (),
+            "The volume must be there. Files in the way are replaced, directories stay.",
         ),
     )
 }

@@ -8,7 +8,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from lazarus.content import readers
 from lazarus.errors import ConflictError, NotFoundError
@@ -81,6 +81,38 @@ class Volume:
     def remove(self) -> None:
         """Removes it and all that is in it. `ConflictError` names the containers that use it."""
         self.store.volumes.remove(self.name)
+
+    # -- its files --
+
+    def copy_in(self, source: str | IO[bytes] | int, target: str = "/", *, archive: bool = False) -> None:
+        """Copies a file or tree of the host (or a tar stream) to `target` in it: docker's rules, see
+        `lazarus/union/copy.py`. Containers may use it meanwhile. What was copied before a failure stays."""
+        from lazarus.volumes.files import copy_in
+
+        copy_in(self, source, target, archive=archive)
+
+    def copy_out(self, source: str, target: str | IO[bytes] | int, *, archive: bool = False) -> None:
+        """Copies a file or tree of it to the host (or as a tar stream): docker's rules, see `lazarus/union/copy.py`."""
+        from lazarus.volumes.files import copy_out
+
+        copy_out(self, source, target, archive=archive)
+
+    def export(self, out: int | IO[bytes]) -> int:
+        """Writes all its files as one plain tar; the number of bytes. Files that change meanwhile may come torn."""
+        from lazarus.volumes.files import export
+
+        return export(self, out if isinstance(out, int) else out.fileno())
+
+    def import_(self, source: int | IO[bytes]) -> int:
+        """Adds what a tar holds (plain, gzip or zstd) to what is there, with owners where the caller is root; the
+        number of its entries. Files in the way are replaced, directories stay.
+
+        Raises `UnsafeError` for a path that leads out of the volume, `ConflictError` where a directory and a file meet,
+        `FormatError`, `OSError`. What was made before a failure stays.
+        """
+        from lazarus.volumes.files import import_
+
+        return import_(self, source if isinstance(source, int) else source.fileno())
 
     # -- for this room --
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from lazarus.store import Store
 
 _FILTERS = ("name", "label", "label!", "dangling")
-UNUSED = "SELECT * FROM volumes WHERE name NOT IN (SELECT volume FROM container_volumes) ORDER BY name"
 
 
 class PrunedVolumes(NamedTuple):
@@ -82,9 +81,9 @@ class Volumes:
         """
         wanted = _read_filters(filters)
         rows = self.store.catalogue.read()
-        unused = {row["name"] for row in rows.execute(UNUSED)} if "dangling" in wanted else set()
+        used = {row[0] for row in rows.execute("SELECT volume FROM container_volumes")}
         found = [Volume.of(self.store, row) for row in rows.execute("SELECT * FROM volumes ORDER BY name")]
-        return [volume for volume in found if _matches(volume, wanted, volume.name in unused)]
+        return [volume for volume in found if _matches(volume, wanted, volume.name not in used)]
 
     def remove(self, name: str, *, missing_ok: bool = False) -> None:
         """Removes a volume and all that is in it. `ConflictError` names the containers that use it, or says that its
@@ -108,18 +107,28 @@ class Volumes:
         except NotFoundError:  # its directory is gone, or another process removes it just now
             self.discard(delete)
 
-    def prune(self, *, all: bool = False, filters: Iterable[str] = (), dry_run: bool = False) -> PrunedVolumes:
+    def prune(
+        self, *, all: bool = False, filters: Iterable[str] = (), dry_run: bool = False, gone: Iterable[str] = ()
+    ) -> PrunedVolumes:
         """Removes the anonymous volumes, or all, that no container names; filters as in `list`.
 
-        A dry run changes nothing, and says what the same call would do without it.
+        A dry run changes nothing, and says what the same call would do without it, and without the containers whose IDs
+        are in `gone`.
         """
+        ids = set(gone)
         wanted = _read_filters(filters)
         if "name" in wanted or "dangling" in wanted:
             raise FormatError("filter: a prune takes label=... and label!=...")
 
         def unused(connection: sqlite3.Connection) -> list[str]:
-            volumes = [Volume.of(self.store, row) for row in connection.execute(UNUSED).fetchall()]
-            return [volume.name for volume in volumes if (all or volume.anonymous) and _matches(volume, wanted, True)]
+            users = connection.execute("SELECT container_id, volume FROM container_volumes").fetchall()
+            used = {volume for container, volume in users if container not in ids}
+            volumes = [Volume.of(self.store, row) for row in connection.execute("SELECT * FROM volumes ORDER BY name")]
+            return [
+                volume.name
+                for volume in volumes
+                if volume.name not in used and (all or volume.anonymous) and _matches(volume, wanted, True)
+            ]
 
         def delete(connection: sqlite3.Connection) -> list[str]:
             names = unused(connection)
