@@ -182,6 +182,9 @@ def test_what_a_killed_start_left_mounted(store: Store) -> None:
         assert directory in mounts()
     assert start(container)[0] == 0 and directory not in mounts()
     shown.prepare(store, container.id, container.settings)
+    container.remove()
+    assert directory not in mounts()
+    shown.prepare(store, "0" * 64, container.settings)  # of a container that is gone altogether
     for user in store.containers.list(all=True):
         user.remove()
     assert directory in mounts()

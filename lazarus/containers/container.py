@@ -10,7 +10,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
-from lazarus.containers import rootfs
+from lazarus.containers import rootfs, shown
 from lazarus.containers.execution import Execution
 from lazarus.containers.settings import Settings, check_environment, check_words, working_directory
 from lazarus.containers.state import Lock, State
@@ -318,6 +318,7 @@ class Container:
                         return False
                     raise ConflictError(f"container {self.name}: it is running; stop it first, or force")
                 self._execution.end_stray()
+                shown.release(store, self.id, self.settings)
                 if not force and os.path.isdir(f"{self.directory}/union"):
                     from lazarus.containers.stack import check_free
 

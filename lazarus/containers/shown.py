@@ -5,8 +5,8 @@ must get just that directory. It wants a path, and looks it up again later, when
 have put a symlink there; and a path through /proc/.../fd names a mount of our namespace, which the kernel does not bind
 in the container's. So the descriptor is bound to a mount point of ours, `volumes/<name>/mounts/<container>-<n>`, which
 is the source for the runtime and is unmounted as soon as the container has been set up. A process that is killed before
-leaves it mounted: the container's next start, its end or the volume's removal unmounts it. It lies in the volume's own
-directory, where removing the volume is the only thing that walks past it.
+leaves it mounted: the container's next start, its end or removal, or the volume's removal unmounts it. It lies in the
+volume's own directory, where removing the volume is the only thing that walks past it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 from lazarus.containers.settings import Settings
 from lazarus.errors import ConflictError, ContainerRuntimeError, NotFoundError
 from lazarus.runtime.bundle import Bind, Tmpfs
-from lazarus.volumes.populate import settle
 
 if TYPE_CHECKING:
     from lazarus.store import Store
@@ -100,6 +99,10 @@ def prepare(store: Store, container_id: str, settings: Settings) -> list[Bind | 
     """
     release(store, container_id, settings)
     found: list[Bind | Tmpfs] = [*settings.binds, *settings.tmpfs]
+    if not settings.volumes:
+        return sorted(found, key=_depth)
+    from lazarus.volumes.populate import settle  # not on the path of a container without volumes
+
     for number, mount in enumerate(settings.volumes):
         volume = store.volumes.get(mount.name or "")
         if not os.path.isdir(volume.path):
@@ -113,7 +116,11 @@ def prepare(store: Store, container_id: str, settings: Settings) -> list[Bind | 
             if part >= 0:
                 os.close(part)
         found.append(Bind(source, mount.target, mount.read_only))
-    return sorted(found, key=lambda mount: mount.target.count("/"))
+    return sorted(found, key=_depth)
+
+
+def _depth(mount: Bind | Tmpfs) -> int:
+    return mount.target.count("/")
 
 
 def _open_part(volume: Volume, subpath: str) -> int:
@@ -139,11 +146,11 @@ def _show(volume: Volume, part: int, name: str) -> str:
 
 def release(store: Store, container_id: str, settings: Settings) -> None:
     """Unmounts the parts of volumes that a start has shown; whoever has them mounted keeps them."""
-    from lazarus._native import mount as native
-
     for number, mount in enumerate(settings.volumes):
         if not mount.subpath or mount.name is None:
             continue
+        from lazarus._native import mount as native
+
         place = f"{store.paths.volume(mount.name)}/mounts/{container_id}-{number}"
         with suppress(OSError):
             while os.path.isdir(place) and native.is_mount(place):

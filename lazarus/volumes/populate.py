@@ -60,7 +60,11 @@ def _populate(volume: Volume, diff_ids: Sequence[DiffID], path: str, durable: bo
             from lazarus._native.sync import syncfs
 
             syncfs(lease.fd)
-        os.rename(copied, volume.path)
+        try:
+            os.rename(copied, volume.path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise  # else: somebody on the host has put something there meanwhile, which is what it begins with then
         if durable:
             fsync_directory(volume.directory)
 
