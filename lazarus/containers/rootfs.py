@@ -128,9 +128,12 @@ def add_mount_points(store: Store, directory: str, settings: Settings) -> None:
     if not missing:
         return
     unmount(directory)
+    modes = {mount.target: 0o1777 if mount.mode is None else mount.mode for mount in settings.tmpfs}
     for path, is_directory in missing:
         place = f"{directory}/init{path}"
         os.makedirs(place if is_directory else os.path.dirname(place), 0o755, exist_ok=True)
+        if path in modes:  # runc gives a tmpfs the mode of its mount point
+            os.chmod(place, modes[path])
         if not is_directory:
             os.close(os.open(place, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
     mount(store, directory, settings)

@@ -10,6 +10,8 @@ from lazarus.errors import FormatError, UnsupportedError
 from lazarus.runtime.bundle import Bind, Tmpfs
 from lazarus.volumes.names import is_name
 
+__all__ = ["AnyMount", "Bind", "Tmpfs", "VolumeMount", "parse_mount", "parse_volume"]
+
 
 class VolumeMount(NamedTuple):
     """A volume in a container. `name` None: a new one without a name, which goes with the container (`anonymous`).
