@@ -123,6 +123,9 @@ def test_a_row_without_a_directory_can_be_removed(store: Store) -> None:
 
 def test_one_whose_files_are_being_copied_stays(store: Store) -> None:
     volume = store.volumes.create("db")
-    with volume.lock(fcntl.LOCK_SH), pytest.raises(ConflictError, match="copied"):
-        volume.remove()
+    store.volumes.create("other")
+    with volume.lock(fcntl.LOCK_SH):
+        with pytest.raises(ConflictError, match="copied"):
+            volume.remove()
+        assert store.volumes.prune(all=True).names == ("other",)
     volume.remove()

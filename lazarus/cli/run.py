@@ -57,7 +57,7 @@ _CREATE = (
     Option(
         ("--rm",),
         "auto_remove",
-        "remove it when it ends, with its volumes without a name; what it writes is never synced",
+        "remove it when it ends, with its volumes without a name; what it writes elsewhere is never synced",
     ),
     Option(("-i", "--interactive"), "interactive", "connect (in the background: keep open) its standard input"),
     Option(("-t", "--tty"), "tty", "give it a terminal"),

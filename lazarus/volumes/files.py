@@ -71,6 +71,9 @@ def _opened(volume: Volume, *, writing: bool = False) -> Iterator[int]:
         root = os.open(volume.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             yield root
+        except FileNotFoundError:
+            _ = volume.fresh  # `NotFoundError`: one without a name has gone with its container meanwhile
+            raise
         finally:
             os.close(root)
 

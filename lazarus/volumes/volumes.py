@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from lazarus.errors import ConflictError, FormatError, NotFoundError
@@ -16,6 +16,7 @@ from lazarus.volumes.volume import Volume
 if TYPE_CHECKING:
     from lazarus.store import Store
 
+_BATCH = 100  # volumes that a prune removes at once: each is locked meanwhile, with two descriptors
 _FILTERS = ("name", "label", "label!", "dangling")
 
 
@@ -130,15 +131,28 @@ class Volumes:
                 if volume.name not in used and (all or volume.anonymous) and _matches(volume, wanted, True)
             ]
 
-        def delete(connection: sqlite3.Connection) -> list[str]:
-            names = unused(connection)
-            connection.executemany("DELETE FROM volumes WHERE name=?", [(name,) for name in names])
-            return names
-
+        names = unused(self.store.catalogue.read())
         if dry_run:
-            names = unused(self.store.catalogue.read())
             return PrunedVolumes(tuple(names), sum(self.size(name) for name in names))
-        return self.discard(delete)
+        done = [self._prune(names[at : at + _BATCH], unused) for at in range(0, len(names), _BATCH)]
+        return PrunedVolumes(tuple(name for part in done for name in part.names), sum(part.bytes for part in done))
+
+    def _prune(self, names: Sequence[str], unused: Callable[[sqlite3.Connection], Sequence[str]]) -> PrunedVolumes:
+        """Those of them that nobody copies from or to, and that are still unused."""
+        free: set[str] = set()
+
+        def delete(connection: sqlite3.Connection) -> list[str]:
+            found = [name for name in unused(connection) if name in free]
+            connection.executemany("DELETE FROM volumes WHERE name=?", [(name,) for name in found])
+            return found
+
+        with ExitStack() as locks:
+            for name in names:
+                with suppress(ConflictError):
+                    with suppress(NotFoundError):  # its directory is gone
+                        locks.enter_context(Volume(self.store, name, 0, {}).lock(fcntl.LOCK_EX | fcntl.LOCK_NB))
+                    free.add(name)
+            return self.discard(delete)
 
     def size(self, name: str) -> int:
         """What it takes of the disk, in bytes: a walk of everything in it."""
@@ -155,7 +169,6 @@ class Volumes:
         On a full disk the reserve makes room, and what the first directory gave back serves for the others.
         """
         from lazarus.content.collect import sweep
-        from lazarus.content.trash import unmount_below
 
         gone: Sequence[str] | None = None
 
@@ -166,8 +179,6 @@ class Volumes:
                     with self.store.catalogue.write() as connection:
                         names = delete(connection)
                     gone = names
-                for name in gone:
-                    unmount_below(self.store.paths.volume(name))
                 return sweep(self.store.content, lease, objects=False).bytes if gone else 0
 
         freed = self.store.content.reserve.with_room(act)
