@@ -364,6 +364,17 @@ def test_a_pool_does_not_move_a_volume_away_from_under_a_copy(root: Path) -> Non
     check(root, pool=True)
 
 
+def test_a_part_of_a_volume_that_a_killed_start_left_mounted_is_in_nobodys_way(root: Path) -> None:
+    fill(root)
+    with Store(root) as store:
+        for move in (lambda: store.pool.create(SIZE), store.pool.destroy):
+            volume = store.volumes.get("kept")
+            os.makedirs(f"{volume.directory}/mounts/x", exist_ok=True)
+            mounts.bind(volume.path, f"{volume.directory}/mounts/x")
+            move()
+    check(root, pool=False)
+
+
 # -- force --
 
 

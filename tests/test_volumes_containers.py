@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from container_helpers import IMAGE, execute, logged, run, sh, start, until
 
+from lazarus.containers import shown
 from lazarus.errors import ConflictError, ContainerRuntimeError, NotFoundError
 from lazarus.runtime.bundle import Bind, Tmpfs
 from lazarus.store import Store
@@ -171,9 +173,27 @@ def test_a_part_cannot_lead_outside(store: Store, tmp_path: Path) -> None:
     assert os.listdir(f"{store.volumes.get('db').path}/in") == ["x"]
 
 
-def test_what_a_killed_start_left_mounted(store: Store) -> None:
-    from lazarus.containers import shown
+def test_a_part_that_is_swapped_before_the_runtime_looks(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a container can do that uses the volume, at the worst moment: between our look and the runtime's."""
+    (tmp_path / "f").write_text("of the host\n")
+    assert run(store, "mkdir /v/part; echo mine > /v/part/f", volumes=["db:/v"])[0] == 0
+    inside = store.volumes.get("db").path
+    prepare = shown.prepare
 
+    def swap(*arguments: Any) -> Any:
+        found = prepare(*arguments)
+        os.rename(f"{inside}/part", f"{inside}/moved")
+        os.symlink(tmp_path, f"{inside}/part")
+        return found
+
+    monkeypatch.setattr(shown, "prepare", swap)
+    assert run(store, "cat /w/f; echo > /w/made", volumes=["db:/w:subpath=part"]) == (0, "mine\n")
+    assert os.listdir(tmp_path) == ["f"] and sorted(os.listdir(f"{inside}/moved")) == ["f", "made"]
+
+
+def test_what_a_killed_start_left_mounted(store: Store) -> None:
     assert run(store, "mkdir /v/a", volumes=["db:/v"])[0] == 0
     container = sh(store, "echo x > /v/x", volumes=["db:/v:subpath=a"])
     directory = store.volumes.get("db").directory

@@ -124,6 +124,8 @@ def test_typed_values_go_through_the_same_rules() -> None:
         VolumeMount(None, "/b", subpath="x"),
         VolumeMount("v", "/b", subpath="/x"),
         Tmpfs("/"),
+        Tmpfs("/t", size=0),
+        Tmpfs("/t", mode=-1),
         Bind("/a\0", "/b"),
     ):
         with pytest.raises(FormatError):

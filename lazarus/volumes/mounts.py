@@ -130,6 +130,10 @@ def check_mount(mount: AnyMount) -> AnyMount:
     if isinstance(mount, Bind):
         _check_text(what, mount.source)
         return mount._replace(source=os.path.abspath(mount.source), target=target)
+    if (mount.size is not None and not 0 < mount.size < 2**63) or (
+        mount.mode is not None and not 0 <= mount.mode <= 0o7777
+    ):
+        raise FormatError(f"{what}: a size or mode that cannot be")
     return mount._replace(target=target)
 
 
