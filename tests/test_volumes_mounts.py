@@ -8,8 +8,8 @@ import pytest
 
 from lazarus.containers.settings import Settings, parse_mounts
 from lazarus.errors import FormatError, UnsupportedError
-from lazarus.runtime.bundle import Bind, Tmpfs
-from lazarus.volumes.mounts import VolumeMount, check_mount, parse_mount, parse_volume
+from lazarus.volumes.mounts import Bind, Tmpfs, VolumeMount
+from lazarus.volumes.spelling import check_mount, parse_mount, parse_volume
 
 
 @pytest.mark.parametrize(

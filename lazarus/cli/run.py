@@ -79,7 +79,7 @@ def new_container(store: Store, arguments: SimpleNamespace) -> Container:
     """The container that the options of `create` and `run` describe."""
     mounts: list[str | AnyMount] = list(arguments.volumes)
     if arguments.mounts:
-        from lazarus.volumes.mounts import parse_mount
+        from lazarus.volumes.spelling import parse_mount
 
         mounts += [parse_mount(text) for text in arguments.mounts]
     env = [setting for path in arguments.env_file for setting in read_env_file(path)]

@@ -66,7 +66,7 @@ class Containers:
         for a list of layers some milliseconds per 10,000 files.
 
         What is not given comes from the image's config. `network` is "none" (only `lo`) or "host"; `volumes` are what
-        `-v` takes, or values of lazarus/volumes/mounts.py, and new ones are made (some milliseconds more);
+        `-v` takes, or values of lazarus.volumes.mounts, and new ones are made (some milliseconds more);
         `interactive` keeps stdin open in the background. `ephemeral` mounts without any sync: what it writes may not
         survive a crash of the machine, volumes apart. `auto_remove` removes it when it ends, and is ephemeral.
         Raises `NotFoundError` (image), `ConflictError` (name), `FormatError`, `ContainerRuntimeError` (no command).

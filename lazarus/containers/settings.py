@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 from lazarus.errors import FormatError
 from lazarus.runtime.bundle import Bind, Tmpfs
 from lazarus.terms import DiffID
-from lazarus.volumes.mounts import AnyMount, VolumeMount, check_mount, check_target, parse_volume
-from lazarus.volumes.names import random_name
+from lazarus.volumes.mounts import AnyMount, VolumeMount
 
 NETWORKS = ("none", "host")
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?\Z")
@@ -143,13 +142,19 @@ def parse_mounts(
 
     Volumes without a name get one here. Raises `FormatError`, also for two mounts in one place.
     """
+    wishes, image_volumes = tuple(given), image_config.get("Volumes") or ()
+    if not wishes and not image_volumes:
+        return (), (), ()
+    from lazarus.volumes.names import random_name  # not on the path of a container without mounts
+    from lazarus.volumes.spelling import check_mount, check_target, parse_volume
+
     found: dict[str, AnyMount] = {}
-    for wish in given:
+    for wish in wishes:
         mount = parse_volume(wish) if isinstance(wish, str) else check_mount(wish)
         if mount.target in found:
             raise FormatError(f"{mount.target}: two mounts in one place")
         found[mount.target] = mount
-    for text in image_config.get("Volumes") or ():
+    for text in image_volumes:
         target = check_target(f"the image's volume {text!r:.200}", "/" + text.lstrip("/"))
         found.setdefault(target, VolumeMount(None, target, anonymous=True))
     named = [
