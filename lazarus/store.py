@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lazarus.layers.layer_store import LayerStore
     from lazarus.layers.stack import StackStore
     from lazarus.union.layer_stack import LayerStack
+    from lazarus.volumes.volumes import Volumes
 
 
 def default_root() -> str:
@@ -54,10 +55,12 @@ class PrunedImage(NamedTuple):
 
 
 class Pruned(NamedTuple):
-    """What a prune removed: containers and images, how many of the rest, and the bytes on disk that this gave back."""
+    """What a prune removed: containers, images and (names of) volumes, how many of the rest, and the bytes on disk that
+    this gave back."""
 
     containers: tuple[PrunedContainer, ...]
     images: tuple[PrunedImage, ...]
+    volumes: tuple[str, ...]
     blobs: int
     layers: int
     objects: int
@@ -69,7 +72,7 @@ class Store:
     """A store of images and containers. A context manager; `close()` when used without `with`.
 
     Any number of processes and threads may have the same store open. Attributes: `paths`, `catalogue`, `content`,
-    `layers`, `stacks`, `images`, `containers`, `pool`.
+    `layers`, `stacks`, `images`, `containers`, `volumes`, `pool`.
     """
 
     paths: StorePaths
@@ -158,6 +161,13 @@ class Store:
         return Containers(self)
 
     @cached_property
+    def volumes(self) -> Volumes:
+        """Directories that outlive containers: create, remove, copy, export."""
+        from lazarus.volumes.volumes import Volumes
+
+        return Volumes(self)
+
+    @cached_property
     def pool(self) -> Pool:
         """The XFS image that gives a store on any file system copy-ups that share blocks."""
         from lazarus.content.pool import Pool
@@ -168,13 +178,17 @@ class Store:
         """Counts and bytes of everything in the store; see `ContentStore.usage`."""
         return {"root": self.paths.root, **self.content.usage()}
 
-    def prune(self, *, all_images: bool = False, containers: bool = False, dry_run: bool = False) -> Pruned:
+    def prune(
+        self, *, all_images: bool = False, containers: bool = False, volumes: bool = False, dry_run: bool = False
+    ) -> Pruned:
         """Removes images without a name that no container uses, then everything that nothing needs any more.
 
         `all_images` also removes images that have names but no container; `containers` first removes every container
-        that is not running. A dry run changes nothing, and says what the same call would do without it.
+        that is not running; `volumes` then those without a name of their own that no container uses. A dry run changes
+        nothing, and says what the same call would do without it.
         """
         from lazarus.content.usage import disk_usage
+        from lazarus.volumes.volumes import PrunedVolumes
 
         gone: list[PrunedContainer] = []
         images: dict[str, PrunedImage] = {}
@@ -188,24 +202,28 @@ class Store:
                     gone.append(PrunedContainer(container.id, container.name))
                     freed += size
         freed += self.containers.sweep(dry_run)
+        unused = PrunedVolumes((), 0)
+        if volumes:
+            unused = self.volumes.prune(dry_run=dry_run, gone=[container.id for container in gone])
+            freed += unused.bytes
 
         def delete_rows(connection: sqlite3.Connection) -> None:
             connection.executemany("DELETE FROM containers WHERE id=?", [(container.id,) for container in gone])
-            unused = connection.execute(
+            nameless = connection.execute(
                 "SELECT manifest_digest, config_digest FROM images WHERE manifest_digest NOT IN"
                 " (SELECT manifest_digest FROM containers)"
                 + ("" if all_images else " AND manifest_digest NOT IN (SELECT manifest_digest FROM names)")
                 + " ORDER BY created, manifest_digest"
             ).fetchall()
             names = "SELECT reference FROM names WHERE manifest_digest=? ORDER BY reference"
-            for digest, config in unused:
+            for digest, config in nameless:
                 images[digest] = PrunedImage(config, tuple(row[0] for row in connection.execute(names, (digest,))))
-            connection.executemany("DELETE FROM images WHERE manifest_digest=?", [(row[0],) for row in unused])
+            connection.executemany("DELETE FROM images WHERE manifest_digest=?", [(row[0],) for row in nameless])
 
         collected = self.content.collect(dry_run, rows=delete_rows)
         if not dry_run and self.pool.exists:
             self.pool.trim()
-        return Pruned(tuple(gone), tuple(images.values()), *collected[:4], collected.bytes + freed)
+        return Pruned(tuple(gone), tuple(images.values()), unused.names, *collected[:4], collected.bytes + freed)
 
     def find(self, name: str) -> Container | Image:
         """The container or image of that name or ID; a container wins. `NotFoundError`."""

@@ -44,7 +44,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(root: Path | str) -> None:
-    """An image, a container that has changed a large file of it, and what only an upper can hold."""
+    """An image, a container that has changed a large file of it, what only an upper can hold, and a volume."""
     with Store(root) as store:
         tar = Path(f"{root}.tar")
         tar.write_bytes(make_tar({"big": BIG, "etc/motd": b"hello\n", "gone": b"x"}))
@@ -61,6 +61,10 @@ def fill(root: Path | str) -> None:
         os.mkfifo(f"{at}/fifo")
         os.link(f"{at}/fifo", f"{at}/fifo2")
         container.unmount()
+        volume = store.volumes.create("kept", {"a": "1"})
+        Path(volume.path, "file").write_bytes(BIG)
+        os.chown(volume.path, 7, 8)
+        os.chmod(volume.path, 0o1770)
 
 
 def check(root: Path | str, *, pool: bool) -> None:
@@ -76,6 +80,12 @@ def check(root: Path | str, *, pool: bool) -> None:
         assert Path(f"{at}/big").read_bytes() == b"changed" + BIG[7:]
         assert os.stat(f"{at}/fifo").st_ino == os.stat(f"{at}/fifo2").st_ino
         container.unmount()
+        (volume,) = store.volumes.list()
+        info = os.stat(volume.path)
+        assert (volume.name, volume.labels, info.st_uid, info.st_gid, info.st_mode & 0o7777) == (
+            *("kept", {"a": "1"}, 7, 8, 0o1770),
+        )
+        assert Path(volume.path, "file").read_bytes() == BIG
         check_layout(store, pool=pool)
 
 

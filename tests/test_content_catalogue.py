@@ -141,6 +141,14 @@ def test_a_newer_schema_is_named(catalogue: Catalogue) -> None:
         Catalogue(catalogue.path, create=True)
 
 
+def test_an_older_schema_is_named(catalogue: Catalogue) -> None:
+    with catalogue.write() as connection:
+        connection.execute(f"PRAGMA user_version={schema.VERSION - 1}")
+    catalogue.close()
+    with pytest.raises(StoreError, match=rf"schema version {schema.VERSION - 1}, .* version {schema.VERSION} alone"):
+        Catalogue(catalogue.path, create=True)
+
+
 def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "lazarus.db"
     other = sqlite3.connect(path)

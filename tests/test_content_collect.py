@@ -170,7 +170,7 @@ def _pruned(store: Store, **options: bool) -> tuple[object, ...]:
     assert tree(store.paths.root) == before
     assert store.prune(**options) == planned
     nothing = store.prune(**options)
-    assert sum(map(len, nothing[:2])) + sum(nothing[2:]) == 0
+    assert sum(map(len, nothing[:3])) + sum(nothing[3:]) == 0
     return [image.names for image in planned.images], planned.blobs, planned.layers, planned.objects
 
 

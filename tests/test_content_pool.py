@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import threading
 import time
@@ -215,7 +216,8 @@ def test_no_room_on_the_other_side(root: Path, monkeypatch: pytest.MonkeyPatch) 
         with monkeypatch.context() as patch:
             patch.setattr(pool_module, "free_bytes", lambda _: 1000)
             with pytest.raises(
-                ConflictError, match=r"holds 1 objects, 2 blobs, 1 layers, 1 stacks, 1 containers: \d+ bytes.*force"
+                ConflictError,
+                match=r"holds 1 objects, 2 blobs, 1 layers, 1 stacks, 1 containers, 1 volumes: \d+ bytes.*force",
             ):
                 store.pool.destroy()
     check(root, pool=True)
@@ -348,6 +350,31 @@ def _patiently(verb: Callable[[], object]) -> None:
             assert "at work" in str(error) and time.monotonic() < deadline
 
 
+def test_a_pool_does_not_move_a_volume_away_from_under_a_copy(root: Path) -> None:
+    fill(root)
+    with Store(root) as store:
+        volume = store.volumes.get("kept")
+        with volume.lock(fcntl.LOCK_SH), pytest.raises(ConflictError, match="or a volume copied"):
+            store.pool.create(SIZE)
+        store.pool.create(SIZE)
+        with volume.lock(fcntl.LOCK_SH), pytest.raises(ConflictError, match="or a volume copied"):
+            store.pool.destroy()
+        with open(os.devnull, "wb") as null:
+            assert volume.export(null) > len(BIG)
+    check(root, pool=True)
+
+
+def test_a_part_of_a_volume_that_a_killed_start_left_mounted_is_in_nobodys_way(root: Path) -> None:
+    fill(root)
+    with Store(root) as store:
+        for move in (lambda: store.pool.create(SIZE), store.pool.destroy):
+            volume = store.volumes.get("kept")
+            os.makedirs(f"{volume.directory}/mounts/x", exist_ok=True)
+            mounts.bind(volume.path, f"{volume.directory}/mounts/x")
+            move()
+    check(root, pool=False)
+
+
 # -- force --
 
 
@@ -356,8 +383,9 @@ def test_force_loses_everything_and_leaves_a_good_store(root: Path) -> None:
     with Store(root) as store:
         store.pool.create(SIZE)
         Path(f"{store.paths.volumes}/data").mkdir()
+        store.containers.create("pooled:latest", volumes=["kept:/v"])
         store.pool.destroy(force=True)
-        assert store.images.list() == [] and store.containers.list(all=True) == []
+        assert store.images.list() == [] and store.containers.list(all=True) == [] and store.volumes.list() == []
         assert os.listdir(store.paths.volumes) == os.listdir(store.paths.objects) == []
         check_layout(store, pool=False)
     fill(root)

@@ -19,6 +19,7 @@ FLOORS = {
     "lazarus.store": 4,
     "lazarus.images": 3,
     "lazarus.containers": 3,
+    "lazarus.volumes": 3,
     "lazarus.content": 2,
     "lazarus.layers": 2,
     "lazarus.mounts": 2,
@@ -34,6 +35,7 @@ FLOORS = {
 # Neighbours that may know one another; everything else on one floor may not.
 NEIGHBOURS = {
     ("lazarus.containers", "lazarus.images"),
+    ("lazarus.containers", "lazarus.volumes"),
     ("lazarus.layers", "lazarus.content"),
     ("lazarus.union", "lazarus.layers"),
     ("lazarus.terms", "lazarus.errors"),

@@ -7,6 +7,7 @@
     trees.py        cat ls find du
     images.py       load save import images history tag rmi
     image.py        image squash|rebase|drop|reorder|split|diff
+    volumes.py      volume create|ls|inspect|rm|prune|cp|export|import
     system.py       system df|prune|info|check, version, completion
     pool.py         pool create|status|grow|destroy
     output.py       tables, sizes, ages, JSON          progress.py   bars, where there is a terminal
@@ -33,10 +34,17 @@ VERBS = {
     **dict.fromkeys(
         ("image squash", "image rebase", "image drop", "image reorder", "image split", "image diff"), "image"
     ),
+    **dict.fromkeys(
+        (
+            *("volume create", "volume ls", "volume inspect", "volume rm", "volume prune"),
+            *("volume cp", "volume export", "volume import"),
+        ),
+        "volumes",
+    ),
     **dict.fromkeys(("system df", "system prune", "system info", "system check", "version", "completion"), "system"),
     **dict.fromkeys(("pool create", "pool status", "pool grow", "pool destroy"), "pool"),
 }
-GROUPS = ("image", "system", "pool")  # first words of verbs of two words
+GROUPS = ("image", "volume", "system", "pool")  # first words of verbs of two words
 
 
 def main(argv: Sequence[str] | None = None) -> int:

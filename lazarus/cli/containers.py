@@ -186,7 +186,7 @@ def rm(store: Store, arguments: SimpleNamespace) -> int:
             return True
 
         names = [name for name in names if exists(name)]
-    return each(store, names, lambda container: container.remove(force=arguments.force))
+    return each(store, names, lambda container: container.remove(force=arguments.force, volumes=arguments.volumes))
 
 
 def logs(store: Store, arguments: SimpleNamespace) -> int:
@@ -307,7 +307,10 @@ VERBS = {
             "remove containers and all that they have written",
             rm,
             (CONTAINERS,),
-            (Option(("-f", "--force"), "force", "kill running ones first; a missing one is no error"),),
+            (
+                Option(("-f", "--force"), "force", "kill running ones first; a missing one is no error"),
+                Option(("-v", "--volumes"), "volumes", "also the volumes without a name that were made for them"),
+            ),
         ),
         Verb("logs", "print what a container wrote", logs, (CONTAINER,), _LOGS_OPTIONS),
         Verb("rename", "give a container another name", rename, (CONTAINER, Word("name", "NAME", "the new name"))),

@@ -73,7 +73,7 @@ def cp(store: Store, arguments: SimpleNamespace) -> int:
     from lazarus.cli.trees import locate
 
     source, target, archive = arguments.source, arguments.target, arguments.archive
-    inside, outside = _is_inside(source), _is_inside(target)
+    inside, outside = is_inside(source), is_inside(target)
     if inside == outside:
         raise Mistake(
             "one of SOURCE and TARGET must be CONTAINER:PATH or IMAGE:PATH, the other a path of the host or -"
@@ -96,7 +96,7 @@ def cp(store: Store, arguments: SimpleNamespace) -> int:
     return 0
 
 
-def _is_inside(text: str) -> bool:
+def is_inside(text: str) -> bool:
     """A path of the host begins with / or ., or has no colon."""
     name, separator, _ = text.partition(":")
     return bool(separator and name) and not text.startswith(("/", "."))

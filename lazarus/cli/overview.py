@@ -16,6 +16,7 @@ _GROUPS = {
     "trees": "Files of images and containers, without a mount",
     "images": "Images",
     "image": "Layers of images",
+    "volumes": "Volumes",
     "system": "The store",
     "pool": "The store's pool",
 }

@@ -11,6 +11,7 @@ from lazarus.cli.options import Mistake, Option, Verb, Word
 if TYPE_CHECKING:
     from lazarus.containers import Container
     from lazarus.store import Store
+    from lazarus.volumes.mounts import AnyMount
 
 _CREATE = (
     Option(("--name",), "name", "name of the container (default: two random words)", "NAME"),
@@ -25,7 +26,20 @@ _CREATE = (
     Option(("-w", "--workdir"), "workdir", "working directory (made when it is missing)", "DIR"),
     Option(("-u", "--user"), "user", "name or number, and group, looked up in the container's files", "USER[:GROUP]"),
     Option(
-        ("-v", "--volume"), "volumes", "show a file or directory of the host in it", "HOST:CONTAINER[:ro]", many=True
+        ("-v", "--volume"),
+        "volumes",
+        "mount a volume in it, or show a file or directory of the host; options: ro, and for volumes nocopy,"
+        " subpath=DIR; CONTAINER alone: a new volume without a name",
+        "[VOLUME|HOST:]CONTAINER[:OPTIONS]",
+        many=True,
+    ),
+    Option(
+        ("--mount",),
+        "mounts",
+        "the same in full: type=volume|bind|tmpfs, source, target, readonly, volume-nocopy, volume-subpath, tmpfs-size,"
+        " tmpfs-mode",
+        "KEY=VALUE,...",
+        many=True,
     ),
     Option(
         ("--network", "--net"),
@@ -40,7 +54,11 @@ _CREATE = (
     Option(("--label", "-l"), "labels", "a label", "NAME[=VALUE]", many=True),
     Option(("--stop-signal",), "stop_signal", "signal that `stop` sends first", "SIGNAL"),
     Option(("--read-only",), "read_only", "mount its root file system read-only"),
-    Option(("--rm",), "auto_remove", "remove it when it ends; what it writes is never synced"),
+    Option(
+        ("--rm",),
+        "auto_remove",
+        "remove it when it ends, with its volumes without a name; what it writes elsewhere is never synced",
+    ),
     Option(("-i", "--interactive"), "interactive", "connect (in the background: keep open) its standard input"),
     Option(("-t", "--tty"), "tty", "give it a terminal"),
 )
@@ -59,6 +77,11 @@ def read_env_file(path: str) -> list[str]:
 
 def new_container(store: Store, arguments: SimpleNamespace) -> Container:
     """The container that the options of `create` and `run` describe."""
+    mounts: list[str | AnyMount] = list(arguments.volumes)
+    if arguments.mounts:
+        from lazarus.volumes.spelling import parse_mount
+
+        mounts += [parse_mount(text) for text in arguments.mounts]
     env = [setting for path in arguments.env_file for setting in read_env_file(path)]
     labels = {name: value for name, _, value in (label.partition("=") for label in arguments.labels)}
     return store.containers.create(
@@ -68,7 +91,7 @@ def new_container(store: Store, arguments: SimpleNamespace) -> Container:
         env=[*env, *arguments.env],
         workdir=arguments.workdir,
         user=arguments.user,
-        volumes=arguments.volumes,
+        volumes=mounts,
         network=arguments.network,
         hostname=arguments.hostname,
         tty=arguments.tty,

@@ -36,7 +36,9 @@ def df(store: Store, arguments: SimpleNamespace) -> int:
 
 def prune(store: Store, arguments: SimpleNamespace) -> int:
     """Removes what nothing needs: a line for each container and image, and how many of the rest."""
-    removed = store.prune(all_images=arguments.all, containers=arguments.containers, dry_run=arguments.dry_run)
+    removed = store.prune(
+        all_images=arguments.all, containers=arguments.containers, volumes=arguments.volumes, dry_run=arguments.dry_run
+    )
     if arguments.format == "json":
         found = removed._asdict()
         for kind in ("containers", "images"):
@@ -47,8 +49,11 @@ def prune(store: Store, arguments: SimpleNamespace) -> int:
         print(f"container {short(container.id)} {container.name}")
     for image in removed.images:
         print(f"image {short(image.id)} {', '.join(image.names) or '<none>'}")
+    for name in removed.volumes:
+        print(f"volume {name}")
     counts = [(len(removed.containers), "container"), (len(removed.images), "image"), (removed.blobs, "blob")]
     counts += [(removed.layers, "layer"), (removed.objects, "object"), (removed.stacks, "stack")]
+    counts += [(len(removed.volumes), "volume")] if arguments.volumes else []
     what = ", ".join(plural(count, noun) for count, noun in counts)
     print(f"{'would remove' if arguments.dry_run else 'removed'}: {what}; {size(removed.bytes)}")
     return 0
@@ -72,6 +77,7 @@ def info(store: Store, arguments: SimpleNamespace) -> int:
         "Images": len(store.images.list()),
         "Containers": len(store.containers.list(all=True)),
         "Running": len(store.containers.list()),
+        "Volumes": len(store.volumes.list()),
         "Kernel": f"{system.sysname} {system.release}",
         "Architecture": system.machine,
         "Runtime": program,
@@ -149,6 +155,7 @@ VERBS = {
             (
                 Option(("-a", "--all"), "all", "also images that have a name but no container"),
                 Option(("--containers",), "containers", "first remove every container that is not running"),
+                Option(("--volumes",), "volumes", "also volumes without a name of their own that no container uses"),
                 Option(("-n", "--dry-run"), "dry_run", "change nothing, only say what would go"),
                 Option(("-f", "--force"), "force", "accepted for the sake of scripts: nothing is asked anyway"),
                 FORMAT,

@@ -6,7 +6,9 @@ Life of a container
     exit        the supervisor writes the exit code and unmounts; `upper` keeps what was written
     start       again: the files are still there
     commit      what `upper` holds, and only that, becomes a layer
-    remove      unmounted, row and directory gone
+    remove      unmounted, row and directory gone; its volumes stay, but those without a name when that is asked for
+
+Volumes are a room of their own (`lazarus.volumes`); what a container mounts of them is in shown.py.
 
 containers/<id>/
     upper, work     overlayfs' own (see csrc/tree/lz_diff.h); upper is empty until the container writes

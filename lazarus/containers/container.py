@@ -10,7 +10,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
-from lazarus.containers import rootfs
+from lazarus.containers import rootfs, shown
 from lazarus.containers.execution import Execution
 from lazarus.containers.settings import Settings, check_environment, check_words, working_directory
 from lazarus.containers.state import Lock, State
@@ -293,19 +293,22 @@ class Container:
         """Gives it another name. `ConflictError` when that is taken."""
         self.store.containers.rename(self, name)
 
-    def remove(self, force: bool = False) -> None:
+    def remove(self, force: bool = False, *, volumes: bool = False) -> None:
         """Removes it and all that it has written. `ConflictError` when it runs or its files are in use, unless `force`
-        kills it first, and leaves the files to whoever uses them."""
-        while not self._delete(force):
+        kills it first, and leaves the files to whoever uses them. `volumes`: also the volumes without a name that were
+        made for it; those of an `auto_remove` container go always."""
+        while not self._delete(force, volumes):
             self._execution.stop(0, 9)
 
-    def _delete(self, force: bool) -> bool:
+    def _delete(self, force: bool, volumes: bool = False) -> bool:
         """Row first: what has no row does not exist, whatever is left of its directory. False: it runs (`force` only).
 
         What it is doing is asked under the lock: another process may just have started it.
         """
         from lazarus._native.publish import remove_tree
 
+        store, trash = self.store, f"{self.store.paths.trash}/container-{self.id}"
+        volumes = (volumes or self.settings.auto_remove) and bool(self.settings.anonymous)
         try:
             with Lock(self.directory):
                 state = self._execution.settled()
@@ -315,25 +318,26 @@ class Container:
                         return False
                     raise ConflictError(f"container {self.name}: it is running; stop it first, or force")
                 self._execution.end_stray()
+                shown.release(store, self.id, self.settings)
                 if not force and os.path.isdir(f"{self.directory}/union"):
                     from lazarus.containers.stack import check_free
 
                     check_free(self.directory)
                 if rootfs.is_mounted(self.rootfs):
                     rootfs.unmount(self.directory, lazy=force)
-                trash = f"{self.store.paths.trash}/container-{self.id}"
                 try:
-                    self.store.content.reserve.with_room(lambda: self.store.containers.forget(self))
+                    store.content.reserve.with_room(lambda: store.containers.forget(self, volumes))
                 except OSError as error:
                     if error.errno not in FULL:
                         raise
                     os.rename(self.directory, trash)  # a full disk, no reserve: its own files make room for the change
                     remove_tree(trash)
-                    self.store.containers.forget(self)
-                    return True
-                os.rename(self.directory, trash)
+                    store.containers.forget(self, volumes)
+                else:
+                    os.rename(self.directory, trash)
         except NotFoundError:  # without a directory: created by a process that died there
-            self.store.containers.forget(self)
-            return True
+            store.containers.forget(self, volumes)
         remove_tree(trash)
+        if volumes:
+            store.volumes.sweep()
         return True

@@ -19,17 +19,18 @@ from lazarus.containers.settings import (
     check_hostname,
     check_signal,
     command_line,
-    parse_bind,
+    parse_mounts,
     working_directory,
 )
+from lazarus.containers.shown import insert_with_volumes
 from lazarus.containers.state import Lock, Room, make_room_for_descriptors
 from lazarus.errors import ConflictError, ContainerRuntimeError, FormatError, NotFoundError
-from lazarus.runtime.bundle import Bind
 from lazarus.terms import ChainID, Digest
 
 if TYPE_CHECKING:
     from lazarus.images import Image
     from lazarus.store import Store
+    from lazarus.volumes.mounts import AnyMount
 
 _DIRECTORIES = ("upper", "work", "merged", "bundle")
 
@@ -49,7 +50,7 @@ class Containers:
         env: Iterable[str] = (),
         workdir: str | None = None,
         user: str | None = None,
-        volumes: Iterable[str | Bind] = (),
+        volumes: Iterable[str | AnyMount] = (),
         network: str = "none",
         hostname: str | None = None,
         tty: bool = False,
@@ -64,9 +65,10 @@ class Containers:
         """A container that has not been started. Nothing is mounted, nothing synced: about 0.5 ms, and the first time
         for a list of layers some milliseconds per 10,000 files.
 
-        What is not given comes from the image's config. `network` is "none" (only `lo`) or "host"; `volumes` are
-        `HOST:CONTAINER[:ro]`; `interactive` keeps stdin open in the background. `ephemeral` mounts without any sync:
-        what it writes may not survive a crash of the machine. `auto_remove` removes it when it ends, and is ephemeral.
+        What is not given comes from the image's config. `network` is "none" (only `lo`) or "host"; `volumes` are what
+        `-v` takes, or values of lazarus.volumes.mounts, and new ones are made (some milliseconds more);
+        `interactive` keeps stdin open in the background. `ephemeral` mounts without any sync: what it writes may not
+        survive a crash of the machine, volumes apart. `auto_remove` removes it when it ends, and is ephemeral.
         Raises `NotFoundError` (image), `ConflictError` (name), `FormatError`, `ContainerRuntimeError` (no command).
         """
         found = self.store.images.get(image) if isinstance(image, str) else image
@@ -76,6 +78,7 @@ class Containers:
         args = command_line(config, command, entrypoint)
         if not args:
             raise ContainerRuntimeError(f"image {image}: it names no command, and none was given")
+        binds, mounts, tmpfs = parse_mounts(config, volumes)
         settings = Settings(
             image=image if isinstance(image, str) else next(iter(found.names), found.id),
             image_id=found.id,
@@ -87,7 +90,9 @@ class Containers:
             user=user if user is not None else (config.get("User") or ""),
             hostname=check_hostname(hostname or ""),
             network=network,
-            binds=tuple(parse_bind(volume) for volume in volumes),
+            binds=binds,
+            volumes=mounts,
+            tmpfs=tmpfs,
             labels={**(config.get("Labels") or {}), **(labels or {})},
             stop_signal=check_signal(stop_signal or config.get("StopSignal") or "SIGTERM"),
             terminal=tty,
@@ -117,18 +122,7 @@ class Containers:
         now = time.time()
         row = (container_id, chosen, image.digest, image.chain_id, now, settings.to_json())
         with Room(self.store.paths.containers):
-            try:
-                with self.store.catalogue.write(durable=False) as connection:
-                    wanted = "SELECT 1 FROM images WHERE manifest_digest=?"
-                    if connection.execute(wanted, (image.digest,)).fetchone() is None:
-                        raise NotFoundError(f"image {settings.image}: it has been removed")
-                    connection.execute(
-                        "INSERT INTO containers(id, name, manifest_digest, chain_id, created, config)"
-                        " VALUES (?, ?, ?, ?, ?, ?)",
-                        row,
-                    )
-            except sqlite3.IntegrityError:
-                raise ConflictError(f"container name {chosen}: already in use") from None
+            insert_with_volumes(self.store, row, settings)
             container = Container(self.store, container_id, chosen, image.digest, image.chain_id, now, settings)
             try:
                 os.mkdir(container.directory, 0o700)
@@ -136,7 +130,7 @@ class Containers:
                     os.mkdir(f"{container.directory}/{directory}", 0o755)
                 root.apply(f"{container.directory}/upper")
             except OSError as error:
-                container.remove()
+                container.remove(volumes=True)
                 if isinstance(error, PermissionError):
                     raise rootfs.needs_root(
                         f"user {os.geteuid()} may not give its files their owners (CAP_CHOWN)"
@@ -235,10 +229,16 @@ class Containers:
                     check_free(container.directory)
             yield
 
-    def forget(self, container: Container) -> None:
-        """Deletes the row: from here on the container does not exist. Its directory is the caller's business."""
-        with self.store.catalogue.write(durable=False) as connection:
+    def forget(self, container: Container, volumes: bool = False) -> None:
+        """Deletes the row: from here on the container does not exist. Its directory is the caller's business. With
+        `volumes` those that were made for it alone go in the same step, unless somebody else names them by now."""
+        names = container.settings.anonymous if volumes else ()
+        with self.store.catalogue.write(durable=bool(names) and not container.settings.ephemeral) as connection:
             connection.execute("DELETE FROM containers WHERE id = ?", (container.id,))
+            connection.executemany(
+                "DELETE FROM volumes WHERE name = ?1 AND ?1 NOT IN (SELECT volume FROM container_volumes)",
+                [(name,) for name in names],
+            )
 
     def _from_row(self, row: sqlite3.Row) -> Container:
         return Container(

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from lazarus.containers import rootfs
+from lazarus.containers import rootfs, shown
 from lazarus.containers.settings import Settings
 from lazarus.containers.state import NOBODY, Lock, State, process, read_state, write_state
 from lazarus.errors import ConflictError, ContainerRuntimeError, NotFoundError, one_line
@@ -82,15 +82,16 @@ class Execution:
             runtime.forget(self.notes, self.id, self.bundle)
         if not held:
             rootfs.mount(self.store, self.directory, settings)
+        mounts = shown.prepare(self.store, self.id, settings)
         files = rootfs.etc_files(self.directory, self.id, settings)
         if not held:
             rootfs.add_mount_points(self.store, self.directory, settings)
         root = os.open(f"{self.directory}/merged", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             what = self.process(root, settings.args, settings.env, settings.cwd, settings.user, settings.terminal)
-            if not any(settings.cwd == b.target or settings.cwd.startswith(f"{b.target}/") for b in settings.binds):
+            if not any(settings.cwd == place or settings.cwd.startswith(f"{place}/") for place in settings.targets):
                 rootfs.make_directory(root, settings.cwd)
-            if not settings.binds:  # a program may lie in a volume
+            if not settings.targets:  # a program may lie in a volume
                 check_program(root, what)
         finally:
             os.close(root)
@@ -99,7 +100,7 @@ class Execution:
             rootfs=os.path.realpath(f"{self.directory}/merged"),  # runc refuses a path with symlinks, as a pool makes
             hostname=rootfs.hostname_of(self.id, settings),
             network=settings.network,
-            binds=(*files, *settings.binds),
+            binds=(*files, *mounts),
             read_only=settings.read_only,
             cgroups_path=f"/lazarus/{self.id}" if runtime.manages_cgroups else None,
             rules_devices=runtime.rules_devices,
@@ -134,6 +135,7 @@ class Execution:
 
         def tell(pid: int) -> None:
             me = process(os.getpid())
+            shown.release(self.store, self.id, settings)
             write_state(self.directory, State("running", process(pid), me, None, timestamp(), held=held))
             started()
 
@@ -190,6 +192,7 @@ class Execution:
         before = read_state(self.directory)
         finished = State("exited", NOBODY, NOBODY, code, before.started, timestamp(), error)
         self.end_stray()
+        shown.release(self.store, self.id, self.settings)
         if runtime is not None:
             runtime.forget(self.notes, self.id, self.bundle)
         with suppress(OSError, ConflictError):

@@ -46,11 +46,42 @@ def inspect(container: Container) -> Json:
         },
         "HostConfig": {
             "NetworkMode": settings.network,
-            "Binds": [f"{bind.source}:{bind.target}{':ro' if bind.read_only else ''}" for bind in settings.binds],
+            "Binds": [f"{bind.source}:{bind.target}{':ro' if bind.read_only else ''}" for bind in settings.binds]
+            + [f"{mount.name}:{mount.target}{':ro' if mount.read_only else ''}" for mount in settings.volumes],
+            "Tmpfs": {
+                mount.target: ",".join(
+                    [*(["ro"] if mount.read_only else [])]
+                    + ([] if mount.size is None else [f"size={mount.size}"])
+                    + ([] if mount.mode is None else [f"mode={mount.mode:o}"])
+                )
+                for mount in settings.tmpfs
+            },
             "AutoRemove": settings.auto_remove,
             "ReadonlyRootfs": settings.read_only,
             "Ephemeral": settings.ephemeral,
         },
+        "Mounts": [
+            *(
+                {"Type": "bind", "Source": bind.source, "Destination": bind.target, "RW": not bind.read_only}
+                for bind in settings.binds
+            ),
+            *(
+                {
+                    "Type": "volume",
+                    "Name": mount.name,
+                    "Source": f"{container.store.volumes.get(mount.name or '').path}",
+                    "Destination": mount.target,
+                    "Driver": "local",
+                    "RW": not mount.read_only,
+                    "SubPath": mount.subpath,
+                }
+                for mount in settings.volumes
+            ),
+            *(
+                {"Type": "tmpfs", "Source": "", "Destination": mount.target, "RW": not mount.read_only}
+                for mount in settings.tmpfs
+            ),
+        ],
         "GraphDriver": {
             "Name": "lazarus",
             "Data": {

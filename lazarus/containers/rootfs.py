@@ -114,21 +114,26 @@ def add_mount_points(store: Store, directory: str, settings: Settings) -> None:
     wanted = [(path, True) for path in _ALWAYS]
     wanted += [(f"/etc/{name}", False) for name in _etc_names(settings)]
     wanted += [(bind.target, os.path.isdir(bind.source)) for bind in settings.binds if os.path.exists(bind.source)]
+    files = {bind.target for bind in settings.binds}
+    wanted += [(target, True) for target in settings.targets if target not in files]
     root = os.open(f"{directory}/merged", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         missing = [
             (path, is_directory)
             for path, is_directory in wanted
-            if not _exists(root, path) and not _below(path, settings.binds) and _parents_are_plain(root, path)
+            if not _exists(root, path) and not _below(path, settings.targets) and _parents_are_plain(root, path)
         ]
     finally:
         os.close(root)
     if not missing:
         return
     unmount(directory)
+    modes = {mount.target: 0o1777 if mount.mode is None else mount.mode for mount in settings.tmpfs}
     for path, is_directory in missing:
         place = f"{directory}/init{path}"
         os.makedirs(place if is_directory else os.path.dirname(place), 0o755, exist_ok=True)
+        if path in modes:  # runc gives a tmpfs the mode of its mount point
+            os.chmod(place, modes[path])
         if not is_directory:
             os.close(os.open(place, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
     mount(store, directory, settings)
@@ -142,8 +147,8 @@ def _exists(root: int, path: str) -> bool:
     return True
 
 
-def _below(path: str, binds: tuple[Bind, ...]) -> bool:
-    return any(path.startswith(f"{bind.target}/") for bind in binds)
+def _below(path: str, targets: tuple[str, ...]) -> bool:
+    return any(path.startswith(f"{target}/") for target in targets)
 
 
 def _parents_are_plain(root: int, path: str) -> bool:
@@ -185,8 +190,7 @@ def make_directory(root: int, path: str) -> None:
 def _etc_names(settings: Settings) -> list[str]:
     """The files of /etc that are the container's own, but for those that a volume covers."""
     names = ["hostname", "hosts", *(["resolv.conf"] if settings.network == "host" else [])]
-    covered = {bind.target for bind in settings.binds}
-    return [name for name in names if f"/etc/{name}" not in covered]
+    return [name for name in names if f"/etc/{name}" not in settings.targets]
 
 
 def etc_files(directory: str, container_id: str, settings: Settings) -> tuple[Bind, ...]:

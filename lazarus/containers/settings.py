@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from lazarus.errors import FormatError
-from lazarus.runtime.bundle import Bind
+from lazarus.runtime.bundle import Bind, Tmpfs
 from lazarus.terms import DiffID
+from lazarus.volumes.mounts import AnyMount, VolumeMount
 
 NETWORKS = ("none", "host")
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?\Z")
@@ -31,6 +32,8 @@ class Settings(NamedTuple):
     hostname: str = ""
     network: str = "none"
     binds: tuple[Bind, ...] = ()
+    volumes: tuple[VolumeMount, ...] = ()
+    tmpfs: tuple[Tmpfs, ...] = ()
     labels: Mapping[str, str] = {}
     stop_signal: str = "SIGTERM"
     terminal: bool = False
@@ -47,11 +50,24 @@ class Settings(NamedTuple):
     def from_json(cls, text: str) -> Settings:
         """What to_json() made."""
         fields: dict[str, Any] = json.loads(text)
-        fields["binds"] = tuple(Bind(*bind) for bind in fields["binds"])
+        fields["binds"] = tuple(Bind(*mount) for mount in fields["binds"])
+        fields["volumes"] = tuple(VolumeMount(*mount) for mount in fields["volumes"])
+        fields["tmpfs"] = tuple(Tmpfs(*mount) for mount in fields["tmpfs"])
         for name in ("args", "image_env", "env"):
             fields[name] = tuple(fields[name])
         fields["diff_ids"] = tuple(DiffID(text) for text in fields["diff_ids"])
         return cls(**fields)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The places in the container that something is mounted over."""
+        mounts: tuple[AnyMount, ...] = (*self.binds, *self.volumes, *self.tmpfs)
+        return tuple(mount.target for mount in mounts)
+
+    @property
+    def anonymous(self) -> tuple[str, ...]:
+        """The volumes that were made for this container alone."""
+        return tuple(mount.name for mount in self.volumes if mount.anonymous and mount.name is not None)
 
 
 def command_line(
@@ -119,23 +135,34 @@ def check_words(words: Iterable[str]) -> tuple[str, ...]:
     return found
 
 
-def parse_bind(text: str | Bind) -> Bind:
-    """`HOST:CONTAINER[:ro|rw]`; a relative HOST starts with `./` or `../`. Raises `FormatError`."""
-    if isinstance(text, Bind):
-        return text
-    check_words((text,))
-    source, separator, rest = text.partition(":")
-    target, _, options = rest.partition(":")
-    if not separator or not target.startswith("/") or "\0" in text:
-        raise FormatError(f"volume {text!r:.200}: not HOST:CONTAINER[:ro] with an absolute CONTAINER path")
-    if not source.startswith(("/", "./", "../")) and source not in (".", ".."):
-        raise FormatError(
-            f"volume {text!r:.200}: named volumes are not supported; HOST must be a path, as in ./{source}"
-        )
-    words = set(options.split(",")) - {""}
-    if words - {"ro", "rw", "z", "Z"} or {"ro", "rw"} <= words:
-        raise FormatError(f"volume {text!r:.200}: options {options!r} are not ro or rw")
-    target = os.path.normpath("/" + target.lstrip("/"))
-    if target == "/":
-        raise FormatError(f"volume {text!r:.200}: the container's root cannot be a volume")
-    return Bind(os.path.abspath(source), target, "ro" in words)
+def parse_mounts(
+    image_config: Mapping[str, Any], given: Iterable[str | AnyMount]
+) -> tuple[tuple[Bind, ...], tuple[VolumeMount, ...], tuple[Tmpfs, ...]]:
+    """What is mounted: the caller's wishes, and a new volume for each of the image's `Volumes` that they do not cover.
+
+    Volumes without a name get one here. Raises `FormatError`, also for two mounts in one place.
+    """
+    wishes, image_volumes = tuple(given), image_config.get("Volumes") or ()
+    if not wishes and not image_volumes:
+        return (), (), ()
+    from lazarus.volumes.names import random_name  # not on the path of a container without mounts
+    from lazarus.volumes.spelling import check_mount, check_target, parse_volume
+
+    found: dict[str, AnyMount] = {}
+    for wish in wishes:
+        mount = parse_volume(wish) if isinstance(wish, str) else check_mount(wish)
+        if mount.target in found:
+            raise FormatError(f"{mount.target}: two mounts in one place")
+        found[mount.target] = mount
+    for text in image_volumes:
+        target = check_target(f"the image's volume {text!r:.200}", "/" + text.lstrip("/"))
+        found.setdefault(target, VolumeMount(None, target, anonymous=True))
+    named = [
+        mount._replace(name=random_name()) if isinstance(mount, VolumeMount) and mount.name is None else mount
+        for mount in found.values()
+    ]
+    return (
+        tuple(mount for mount in named if isinstance(mount, Bind)),
+        tuple(mount for mount in named if isinstance(mount, VolumeMount)),
+        tuple(mount for mount in named if isinstance(mount, Tmpfs)),
+    )

@@ -171,7 +171,7 @@ class Catalogue:
         that transaction, so that whatever it makes exists once the schema version is there. On a full disk, pieces of
         `reserve` make room for the files that SQLite needs beside an open database.
 
-        Raises `StoreError` for a schema that is newer, a database that is not ours or is damaged; `OSError` otherwise.
+        Raises `StoreError` for another schema, a database that is not ours or is damaged; `OSError` otherwise.
         """
         self.path = path
         self._reserve = reserve
@@ -250,6 +250,11 @@ class Catalogue:
             raise StoreError(
                 f"{self.path}: schema version {version}, this program knows versions up to {schema.VERSION}; "
                 "use a newer lazarus"
+            )
+        if 0 < version < schema.VERSION and self._pragma("application_id") == schema.APPLICATION_ID:
+            raise StoreError(
+                f"{self.path}: schema version {version}, this program knows version {schema.VERSION} alone; save its"
+                " images with the lazarus that made it, and load them into a new store"
             )
         if version != schema.VERSION or self._pragma("application_id") != schema.APPLICATION_ID:
             raise StoreError(f"{self.path}: not the catalogue of a Lazarus store")

@@ -7,7 +7,8 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING, NamedTuple
 
-from lazarus._native.publish import remove_tree, sweep_objects
+from lazarus._native.publish import sweep_objects
+from lazarus.content import trash as rubbish
 from lazarus.content.lease import HOUSEKEEPING
 from lazarus.content.reserve import FULL
 from lazarus.terms import DiffID
@@ -15,6 +16,7 @@ from lazarus.terms import DiffID
 if TYPE_CHECKING:
     from lazarus.content.content import ContentStore
     from lazarus.content.lease import Lease
+    from lazarus.content.paths import StorePaths
     from lazarus.content.publish import Rows
 
 
@@ -125,11 +127,7 @@ def _sweep_once(content: ContentStore, lease: Lease, objects: bool) -> tuple[Col
     names: list[str] = []
     try:
         with content.catalogue.write(durable=False) as connection:
-            for directory, query in (
-                (paths.blobs, "SELECT digest FROM blobs"),
-                (paths.layers, "SELECT diff_id FROM layers"),
-                (paths.stacks, "SELECT chain_id FROM stacks"),
-            ):
+            for directory, query in _rooms(paths):
                 for name in _unnamed(connection, directory, query):
                     os.rename(f"{directory}/{name}", f"{trash}/{os.path.basename(directory)}-{name}")
             if objects:
@@ -142,16 +140,25 @@ def _sweep_once(content: ContentStore, lease: Lease, objects: bool) -> tuple[Col
         # Outside the lock. Killed before or in it, the next open does the rest.
         own = os.stat(trash).st_blocks * 512
         names = os.listdir(trash)
-        freed = remove_tree(trash) - own
-    blobs, layers, stacks = (
-        sum(name.startswith(f"{os.path.basename(directory)}-") for name in names)
-        for directory in (paths.blobs, paths.layers, paths.stacks)
+        freed = rubbish.remove(trash) - own
+    blobs, layers, stacks, volumes = (
+        sum(name.startswith(f"{os.path.basename(directory)}-") for name in names) for directory, _ in _rooms(paths)
     )
-    return Collected(blobs, layers, len(names) - blobs - layers - stacks, stacks, freed), failure
+    return Collected(blobs, layers, len(names) - blobs - layers - stacks - volumes, stacks, freed), failure
+
+
+def _rooms(paths: StorePaths) -> tuple[tuple[str, str], ...]:
+    """Directories of things that a row names, and which names those are."""
+    return (
+        (paths.blobs, "SELECT digest FROM blobs"),
+        (paths.layers, "SELECT diff_id FROM layers"),
+        (paths.stacks, "SELECT chain_id FROM stacks"),
+        (paths.volumes, "SELECT name FROM volumes"),
+    )
 
 
 def _unnamed(connection: sqlite3.Connection, directory: str, query: str) -> list[str]:
-    named = {row[0][7:] for row in connection.execute(query)}
+    named = {row[0].removeprefix("sha256:") for row in connection.execute(query)}
     return [name for name in os.listdir(directory) if name not in named]
 
 
@@ -179,16 +186,12 @@ def _count(content: ContentStore, rows: Rows | None) -> Collected:
             rows(connection)
         dead = plan(connection)
         delete_rows(connection, dead)
-        for directory, query in (
-            (paths.blobs, "SELECT digest FROM blobs"),
-            (paths.layers, "SELECT diff_id FROM layers"),
-            (paths.stacks, "SELECT chain_id FROM stacks"),
-        ):
+        for directory, query in _rooms(paths):
             unnamed = _unnamed(connection, directory, query)
             freed += sum(disk_usage(f"{directory}/{name}").allocated for name in unnamed)
             counts.append(len(unnamed))
         object_count, _, object_bytes = sweep_objects(paths.objects, None, marks(content, connection))
-    blobs, layers, stacks = counts
+    blobs, layers, stacks, _ = counts
     return Collected(blobs, layers, object_count, stacks, freed + object_bytes)
 
 

@@ -117,7 +117,8 @@ class ContentStore:
 
     def collect(self, dry_run: bool = False, *, rows: Callable[[sqlite3.Connection], None] | None = None) -> Collected:
         """Removes every blob, layer, stack and object that no image and no container needs, once `rows(connection)` has
-        deleted what the caller wants gone, in the same transaction; it may be called twice.
+        deleted what the caller wants gone, in the same transaction; it may be called twice. Directories of volumes that
+        no row names go, too.
 
         Content that a live lease may count on stays; a later collection takes it. `dry_run` undoes it and counts. The
         write lock is held while objects are marked and renamed: about 2 us an object that goes. On a full disk it takes

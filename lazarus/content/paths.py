@@ -96,3 +96,7 @@ class StorePaths:
     def container(self, container_id: str) -> str:
         """The directory of a container."""
         return f"{self.containers}/{container_id}"
+
+    def volume(self, name: str) -> str:
+        """The directory of a volume."""
+        return f"{self.volumes}/{name}"

@@ -135,7 +135,7 @@ class Pool:
             detached = native.mount(image)
             with (
                 self._still(),
-                readers.none(paths.objects),
+                readers.none(paths.objects, paths.volumes),
                 self._content.catalogue.write(durable=False) as connection,
             ):
                 check_alone(connection, lease)
@@ -200,7 +200,7 @@ class Pool:
             disk.mount(paths)
             if force:
                 self._lose_all()
-            with self._content.lease("pool") as lease, self._still(), readers.none(paths.objects):
+            with self._content.lease("pool") as lease, self._still(), readers.none(paths.objects, paths.volumes):
                 disk.tidy(paths)
                 if not force:
                     self._check_room()
@@ -232,7 +232,11 @@ class Pool:
         from lazarus.content.recover import bury
 
         bury(self._content)
-        with self._still(), readers.none(self._paths.objects), self._content.catalogue.write() as connection:
+        with (
+            self._still(),
+            readers.none(self._paths.objects, self._paths.volumes),
+            self._content.catalogue.write() as connection,
+        ):
             check_alone(connection)
             connection.execute("PRAGMA defer_foreign_keys=ON")
             for table in tables(connection):

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Self
 from lazarus._native import mount as mounts
 from lazarus._native import pool as native
 from lazarus._native.publish import remove_tree
+from lazarus.content import trash
 from lazarus.content.publish import sync_file_system
 from lazarus.errors import StoreError
 
@@ -196,7 +197,7 @@ def tidy(paths: StorePaths) -> None:
     with suppress(FileNotFoundError):
         os.unlink(f"{paths.data}.new")
     if where(paths) == POOL:
-        remove_tree(paths.host)
+        trash.remove(paths.host)  # a part of a volume may be mounted there, of a start that was killed
         return
     unmount(paths)
     remove_tree(paths.pool)

@@ -1,23 +1,24 @@
-"""Who reads a store's objects: `pool create` and `pool destroy` move them, but not away from under an open stack."""
+"""Who reads a store's objects, or is at work in its volumes: `pool create` and `pool destroy` move them, but not away
+from under an open stack or a copy."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from lazarus.errors import ConflictError
 
 
-def hold(objects: str) -> int:
-    """A descriptor of the objects' directory: until it is closed, also in a child that has it, they stay where they
-    are. Waits for who moves them just now. About 5 us."""
+def hold(room: str) -> int:
+    """A descriptor of the directory of objects, or of volumes: until it is closed, also in a child that has it, they
+    stay where they are. Waits for who moves them just now. About 5 us."""
     while True:
-        fd = os.open(objects, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(room, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_SH)
-            if os.path.samestat(os.fstat(fd), os.stat(objects)):
+            if os.path.samestat(os.fstat(fd), os.stat(room)):
                 return fd
         except BaseException:
             os.close(fd)
@@ -26,15 +27,17 @@ def hold(objects: str) -> int:
 
 
 @contextmanager
-def none(objects: str) -> Iterator[None]:
-    """Inside the `with` nobody reads them. `ConflictError` when somebody does."""
-    fd = os.open(objects, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            root = os.path.dirname(objects)
-            raise ConflictError(f"{root}: the store is in use: a layer stack is open, or an image is saved") from None
+def none(*rooms: str) -> Iterator[None]:
+    """Inside the `with` nobody holds any of them. `ConflictError` when somebody does."""
+    with ExitStack() as opened:
+        for room in rooms:
+            fd = os.open(room, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            opened.callback(os.close, fd)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConflictError(
+                    f"{os.path.dirname(room)}: the store is in use: a layer stack is open, an image is saved,"
+                    " or a volume copied"
+                ) from None
         yield
-    finally:
-        os.close(fd)

@@ -6,8 +6,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from lazarus._native.publish import remove_tree
 from lazarus.content import lease as leases
+from lazarus.content import trash
 
 if TYPE_CHECKING:
     from lazarus.content.content import ContentStore
@@ -23,7 +23,7 @@ def recover(content: ContentStore) -> bool:
     for directory, entries in names.items():
         for name in entries:
             if name not in live:
-                remove_tree(f"{directory}/{name}")
+                trash.remove(f"{directory}/{name}")
     if found_dead:
         from lazarus.content.collect import sweep
 

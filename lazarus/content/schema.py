@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VERSION = 1
+VERSION = 2
 APPLICATION_ID = 0x4C5A5253  # "LZRS": tells our database from any other SQLite file
 
 TABLES = (
@@ -64,6 +64,21 @@ TABLES = (
         created REAL NOT NULL,
         config TEXT NOT NULL CHECK (json_valid(config))
     ) WITHOUT ROWID""",
+    # labels is JSON. anonymous: it was given no name. fresh: nobody has mounted it or written in it yet.
+    """CREATE TABLE volumes (
+        name TEXT PRIMARY KEY,
+        created REAL NOT NULL,
+        labels TEXT NOT NULL CHECK (json_valid(labels)),
+        anonymous INTEGER NOT NULL,
+        fresh INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    # A volume cannot go while a container names it, nor a container name one that is not there.
+    """CREATE TABLE container_volumes (
+        container_id TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,
+        volume TEXT NOT NULL REFERENCES volumes(name),
+        PRIMARY KEY (container_id, volume)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX container_volumes_of ON container_volumes(volume)",
     # A row says: this stack was whole when written, under that boot. After another boot it is checked once.
     # root is JSON: the attributes of the root directory, which a container's upper begins with.
     """CREATE TABLE stacks (

@@ -64,6 +64,15 @@ class Bind(NamedTuple):
     read_only: bool = False
 
 
+class Tmpfs(NamedTuple):
+    """An empty directory in memory; `size` in bytes (None: half of the memory), `mode` of its root (None: 01777)."""
+
+    target: str
+    size: int | None = None
+    mode: int | None = None
+    read_only: bool = False
+
+
 class Process(NamedTuple):
     """What to run and as whom: the process object of the runtime-spec."""
 
@@ -96,7 +105,7 @@ def bundle_document(
     rootfs: str,
     hostname: str,
     network: str,
-    binds: tuple[Bind, ...] = (),
+    binds: tuple[Bind | Tmpfs, ...] = (),
     read_only: bool = False,
     cgroups_path: str | None = None,
     rules_devices: bool = True,
@@ -120,15 +129,7 @@ def bundle_document(
         mounts.append(
             {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": [*_QUIET, "ro"]}
         )
-    mounts += [
-        {
-            "destination": bind.target,
-            "type": "bind",
-            "source": bind.source,
-            "options": ["rbind", "rprivate", "ro" if bind.read_only else "rw"],
-        }
-        for bind in binds
-    ]
+    mounts += [_mount(bind) for bind in binds]
     linux["namespaces"] = [{"type": kind} for kind in namespaces]
     return {
         "ociVersion": "1.0.2",
@@ -138,6 +139,17 @@ def bundle_document(
         "mounts": mounts,
         "linux": linux,
     }
+
+
+def _mount(mount: Bind | Tmpfs) -> Json:
+    access = "ro" if mount.read_only else "rw"
+    if isinstance(mount, Bind):
+        options = ["rbind", "rprivate", access]
+        return {"destination": mount.target, "type": "bind", "source": mount.source, "options": options}
+    options = [*_QUIET, access]
+    options += [] if mount.size is None else [f"size={mount.size}"]
+    options += [] if mount.mode is None else [f"mode={mount.mode:o}"]
+    return {"destination": mount.target, "type": "tmpfs", "source": "tmpfs", "options": options}
 
 
 def environment(image_env: list[str], own: tuple[str, ...], *, hostname: str, home: str, terminal: bool) -> list[str]:

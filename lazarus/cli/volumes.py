@@ -1,0 +1,211 @@
+"""`volume create`, `volume ls`, `volume inspect`, `volume rm`, `volume prune`, `volume cp`, `export` and `import`."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from lazarus.cli.options import Mistake, Option, Verb, Word
+from lazarus.cli.output import FORMAT, complain, print_json, print_table, size
+
+if TYPE_CHECKING:
+    from lazarus.store import Store
+
+_KINDS = ("name", "label", "label!", "dangling")
+
+
+def create(store: Store, arguments: SimpleNamespace) -> int:
+    """An empty volume; prints its name. One that is there stays as it is."""
+    labels = {name: value for name, _, value in (label.partition("=") for label in arguments.labels)}
+    print(store.volumes.create(arguments.name, labels, exist_ok=True).name)
+    return 0
+
+
+def _check_filters(filters: list[str], kinds: tuple[str, ...]) -> None:
+    for text in filters:
+        kind, separator, value = text.partition("=")
+        if kind not in kinds or not separator:
+            raise Mistake(f"--filter {text:.100}: not one of {', '.join(f'{kind}=...' for kind in kinds)}")
+        if kind == "dangling" and value not in ("true", "false", "1", "0"):
+            raise Mistake(f"--filter {text:.100}: neither true nor false")
+
+
+def ls(store: Store, arguments: SimpleNamespace) -> int:
+    """The volumes, by name."""
+    _check_filters(arguments.filter, _KINDS)
+    found = store.volumes.list(arguments.filter)
+    if arguments.quiet:
+        for volume in found:
+            print(volume.name)
+    elif arguments.format == "json":
+        print_json([volume.inspect() for volume in found])
+    else:
+        print_table(("DRIVER", "VOLUME NAME"), [("local", volume.name) for volume in found])
+    return 0
+
+
+def inspect(store: Store, arguments: SimpleNamespace) -> int:
+    """Volumes as JSON."""
+    print_json([store.volumes.get(name).inspect() for name in arguments.names])
+    return 0
+
+
+def rm(store: Store, arguments: SimpleNamespace) -> int:
+    """Removes volumes; one that cannot be removed does not keep the others."""
+    from lazarus.errors import LazarusError
+
+    failures = 0
+    for name in arguments.names:
+        try:
+            store.volumes.remove(name, missing_ok=arguments.force)
+        except (LazarusError, OSError) as error:
+            failures += 1
+            complain(error)
+        else:
+            print(name)
+    return 1 if failures else 0
+
+
+def prune(store: Store, arguments: SimpleNamespace) -> int:
+    """Removes volumes that no container names: a line for each, then how much that gave back."""
+    _check_filters(arguments.filter, ("label", "label!"))
+    removed = store.volumes.prune(all=arguments.all, filters=arguments.filter)
+    for name in removed.names:
+        print(name)
+    print(f"Total reclaimed space: {size(removed.bytes)}")
+    return 0
+
+
+def cp(store: Store, arguments: SimpleNamespace) -> int:
+    """Between a volume and the host: one side is a path of the host, or - for a tar stream."""
+    from lazarus.cli.files import binary_output, is_inside
+
+    source, target, archive = arguments.source, arguments.target, arguments.archive
+    inside = is_inside(source)
+    if inside == is_inside(target):
+        raise Mistake("one of SOURCE and TARGET must be VOLUME:PATH, the other a path of the host or -")
+    name, _, path = (source if inside else target).partition(":")
+    volume, path = store.volumes.get(name), "/" + path.lstrip("/")
+    if not inside:
+        volume.copy_in(sys.stdin.buffer if source == "-" else source, path, archive=archive)
+    elif target != "-":
+        volume.copy_out(path, target, archive=archive)
+    else:
+        with binary_output("-") as out:
+            volume.copy_out(path, out, archive=archive)
+    return 0
+
+
+def export(store: Store, arguments: SimpleNamespace) -> int:
+    """All files of a volume as one tar."""
+    from lazarus.cli.files import binary_output
+
+    volume = store.volumes.get(arguments.name)
+    with binary_output(arguments.output) as out:
+        volume.export(out)
+    return 0
+
+
+def import_(store: Store, arguments: SimpleNamespace) -> int:
+    """What a tar holds, into a volume that is there."""
+    volume = store.volumes.get(arguments.name)
+    if arguments.file == "-":
+        volume.import_(sys.stdin.buffer)
+    else:
+        with open(arguments.file, "rb") as file:
+            volume.import_(file)
+    return 0
+
+
+_NAME = Word("name", "VOLUME", "name of a volume")
+_NAMES = Word("names", "VOLUME", "name of a volume", "+")
+
+
+def _filters(kinds: tuple[str, ...]) -> Option:
+    return Option(("--filter",), "filter", f"only those that match: {', '.join(kinds)}", "KIND=VALUE", many=True)
+
+
+VERBS = {
+    verb.name: verb
+    for verb in (
+        Verb(
+            "volume create",
+            "make a volume; prints its name",
+            create,
+            (Word("name", "NAME", "its name (default: 64 hex digits)", "?"),),
+            (Option(("--label", "-l"), "labels", "a label", "NAME[=VALUE]", many=True),),
+            "One that is there already stays as it is.",
+        ),
+        Verb(
+            "volume ls",
+            "list volumes",
+            ls,
+            (),
+            (
+                _filters(_KINDS)._replace(flags=("-f", "--filter")),
+                Option(("-q", "--quiet"), "quiet", "print names only"),
+                FORMAT,
+            ),
+            "dangling=true: those that no container names.",
+        ),
+        Verb(
+            "volume inspect",
+            "print all about volumes, as JSON",
+            inspect,
+            (_NAMES,),
+            (FORMAT._replace(help="json (the only one)", default="json", choices=("json",), metavar="json"),),
+        ),
+        Verb(
+            "volume rm",
+            "remove volumes and all that is in them",
+            rm,
+            (_NAMES,),
+            (Option(("-f", "--force"), "force", "a missing one is no error"),),
+            "One that a container names, running or not, stays.",
+        ),
+        Verb(
+            "volume prune",
+            "remove volumes without a name of their own that no container uses",
+            prune,
+            (),
+            (
+                Option(("-a", "--all"), "all", "also those that were given a name"),
+                _filters(("label", "label!")),
+                Option(("-f", "--force"), "force", "accepted for the sake of scripts: nothing is asked anyway"),
+            ),
+        ),
+        Verb(
+            "volume cp",
+            "copy between a volume and the host",
+            cp,
+            (
+                Word("source", "SOURCE", "VOLUME:PATH or PATH; DIR/. is what is in it; - a tar from standard input"),
+                Word("target", "TARGET", "VOLUME:PATH or PATH; - writes a tar to standard output"),
+            ),
+            (
+                Option(
+                    ("-a", "--archive"),
+                    "archive",
+                    "keep owners, set-ID bits and capabilities (else: root's in the volume, the caller's on the host)",
+                ),
+            ),
+            "Containers may use it meanwhile.",
+        ),
+        Verb(
+            "volume export",
+            "write all files of a volume as a tar",
+            export,
+            (_NAME,),
+            (Option(("-o", "--output"), "output", "file to write (default: standard output)", "FILE", default="-"),),
+        ),
+        Verb(
+            "volume import",
+            "add what a tar holds to a volume",
+            import_,
+            (_NAME, Word("file", "FILE", "a tar (plain, gzip or zstd); - for standard input")),
+            (),
+            "The volume must be there. Files in the way are replaced, directories stay.",
+        ),
+    )
+}

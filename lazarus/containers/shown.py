@@ -1,0 +1,158 @@
+"""What is mounted into a container besides its root file system: volumes, files of the host, memory.
+
+A part of a volume (`subpath`) is opened below the volume, so that no symlink in it can lead elsewhere, and the runtime
+must get just that directory. It wants a path, and looks it up again later, when a container that uses the volume may
+have put a symlink there; and a path through /proc/.../fd names a mount of our namespace, which the kernel does not bind
+in the container's. So the descriptor is bound to a mount point of ours, `volumes/<name>/mounts/<container>-<n>`, which
+is the source for the runtime and is unmounted as soon as the container has been set up. A process that is killed before
+leaves it mounted: the container's next start, its end or removal, or the volume's removal unmounts it. It lies in the
+volume's own directory, where removing the volume is the only thing that walks past it.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
+
+from lazarus.containers.settings import Settings
+from lazarus.errors import ConflictError, ContainerRuntimeError, NotFoundError
+from lazarus.runtime.bundle import Bind, Tmpfs
+
+if TYPE_CHECKING:
+    from lazarus.store import Store
+    from lazarus.volumes.making import NewVolumes
+    from lazarus.volumes.volume import Volume
+
+
+# -- the container's row, and the volumes that are new --
+
+
+class _Changed(Exception):
+    """A volume that was there has been removed: try again."""
+
+
+def insert_with_volumes(store: Store, row: tuple[object, ...], settings: Settings) -> None:
+    """Inserts a container's row, in one transaction with those of the volumes that it names and that are not there.
+
+    Nothing needs to be synced for the container; volumes are on disk before their rows are. Raises `NotFoundError`
+    (image), `ConflictError` (name of the container).
+    """
+    while True:
+        with suppress(_Changed), ExitStack() as stack:
+            new = None
+            known = {name for name in _names(settings) if store.volumes.find(name) is not None}
+            if missing := [name for name in _names(settings) if name not in known]:
+                new = stack.enter_context(store.volumes.making())
+                for name in missing:
+                    anonymous = name in settings.anonymous
+                    new.stage(name, {}, anonymous=anonymous, durable=not (anonymous and settings.ephemeral))
+            durable = any(name not in settings.anonymous for name in missing)
+            _insert(store, row, settings, new, durable or (bool(missing) and not settings.ephemeral))
+            return
+
+
+def _names(settings: Settings) -> list[str]:
+    return sorted({mount.name for mount in settings.volumes if mount.name is not None})
+
+
+def _insert(store: Store, row: tuple[object, ...], settings: Settings, new: NewVolumes | None, durable: bool) -> None:
+    try:
+        with store.catalogue.write(durable=durable) as connection:
+            if connection.execute("SELECT 1 FROM images WHERE manifest_digest=?", (row[2],)).fetchone() is None:
+                raise NotFoundError(f"image {settings.image}: it has been removed")
+            connection.execute(
+                "INSERT INTO containers(id, name, manifest_digest, chain_id, created, config)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                row,
+            )
+            there = frozenset(_there(connection, settings))
+            if new is not None:
+                new.place(connection, but=there)
+                there = frozenset(_there(connection, settings))
+            if there != frozenset(_names(settings)):
+                raise _Changed
+            connection.executemany(
+                "INSERT INTO container_volumes VALUES (?, ?)", [(row[0], name) for name in _names(settings)]
+            )
+    except sqlite3.IntegrityError:
+        raise ConflictError(f"container name {row[1]}: already in use") from None
+
+
+def _there(connection: sqlite3.Connection, settings: Settings) -> Iterator[str]:
+    for name in _names(settings):
+        if connection.execute("SELECT 1 FROM volumes WHERE name=?", (name,)).fetchone() is not None:
+            yield name
+
+
+# -- a start --
+
+
+def prepare(store: Store, container_id: str, settings: Settings) -> list[Bind | Tmpfs]:
+    """The mounts of a container that starts, outer ones before those in them. The container's lock is held; release()
+    follows once it has been set up.
+
+    A volume that is new gets what the image has in its place (see lazarus/volumes/populate.py). Raises `NotFoundError`,
+    `ContainerRuntimeError` for a part of a volume that is not there, `OSError`.
+    """
+    release(store, container_id, settings)
+    found: list[Bind | Tmpfs] = [*settings.binds, *settings.tmpfs]
+    if not settings.volumes:
+        return sorted(found, key=_depth)
+    from lazarus.volumes.populate import settle  # not on the path of a container without volumes
+
+    for number, mount in enumerate(settings.volumes):
+        volume = store.volumes.get(mount.name or "")
+        if not os.path.isdir(volume.path):
+            raise NotFoundError(f"volume {volume.name}: its directory is gone")
+        part = _open_part(volume, mount.subpath) if mount.subpath else -1
+        try:
+            image = None if mount.nocopy or mount.subpath else (settings.diff_ids, mount.target)
+            settle(volume, image, durable=not (mount.anonymous and settings.ephemeral))
+            source = _show(volume, part, f"{container_id}-{number}") if part >= 0 else volume.path
+        finally:
+            if part >= 0:
+                os.close(part)
+        found.append(Bind(source, mount.target, mount.read_only))
+    return sorted(found, key=_depth)
+
+
+def _depth(mount: Bind | Tmpfs) -> int:
+    return mount.target.count("/")
+
+
+def _open_part(volume: Volume, subpath: str) -> int:
+    from lazarus._native.openat2 import open_in_root
+
+    root = os.open(volume.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return open_in_root(root, os.fsencode(subpath), os.O_PATH | os.O_DIRECTORY)
+    except OSError as error:
+        raise ContainerRuntimeError(f"volume {volume.name}: {subpath}: {error.strerror}") from error
+    finally:
+        os.close(root)
+
+
+def _show(volume: Volume, part: int, name: str) -> str:
+    from lazarus._native.mount import bind
+
+    place = f"{volume.directory}/mounts/{name}"
+    os.makedirs(place, 0o700, exist_ok=True)
+    bind(f"/proc/self/fd/{part}", place)
+    return place
+
+
+def release(store: Store, container_id: str, settings: Settings) -> None:
+    """Unmounts the parts of volumes that a start has shown; whoever has them mounted keeps them."""
+    for number, mount in enumerate(settings.volumes):
+        if not mount.subpath or mount.name is None:
+            continue
+        from lazarus._native import mount as native
+
+        place = f"{store.paths.volume(mount.name)}/mounts/{container_id}-{number}"
+        with suppress(OSError):
+            while os.path.isdir(place) and native.is_mount(place):
+                native.unmount(place, lazy=True)
+            os.rmdir(place)

@@ -1,0 +1,66 @@
+"""New volumes: made in a lease's staging, there for others with the transaction that inserts their rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from lazarus.content.pool_disk import fsync_directory
+
+if TYPE_CHECKING:
+    from lazarus.content.lease import Lease
+    from lazarus.content.paths import StorePaths
+
+
+class _Staged(NamedTuple):
+    name: str
+    labels: Mapping[str, str]
+    anonymous: bool
+    directory: str
+
+
+class NewVolumes:
+    """What `Volumes.making` gives. What is staged and not placed goes with the lease."""
+
+    def __init__(self, paths: StorePaths, lease: Lease) -> None:
+        self._paths = paths
+        self._lease = lease
+        self._staged: list[_Staged] = []
+        self._sync = True
+
+    def stage(self, name: str, labels: Mapping[str, str], *, anonymous: bool, durable: bool = True) -> None:
+        """An empty directory, which `place` will show as the volume of this (checked) name. Not `durable`: it is not
+        synced, for it goes with a container that does not survive a power cut either."""
+        directory = self._lease.new_directory("volume")
+        os.mkdir(f"{directory}/data", 0o755)
+        os.chmod(f"{directory}/data", 0o755)  # whatever the umask
+        if durable:
+            fsync_directory(f"{directory}/data")
+            fsync_directory(directory)
+        self._sync = self._sync and durable
+        self._staged.append(_Staged(name, dict(labels), anonymous, directory))
+
+    def place(self, connection: sqlite3.Connection, but: frozenset[str] = frozenset()) -> None:
+        """In a write transaction: gives them their names, on disk too, and inserts their rows. Those in `but` are left
+        out. `sqlite3.IntegrityError` for a name that is taken.
+
+        What has the name already and no row was left by somebody who died, and is thrown away.
+        """
+        self._lease.check_row(connection)
+        now = time.time()
+        wanted = [staged for staged in self._staged if staged.name not in but]
+        for staged in wanted:
+            connection.execute(
+                "INSERT INTO volumes(name, created, labels, anonymous, fresh) VALUES (?, ?, ?, ?, 1)",
+                (staged.name, now, json.dumps(staged.labels), staged.anonymous),
+            )
+            place = self._paths.volume(staged.name)
+            if os.path.lexists(place):
+                os.rename(place, self._lease.new_path("rubbish"))
+            os.rename(staged.directory, place)
+        if wanted and self._sync:
+            fsync_directory(self._paths.volumes)

@@ -1,0 +1,201 @@
+"""How mounts are written: `-v` and `--mount`, as docker spells them; and what every mount has to be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from lazarus.errors import FormatError, UnsupportedError
+from lazarus.volumes.mounts import AnyMount, Bind, Tmpfs, VolumeMount
+from lazarus.volumes.names import is_name
+
+
+def parse_volume(text: str) -> AnyMount:
+    """`HOST:CONTAINER[:ro|rw]`, `VOLUME:CONTAINER[:ro,nocopy,subpath=DIR]` or `CONTAINER` (a volume without a name).
+
+    A HOST path begins with `/`, `./` or `../`; a relative one is the caller's. Raises `FormatError`.
+    """
+    what = f"volume {text!r:.200}"
+    _check_text(what, text)
+    source, separator, rest = text.partition(":")
+    if not separator:
+        return VolumeMount(None, check_target(what, source), anonymous=True)
+    target, _, options = rest.partition(":")
+    words = [word for word in options.split(",") if word]
+    if source in (".", "..") or source.startswith(("/", "./", "../")):
+        kind, known = "bind", {"ro", "rw", "z", "Z"}
+    else:
+        kind, known = "volume", {"ro", "rw", "z", "Z", "nocopy", "subpath"}
+        if not is_name(source):
+            raise FormatError(f"{what}: {source!r} is neither a path, as in ./{source}, nor the name of a volume")
+    subpaths = [word.partition("=")[2] for word in words if word.startswith("subpath=")]
+    names = {"subpath" if word.startswith("subpath=") else word for word in words}
+    if names - known or {"ro", "rw"} <= names or ("subpath" in names and len(subpaths) != 1):
+        raise FormatError(f"{what}: options {options!r} are not among {', '.join(sorted(known))}, or not together")
+    place = check_target(what, target)
+    if kind == "bind":
+        return Bind(os.path.abspath(source), place, "ro" in names)
+    subpath = check_subpath(what, subpaths[0]) if subpaths else ""
+    return VolumeMount(source, place, "ro" in names, "nocopy" in names, subpath)
+
+
+# --mount: the key, and what it is called here
+_KEYS = {
+    "type": "type",
+    "source": "source",
+    "src": "source",
+    "target": "target",
+    "dst": "target",
+    "destination": "target",
+    "readonly": "readonly",
+    "ro": "readonly",
+    "volume-nocopy": "nocopy",
+    "nocopy": "nocopy",
+    "volume-subpath": "subpath",
+    "subpath": "subpath",
+    "tmpfs-size": "size",
+    "tmpfs-mode": "mode",
+}
+_TAKES = {
+    "volume": {"source", "readonly", "nocopy", "subpath"},
+    "bind": {"source", "readonly"},
+    "tmpfs": {"readonly", "size", "mode"},
+}
+
+
+def parse_mount(text: str) -> AnyMount:
+    """`type=volume|bind|tmpfs,source=...,target=...[,readonly]...`; a value with a comma is written `"source=a,b"`.
+
+    Raises `FormatError`; `UnsupportedError` for types that docker or podman know and Lazarus does not.
+    """
+    what = f"mount {text!r:.200}"
+    _check_text(what, text)
+    found = _fields(what, text)
+    kind = found.pop("type", "volume")
+    if kind in ("image", "npipe", "cluster", "glob", "devpts", "ramfs"):
+        raise UnsupportedError(f"{what}: mounts of type {kind} are not supported; known are {', '.join(_TAKES)}")
+    if kind not in _TAKES:
+        raise FormatError(f"{what}: type {kind!r:.40} is not one of {', '.join(_TAKES)}")
+    target = check_target(what, found.pop("target", ""))
+    if wrong := sorted(found.keys() - _TAKES[kind]):
+        raise FormatError(f"{what}: {', '.join(wrong)} makes no sense for type {kind}")
+    read_only = _truth(what, found.get("readonly", "false"))
+    source = found.get("source", "")
+    if kind == "tmpfs":
+        return Tmpfs(target, _convert(what, found, "size", _bytes), _convert(what, found, "mode", _mode), read_only)
+    if kind == "bind":
+        if not source:
+            raise FormatError(f"{what}: a bind mount needs a source")
+        return Bind(os.path.abspath(source), target, read_only)
+    if source and not is_name(source):
+        raise FormatError(f"{what}: {source!r} is not a volume name; a path of the host needs type=bind")
+    subpath = check_subpath(what, found["subpath"]) if "subpath" in found else ""
+    if subpath and not source:
+        raise FormatError(f"{what}: a new volume has no directories; a subpath needs a source")
+    nocopy = _truth(what, found.get("nocopy", "false"))
+    return VolumeMount(source or None, target, read_only, nocopy, subpath, anonymous=not source)
+
+
+def check_mount(mount: AnyMount) -> AnyMount:
+    """A typed value by the same rules, or `FormatError`."""
+    what = f"mount {mount!r:.200}"
+    target = check_target(what, mount.target)
+    if isinstance(mount, VolumeMount):
+        if mount.name is not None and not is_name(mount.name):
+            raise FormatError(f"{what}: {mount.name!r:.140} is not a volume name")
+        subpath = check_subpath(what, mount.subpath) if mount.subpath else ""
+        if subpath and mount.name is None:
+            raise FormatError(f"{what}: a new volume has no directories; a subpath needs a name")
+        return mount._replace(target=target, subpath=subpath, anonymous=mount.name is None)
+    if isinstance(mount, Bind):
+        _check_text(what, mount.source)
+        return mount._replace(source=os.path.abspath(mount.source), target=target)
+    if (mount.size is not None and not 0 < mount.size < 2**63) or (
+        mount.mode is not None and not 0 <= mount.mode <= 0o7777
+    ):
+        raise FormatError(f"{what}: a size or mode that cannot be")
+    return mount._replace(target=target)
+
+
+def check_target(what: str, text: str) -> str:
+    """An absolute path of the container, without `..`; not its root. `FormatError`."""
+    _check_text(what, text)
+    if not text.startswith("/"):
+        raise FormatError(f"{what}: {text!r:.200} is not an absolute path of the container")
+    target = os.path.normpath("/" + text.lstrip("/"))
+    if target == "/":
+        raise FormatError(f"{what}: nothing can be mounted over the container's root")
+    return target
+
+
+def check_subpath(what: str, text: str) -> str:
+    """A relative path of a volume without `..`. `FormatError`."""
+    _check_text(what, text)
+    if not text or text.startswith("/") or ".." in text.split("/"):
+        raise FormatError(f"{what}: subpath {text!r:.200} is not a relative path inside a volume")
+    return os.path.normpath(text)
+
+
+def _check_text(what: str, text: str) -> None:
+    if "\0" in text:
+        raise FormatError(f"{what}: a NUL byte in a path")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise FormatError(f"{what}: not UTF-8, which a container's configuration has to be") from None
+
+
+def _fields(what: str, text: str) -> dict[str, str]:
+    words = text.split(",")
+    if '"' in text:
+        import csv
+
+        rows = list(csv.reader([text]))
+        words = rows[0] if rows else []
+    found: dict[str, str] = {}
+    for word in words:
+        key, separator, value = word.partition("=")
+        name = _KEYS.get(key.strip().lower())
+        if name is None:
+            raise FormatError(f"{what}: unknown key {key!r:.40}; known are {', '.join(sorted(_KEYS))}")
+        if name in found:
+            raise FormatError(f"{what}: {key} is given twice")
+        if not separator and name not in ("readonly", "nocopy"):
+            raise FormatError(f"{what}: {key} needs a value")
+        found[name] = value if separator else "true"
+    return found
+
+
+def _truth(what: str, text: str) -> bool:
+    if text.lower() not in ("true", "1", "false", "0"):
+        raise FormatError(f"{what}: {text!r:.40} is neither true nor false")
+    return text.lower() in ("true", "1")
+
+
+def _convert(what: str, found: dict[str, str], key: str, convert: Callable[[str], int]) -> int | None:
+    if key not in found:
+        return None
+    try:
+        return convert(found[key])
+    except ValueError:
+        raise FormatError(f"{what}: tmpfs-{key} {found[key]!r:.40} cannot be") from None
+
+
+def _bytes(text: str) -> int:
+    """`1048576`, `64k`, `1.5m`, `1G`, `1gb`, `1GiB`: powers of 1024, as docker reads them."""
+    number = text.lower().removesuffix("b").removesuffix("i")
+    shift = {"k": 10, "m": 20, "g": 30, "t": 40}.get(number[-1:], 0)
+    digits = number[:-1] if shift else number
+    if not (digits.isascii() and digits.replace(".", "", 1).isdigit()):
+        raise ValueError(text)
+    count = float(digits) * (1 << shift)
+    if not 1 <= count < 2**63:
+        raise ValueError(text)
+    return int(count)
+
+
+def _mode(text: str) -> int:
+    mode = int(text, 8)
+    if not (text.isascii() and text.isdigit() and mode <= 0o7777):
+        raise ValueError(text)
+    return mode
