@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks.contenders import peers
 from benchmarks.harness.race import Contender, race
+from benchmarks.harness.results import LIMIT
 from benchmarks.images import synthetic
 
 LAYERS = 4
@@ -35,7 +36,7 @@ def test_run_true(benchmark: Any, scratch: Path, quick: bool, request: pytest.Fi
         Contender("lazarus run", [*lazarus, *run, name, "true"]),
         [
             Contender("podman run", [*podman, *run, *peers.LIMITS, name, "true"]),
-            Contender("python -c pass", [str(Path(peers.LAZARUS).with_name("python")), "-c", "pass"]),
+            Contender(f"{LIMIT}python -c pass", [str(Path(peers.LAZARUS).with_name("python")), "-c", "pass"]),
         ],
         rounds=20,
         warm_up=2,
