@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -241,3 +242,30 @@ def test_a_prune_does_what_its_dry_run_says(store: Store) -> None:
     done = store.prune(containers=True, volumes=True)
     assert done == planned and done.bytes > 0
     assert names(store) == sorted(["db", *other.settings.anonymous])
+
+
+def test_read_only_holds_from_the_beginning_and_for_what_is_mounted_in_it(store: Store, tmp_path: Path) -> None:
+    """Nothing that lacks for a mount point or a working directory is made in it, and no mount in it is writable."""
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "inner", str(inner)], check=True)
+    try:
+        code, said = run(store, "touch /h/inner/x; touch /h/x", volumes=[f"{tmp_path}:/h:ro"])
+        assert code != 0 and said.count("Read-only file system") == 2
+        for more in ({"workdir": "/h/made/by/it"}, {"volumes": [f"{tmp_path}:/h:ro", "db:/h/made"]}):
+            with pytest.raises(ContainerRuntimeError):
+                run(store, ":", **{"volumes": [f"{tmp_path}:/h:ro"], **more})
+        assert os.listdir(tmp_path) == ["inner"] and os.listdir(inner) == []
+    finally:
+        subprocess.run(["umount", str(inner)], check=True)
+
+
+def test_a_volume_of_another_containers_that_stays_is_synced(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    first = sh(store, ":", volumes=["/v"], auto_remove=True)
+    (name,) = names(store)
+    monkeypatch.setattr("lazarus.content.pool_disk.fsync_directory", synced.append)
+    sh(store, ":", volumes=[f"{name}:/v"])
+    assert store.paths.volumes in synced
+    first.remove(force=True)
+    assert names(store) == [name]

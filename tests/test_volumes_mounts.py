@@ -149,3 +149,13 @@ def test_mounts_survive_the_catalogue() -> None:
     made = Settings("i", "sha256:" + "0" * 64, (), ("a",), binds=mounts[0], volumes=mounts[1], tmpfs=mounts[2])
     assert Settings.from_json(made.to_json()) == made
     assert made.targets == ("/b", "/c", "/d") and made.anonymous == ("v",)
+
+
+@pytest.mark.parametrize("text", ['type=tmpfs,target=/a\n"b"', 'type=tmpfs,target="/a', 'type=tmpfs,"target=/a"b'])
+def test_quotes_that_go_wrong(text: str) -> None:
+    with pytest.raises(FormatError, match="mount"):
+        parse_mount(text)
+
+
+def test_a_subpath_that_is_all_of_it_is_none() -> None:
+    assert parse_volume("db:/v:subpath=.") == VolumeMount("db", "/v")

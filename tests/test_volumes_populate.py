@@ -240,3 +240,16 @@ def test_files_are_cloned_where_the_file_system_can(small_tar: Path, tmp_path: P
             assert Path(path).stat().st_size == (24 << 20) + 2 and store.volumes.get("db").path == path[: -len("/big")]
     finally:
         release(tmp_path)
+
+
+def test_an_image_cannot_have_its_root_copied_into_itself(store: Store) -> None:
+    container = sh(store, "ln -s / /loop")
+    assert container.start(attach=True) == 0
+    image = container.commit("volumes:loop")
+    container.remove()
+    container = store.containers.create(image, command=["true"], volumes=["db:/loop"])
+    with pytest.raises(ContainerRuntimeError):
+        container.start(attach=True)
+    container.remove(volumes=True)
+    assert os.listdir(store.volumes.get("db").path) == [] and os.listdir(store.paths.staging) == []
+    store.volumes.remove("db")

@@ -43,15 +43,24 @@ def insert_with_volumes(store: Store, row: tuple[object, ...], settings: Setting
     while True:
         with suppress(_Changed), ExitStack() as stack:
             new = None
-            known = {name for name in _names(settings) if store.volumes.find(name) is not None}
+            found = {name: store.volumes.find(name) for name in _names(settings)}
+            known = {name for name, volume in found.items() if volume is not None}
+            kept = [volume for volume in found.values() if volume is not None and _survives(volume, settings)]
+            for volume in kept:
+                volume.sync()
             if missing := [name for name in _names(settings) if name not in known]:
                 new = stack.enter_context(store.volumes.making())
                 for name in missing:
                     anonymous = name in settings.anonymous
                     new.stage(name, {}, anonymous=anonymous, durable=not (anonymous and settings.ephemeral))
-            durable = any(name not in settings.anonymous for name in missing)
+            durable = bool(kept) or any(name not in settings.anonymous for name in missing)
             _insert(store, row, settings, new, durable or (bool(missing) and not settings.ephemeral))
             return
+
+
+def _survives(volume: Volume, settings: Settings) -> bool:
+    """Was it made for another container, perhaps without a sync, and is kept by this one?"""
+    return volume.anonymous and volume.name not in settings.anonymous
 
 
 def _names(settings: Settings) -> list[str]:

@@ -24,7 +24,7 @@ from lazarus._native import mount as mounts
 from lazarus._native import pool as native
 from lazarus._native.publish import remove_tree
 from lazarus.content import pool_disk as disk
-from lazarus.content import readers
+from lazarus.content import readers, trash
 from lazarus.content.reserve import FULL
 from lazarus.errors import ConflictError, LimitError, NotFoundError, StoreError, UnsupportedError
 
@@ -292,7 +292,11 @@ def free_bytes(path: str) -> int:
 
 
 def copy_all(paths: StorePaths, target: str, where: str) -> None:
-    """`disk.copy_rooms`, with a line of its own for a target that is too small."""
+    """`disk.copy_rooms`, with a line of its own for a target that is too small. `ConflictError` when something of the
+    host's is mounted in a volume, which would stay behind."""
+    for point in trash.mounted_below(paths.volumes):
+        if os.path.basename(os.path.dirname(point)) != "mounts":  # a part that a killed start has shown: goes with it
+            raise ConflictError(f"{point}: something is mounted there; unmount it first")
     try:
         disk.copy_rooms(paths, target)
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from lazarus.content import lease as leases
@@ -23,7 +24,8 @@ def recover(content: ContentStore) -> bool:
     for directory, entries in names.items():
         for name in entries:
             if name not in live:
-                trash.remove(f"{directory}/{name}")
+                with suppress(PermissionError):  # root's files in a user's volume: left to whoever may
+                    trash.remove(f"{directory}/{name}")
     if found_dead:
         from lazarus.content.collect import sweep
 

@@ -25,11 +25,17 @@ def remove(path: str) -> int:
 def unmount_below(path: str) -> None:
     """Unmounts what is mounted below a directory, the innermost first; who still uses it keeps it. Reads the mount
     table: 20 us and more, the longer that is."""
-    top = os.path.realpath(path) + "/"
-    with suppress(OSError), open("/proc/self/mountinfo", "rb") as file:
+    with suppress(OSError):
+        for point in reversed(mounted_below(path)):
+            mounts.unmount(point, lazy=True)
+
+
+def mounted_below(path: str) -> list[str]:
+    """The mount points below a directory, the outermost first."""
+    top = os.fsencode(os.path.realpath(path) + "/")
+    with open("/proc/self/mountinfo", "rb") as file:
         points = [_plain(line.split(b" ", 5)[4]) for line in file]
-        for point in reversed([point for point in points if point.startswith(os.fsencode(top))]):
-            mounts.unmount(os.fsdecode(point), lazy=True)
+    return [os.fsdecode(point) for point in points if point.startswith(top)]
 
 
 def _plain(text: bytes) -> bytes:

@@ -6,6 +6,7 @@ Source: opencontainers/runtime-spec config.md and config-linux.md; the lists are
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 from lazarus.runtime.user import User
@@ -144,7 +145,10 @@ def bundle_document(
 def _mount(mount: Bind | Tmpfs) -> Json:
     access = "ro" if mount.read_only else "rw"
     if isinstance(mount, Bind):
-        options = ["rbind", "rprivate", access]
+        # rro: with what is mounted in it, and from the beginning. With ro alone crun makes what lacks for a mount point
+        # or working directory in it before it is read-only, on the host. (It takes rro for directories alone.)
+        whole = mount.read_only and os.path.isdir(mount.source)
+        options = ["rbind", "rprivate", access, *(["rro"] if whole else [])]
         return {"destination": mount.target, "type": "bind", "source": mount.source, "options": options}
     options = [*_QUIET, access]
     options += [] if mount.size is None else [f"size={mount.size}"]

@@ -30,7 +30,7 @@ class NewVolumes:
         self._paths = paths
         self._lease = lease
         self._staged: list[_Staged] = []
-        self._sync = True
+        self._sync = False
 
     def stage(self, name: str, labels: Mapping[str, str], *, anonymous: bool, durable: bool = True) -> None:
         """An empty directory, which `place` will show as the volume of this (checked) name. Not `durable`: it is not
@@ -41,7 +41,7 @@ class NewVolumes:
         if durable:
             fsync_directory(f"{directory}/data")
             fsync_directory(directory)
-        self._sync = self._sync and durable
+        self._sync = self._sync or durable
         self._staged.append(_Staged(name, dict(labels), anonymous, directory))
 
     def place(self, connection: sqlite3.Connection, but: frozenset[str] = frozenset()) -> None:

@@ -63,8 +63,8 @@ def _populate(volume: Volume, diff_ids: Sequence[DiffID], path: str, durable: bo
         try:
             os.rename(copied, volume.path)
         except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise  # else: somebody on the host has put something there meanwhile, which is what it begins with then
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
+                raise  # else: somebody on the host has put or mounted something there, which is what it begins with
         if durable:
             fsync_directory(volume.directory)
 
@@ -86,6 +86,8 @@ def _copy(store: Store, lease: Lease, diff_ids: Sequence[DiffID], path: str) -> 
                 return None
             raise
         try:
+            if os.path.samestat(os.fstat(source), os.fstat(root)):
+                return None  # a symlink to the root, which nothing is mounted over; and the copy would lie in it
             copy_tree(f"/proc/self/fd/{source}", f"/proc/self/fd/{root}/{name}")
         finally:
             os.close(source)

@@ -129,11 +129,12 @@ def check_target(what: str, text: str) -> str:
 
 
 def check_subpath(what: str, text: str) -> str:
-    """A relative path of a volume without `..`. `FormatError`."""
+    """A relative path of a volume without `..`; nothing for the whole of it. `FormatError`."""
     _check_text(what, text)
     if not text or text.startswith("/") or ".." in text.split("/"):
         raise FormatError(f"{what}: subpath {text!r:.200} is not a relative path inside a volume")
-    return os.path.normpath(text)
+    path = os.path.normpath(text)
+    return "" if path == "." else path
 
 
 def _check_text(what: str, text: str) -> None:
@@ -150,7 +151,10 @@ def _fields(what: str, text: str) -> dict[str, str]:
     if '"' in text:
         import csv
 
-        rows = list(csv.reader([text]))
+        try:
+            rows = list(csv.reader([text], strict=True))
+        except csv.Error as error:
+            raise FormatError(f"{what}: {error}") from error
         words = rows[0] if rows else []
     found: dict[str, str] = {}
     for word in words:

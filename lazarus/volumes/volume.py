@@ -7,7 +7,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
 from lazarus.content import readers
@@ -114,7 +114,15 @@ class Volume:
 
         return import_(self, source if isinstance(source, int) else source.fileno())
 
-    # -- for this room --
+    # -- for this room, and for containers --
+
+    def sync(self) -> None:
+        """Has its directory on disk, if it is still there; not what is in it."""
+        from lazarus.content.pool_disk import fsync_directory
+
+        with suppress(FileNotFoundError):
+            for directory in (self.path, self.directory, self.store.paths.volumes):
+                fsync_directory(directory)
 
     @contextmanager
     def lock(self, how: int) -> Iterator[None]:
