@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS := $(shell nproc)
+ALL_CORES = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
 NATIVE := $(wildcard csrc/*/*.c csrc/*/*.h lazarus/_native/*.pyx lazarus/_native/*.pxd) setup.py pyproject.toml
 
-.PHONY: help setup demo test test-c test-threads fuzz lint format bench bench-quick clean
+.PHONY: help setup demo test test-c test-python test-threads fuzz lint format bench bench-quick clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -30,12 +31,16 @@ $(VENV)/built: $(VENV)/python $(NATIVE)
 demo: $(VENV)/built $(VENV)/system-demo ## the main job on a real Debian image
 	@demo/run
 
-test: $(VENV)/built $(VENV)/system-test test-c ## every test (C under sanitizers, then Python)
+test: $(VENV)/built $(VENV)/system-test ## every test: C under sanitizers, and Python beside it
+	@$(MAKE) --no-print-directory -j$(JOBS) test-python test-c
+
+test-python: $(VENV)/built $(VENV)/system-test ## the Python tests alone
 	@$(BIN)/python -m pytest
 
+# As many jobs as there are cores; beside the Python tests, which are one, as many as are left.
 test-c: $(VENV)/system-build ## the C tests alone
-	@$(MAKE) --no-print-directory -j$(JOBS) -Otarget -C tests/c
-	@$(MAKE) --no-print-directory -j$(JOBS) -Otarget -C tests/fuzz
+	@$(MAKE) --no-print-directory $(ALL_CORES) -Otarget -C tests/c
+	@$(MAKE) --no-print-directory $(ALL_CORES) -Otarget -C tests/fuzz
 
 test-threads: $(VENV)/system-build ## the threaded stages under ThreadSanitizer
 	@$(MAKE) --no-print-directory -C tests/c threads

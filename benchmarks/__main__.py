@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,10 +15,17 @@ from benchmarks.reporting import compare, history, page, plots
 
 
 def main(words: list[str] | None = None) -> int:
-    """0; 1 when a benchmark failed or a comparison found a regression; 2 for a wrong command line or file."""
+    """0; 1 when a benchmark failed, none could be asked, or a comparison found a regression; 2 for a wrong command line
+    or file; 130 when interrupted."""
     arguments = _parser().parse_args(words)
     try:
         return int(arguments.call(arguments))
+    except BrokenPipeError:
+        sys.stdout = None  # type: ignore[assignment]  # whoever read has had enough
+        return 0
+    except KeyboardInterrupt:
+        print("benchmarks: interrupted; what was measured so far is not kept", file=sys.stderr)
+        return 130
     except (ValueError, OSError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
@@ -29,15 +37,25 @@ def _run(arguments: argparse.Namespace) -> int:
     options += ["--quick"] if arguments.quick else []
     names = running.chosen(arguments.question, arguments.quick)
     output = arguments.output or Path(".benchmarks") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    code = running.run(names, options, arguments.dir or Path("/var/tmp"), output)
-    if not output.exists():
-        print("no results: nothing could be asked")
-    else:
-        print(f"results: {output}")
-        if arguments.report:
-            _write_report([output], arguments.report)
+    _check_places(output, arguments.report)
+    code, measured = running.run(names, options, arguments.dir or Path("/var/tmp"), output)
+    if not measured:
+        print("no results: nothing could be asked", file=sys.stderr)
+        return 1
+    print(f"results: {output}")
+    if arguments.report:
+        _write_report([output], arguments.report)
     return 1 if code else 0
+
+
+def _check_places(output: Path, report: Path | None) -> None:
+    """Before a long run, that its results have somewhere to go. `OSError`."""
+    for directory in (output.parent, *([report] if report else [])):
+        directory.mkdir(parents=True, exist_ok=True)
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise PermissionError(f"{directory}: not writable")
+    if output.is_dir():
+        raise IsADirectoryError(f"{output}: a directory; -o names a file")
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -60,6 +78,8 @@ def _write_report(paths: list[Path], directory: Path, again: Path | None = None)
 def _compare(arguments: argparse.Namespace) -> int:
     old, new = results.read(arguments.old), results.read(arguments.new)
     found = compare.compare(old, new)
+    if not found.moves:
+        raise ValueError(f"{arguments.old} and {arguments.new}: no row of ours can be compared")
     print("\n".join(compare.table(found, arguments.fail_over, every=arguments.all)))
     return 1 if any(move.is_regression(arguments.fail_over) for move in found.moves) else 0
 
@@ -78,18 +98,24 @@ def _history(arguments: argparse.Namespace) -> int:
 
 def _percent(text: str) -> float:
     """ "10%" and "0.1" are the same."""
-    value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
     if not 0 <= value < float("inf"):
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"{text}: not a part, as 10% or 0.1")
     return value
 
 
 def _size(text: str) -> int:
-    """Bytes; K, M and G are powers of 1024."""
-    factor = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(text[-1:].upper(), 1)
-    value = int(text[:-1] if factor > 1 else text) * factor
+    """Bytes; K, M, G and T are powers of 1024."""
+    factor = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}.get(text[-1:].upper(), 1)
+    try:
+        value = int(text[:-1] if factor > 1 else text) * factor
+    except ValueError:
+        value = 0
     if value < 1 << 30:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"{text}: not a size of 1G or more (K, M, G, T)")
     return value
 
 
@@ -105,10 +131,10 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     one = verbs.add_parser("run", help="asks questions and writes what was found as JSON")
     one.add_argument("question", nargs="*", help="which (default: all), by name or the part before __")
-    one.add_argument("--quick", action="store_true", help="the quick set, and less of each: about three minutes")
+    one.add_argument("--quick", action="store_true", help="the quick set, and less of each: about two minutes")
     one.add_argument("--fs", type=_file_systems, metavar="KIND,...",
-                     help=f"file systems that are made on loop devices, of {', '.join(KINDS)} (default: ext4,xfs,btrfs,"
-                     f" and with --dir {HERE}: the directory's own)")  # fmt: skip
+                     help=f"file systems that are made on loop devices, of {', '.join(KINDS)} (default: ext4,xfs,btrfs)"
+                     f" or {HERE}, the directory's own (the default with --dir)")  # fmt: skip
     one.add_argument("--size", type=_size, default=8 << 30, help="of each file system (default 8G, least 1G)")
     one.add_argument("--dir", type=Path, help="a directory on the disk under test (default: /var/tmp)")
     one.add_argument("-o", "--output", type=Path, help="JSON file (default: .benchmarks/TIME.json)")

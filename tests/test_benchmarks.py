@@ -151,6 +151,36 @@ def test_rows_of_one_run_alone_are_named(tmp_path: Path) -> None:
     assert [key.case for key in found.only_old] == ["4 KiB"] and [key.case for key in found.only_new] == ["another"]
 
 
+def test_few_samples_are_no_regression(tmp_path: Path) -> None:
+    (move,) = compared(tmp_path, [row("lazarus", 1.0, samples=1)], [row("lazarus", 9.0, samples=1)]).moves
+    assert not move.is_regression(0.1)
+
+
+def test_another_clock_frequency_is_no_other_machine(tmp_path: Path) -> None:
+    cpus = [{"brand_raw": "x", "hz_actual": [hz, 0]} for hz in (1, 2)]
+    runs = [
+        results.read(write(tmp_path / "a.json", row("lazarus", 1.0), machine={**MACHINE, "cpu": cpu})) for cpu in cpus
+    ]
+    assert compare(*runs).same_machine
+
+
+def test_nothing_to_compare_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = (str(write(tmp_path / f"{name}.json", row("lazarus", 1.0, case=name))) for name in "ab")
+    assert main(["compare", old, new]) == 2 and "no row of ours can be compared" in capsys.readouterr().err
+
+
+def test_a_run_that_measures_nothing_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And what lies where its results would go is not shown as them."""
+    old = write(tmp_path / "old.json", row("lazarus", 1.0))
+    before = old.read_bytes()
+    words = ["run", "copyup", "--quick", "--fs", "ext4", "--size", "900T", "--dir", str(tmp_path), "-o", str(old)]
+    assert main([*words, "--report", str(tmp_path / "report")]) == 1
+    assert "nothing could be asked" in capsys.readouterr().err
+    assert old.read_bytes() == before and os.listdir(tmp_path / "report") == []
+    for output in (tmp_path, Path("/proc/no/such.json")):
+        assert main([*words[:-1], str(output)]) == 2
+
+
 def test_compare_exits_1_on_a_regression(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old = str(write(tmp_path / "old.json", row("lazarus", 1.0), row("lazarus", 1.0, case="steady")))
     new = str(write(tmp_path / "new.json", row("lazarus", 1.2), row("lazarus", 1.0, case="steady")))
@@ -197,7 +227,11 @@ def test_the_page_is_whole_and_says_what_is_missing(tmp_path: Path, capsys: pyte
     text = (tmp_path / "out/index.html").read_text()
     assert "podman &amp; co 10x; shaky ~20x</td><td>a plain file 0.5x<" in text
     assert "podman & co 10x; shaky ~20x | a plain file 0.5x |" in (tmp_path / "out/headline.md").read_text()
-    for part in ("python -m benchmarks run copyup__first_write --fs ext4<", "it said &lt;no&gt;", 'noisy">5 s'):
+    for part in (
+        ".venv/bin/python -m benchmarks run copyup__first_write --fs ext4<",
+        "it said &lt;no&gt;",
+        'noisy">5 s',
+    ):
         assert part in text
     assert "src=" not in text and not re.search(r"url\((?!#)", text)  # nothing from outside
     assert capsys.readouterr().out == f"report: {tmp_path}/out/index.html\n"
@@ -292,11 +326,12 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def _traces(place: Path) -> list[str]:
-    """The kernel's, by name."""
+def _outside(place: Path, runs: list[str]) -> list[str]:
+    """What begins with a run's name in /run and among the kernel's traces."""
     script = 'mount -t tracefs tracefs "$0" && ls "$0/instances"'
     alone = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, str(place)]
-    return subprocess.run(alone, capture_output=True, text=True, check=False).stdout.split()
+    traces = subprocess.run(alone, capture_output=True, text=True, check=False).stdout.split()
+    return [name for name in (*os.listdir("/run"), *traces) for run in runs if name.startswith(run)]
 
 
 @pytest.mark.root
@@ -332,7 +367,8 @@ def test_a_killed_run_leaves_nothing_behind(tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == []
         assert [pid for pid in children if _lives(pid)] == []
         assert Path("/proc/self/mountinfo").read_text() == mounts
-        left = [*os.listdir("/run"), *_traces(tmp_path)]
-        assert [name for name in left for run in runs if name.startswith(run)] == []
+        while (left := _outside(tmp_path, runs)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert left == []
         backing = [path.read_text() for path in Path("/sys/block").glob("loop*/loop/backing_file")]
         assert not any(str(tmp_path) in name for name in backing)

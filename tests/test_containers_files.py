@@ -101,11 +101,11 @@ def test_what_does_not_fit(container: Container, tmp_path: Path) -> None:
     assert look(container, "/dir/a") == "a\n"
 
 
-def test_sockets_and_pipes(container: Container, tmp_path: Path) -> None:
+def test_sockets_and_pipes(container: Container, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
     with socket.socket(socket.AF_UNIX) as unix:
-        os.chdir(tmp_path)  # a short name
+        monkeypatch.chdir(tmp_path)  # a short name
         unix.bind("s")
         with pytest.raises(UnsupportedError):
             container.copy_in("s", "/tmp")

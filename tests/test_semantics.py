@@ -17,7 +17,7 @@ import pytest
 from benchmarks.contenders import roots, semantics_layers
 from benchmarks.contenders.semantics import NO_LOCKS, NO_MAPPING, QUESTIONS, fill, guarded
 from benchmarks.contenders.semantics_view import prepared, view_of
-from benchmarks.semantics__matrix import Blocks, Native
+from benchmarks.semantics__matrix import Blocks
 
 pytestmark = pytest.mark.root
 SIZE = 16 << 20  # what a stack copies up block by block where nothing can clone
@@ -42,14 +42,14 @@ STACK = NATIVE | {
     "locks from before copy-up": NO_LOCKS,
 }
 EXPECTED: dict[type[roots.Root], dict[str, str]] = {
-    Native: NATIVE,
+    roots.Plain: NATIVE,
     roots.KernelOverlay: KERNEL,
     roots.Container: KERNEL,
     roots.BlockStack: STACK,
     Blocks: STACK,
 }
 LAYERS = {
-    Native: "n/a (no layers)",
+    roots.Plain: "n/a (no layers)",
     roots.KernelOverlay: "500 (501: EINVAL)",  # OVL_MAX_STACK
     roots.Container: "501 or more",
     roots.BlockStack: "501 or more",
@@ -71,7 +71,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[roots.Root]
 
 def test_what_they_promise(root: roots.Root, tmp_path: Path) -> None:
     expected = dict(EXPECTED[type(root)])
-    if type(root) not in (Native, Blocks) and _clones(tmp_path):
+    if type(root) not in (roots.Plain, Blocks) and _clones(tmp_path):
         expected["copy-up of a large file"] = "copies 4 KiB"
     with view_of(root) as view:
         assert {question.what: question.answer(view) for question in QUESTIONS} == expected

@@ -136,7 +136,7 @@ def ask(
         ]
         print(f"  {name:22} {', '.join(map(_said, rows))}")
     for name, why in missing.items():
-        print(f"  {name:22} missing: {why:.100}")
+        print(f"  {name:22} missing: {why[-150:]}")
     broken = {name: why for name, why in missing.items() if is_ours(name) and name in asked}
     if broken:
         raise RuntimeError(f"of ours: {broken}")

@@ -60,8 +60,11 @@ def why_not(kind: str, place: Path, size: int) -> str | None:
     make = KINDS[kind].make
     if make and shutil.which(make[0], path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None:
         return f"{make[0]} is not installed"
-    if make and not os.path.exists("/dev/loop-control"):
-        return "no loop devices here: there is no /dev/loop-control"
+    if make:
+        try:
+            run("losetup", "--find")
+        except (RuntimeError, OSError) as error:
+            return f"no loop devices here: {error}"
     free = free_bytes(place)
     if make and free < size:
         return f"{place} has {free >> 20} MiB free, {size >> 20} MiB are needed"

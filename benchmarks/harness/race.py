@@ -121,4 +121,4 @@ def race(
             f"   cpu {cpu.median * 1e3:9.1f} ms   peak {peak.median:6.1f} MiB   {wall.median / first.median:6.2f}x"
         )
     for name, why in broken.items():
-        print(f"  {name:28} missing: {why:.90}")
+        print(f"  {name:28} missing: {why[-150:]}")

@@ -181,7 +181,7 @@ def peers(run: Run, key: Key) -> Iterator[Key]:
 def read(path: Path) -> Run:
     """`ValueError`, naming the file, when it is none of pytest-benchmark's."""
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text("utf-8"))
         benchmarks, machine = document["benchmarks"], document["machine_info"]
         rows = {found.key: found for found in _rows(benchmarks)}
         missing = {
@@ -197,7 +197,7 @@ def read(path: Path) -> Run:
         semantics = [extra["semantics"] for extra in extras if "semantics" in extra]
         when = str(document.get("datetime", ""))
         return Run(rows, missing, dict(machine), when, commit, command, samples, semantics)
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path}: not a file of results: {type(error).__name__}: {error}") from error
 
 

@@ -48,8 +48,9 @@ def chosen(names: Sequence[str], quick: bool) -> list[str]:
     return found
 
 
-def run(names: Sequence[str], options: Sequence[str], directory: Path, output: Path) -> int:
-    """Runs them with files below `directory`, and writes pytest-benchmark's JSON to `output`. pytest's exit code."""
+def run(names: Sequence[str], options: Sequence[str], directory: Path, output: Path) -> tuple[int, bool]:
+    """Runs them with files below `directory`, and writes pytest-benchmark's JSON to `output`. pytest's exit code, and
+    whether anything was measured and written."""
     scratch = tempfile.mkdtemp(prefix="bench-", dir=directory)  # short: podman takes 50 bytes of path
     read_end, write_end = os.pipe()
     janitor = subprocess.Popen(
@@ -66,9 +67,10 @@ def run(names: Sequence[str], options: Sequence[str], directory: Path, output: P
         words = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
         environment = {**os.environ, "LAZARUS_BENCH_SCRATCH": scratch, "LAZARUS_BENCH_COMMAND": words}
         done = subprocess.run([*_alone(), *pytest], env=environment, cwd=QUESTIONS.parent, check=False)
-        if os.path.exists(partial) and os.path.getsize(partial) > 0:
+        measured = os.path.exists(partial) and os.path.getsize(partial) > 0
+        if measured:
             shutil.copyfile(partial, output)
-        return done.returncode
+        return done.returncode, measured
     finally:
         os.close(write_end)
         janitor.wait()

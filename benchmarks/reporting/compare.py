@@ -4,7 +4,8 @@ Times of the same machine are compared as they are. Between two machines only ra
 is divided by the same row of a peer in its own run, by each peer that both runs have, and the median of those ratios is
 compared.
 
-A regression is a row of ours that became worse by more than the limit and by more than both spreads together.
+A regression is a row of ours that became worse by more than the limit and by more than the intervals of both medians
+explain. A row with fewer than three samples is noise, whatever it says.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from __future__ import annotations
 import statistics
 from typing import NamedTuple
 
-from benchmarks.harness.results import Key, Row, Run, is_ours, peers
+from benchmarks.harness.results import FEW, Key, Row, Run, is_ours, peers
 
-_SAME_MACHINE = ("kernel", "cores", "processor", "file_system", "cpu")
+_SAME_MACHINE = ("kernel", "cores", "processor", "file_system")
 
 
 class Move(NamedTuple):
@@ -34,9 +35,11 @@ class Move(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What `compare` returns."""
+    """What `compare` returns. `alone` are rows of both runs that no peer of both stands beside: on another machine they
+    say nothing."""
 
     moves: list[Move]
+    alone: list[Key]
     only_old: list[Key]
     only_new: list[Key]
     same_machine: bool
@@ -50,15 +53,20 @@ def compare(old: Run, new: Run) -> Comparison:
         for key, row in old.rows.items()
         if is_ours(key.contender) and key in new.rows and (move := _move(old, new, key, same)) is not None
     ]
+    both = [key for key in old.rows if is_ours(key.contender) and key in new.rows]
+    moved = {move.key for move in moves}
+    alone = [key for key in both if key not in moved]
     ours = [{key for key in run.rows if is_ours(key.contender)} for run in (old, new)]
     return Comparison(
-        sorted(moves, key=lambda move: -move.change), sorted(ours[0] - ours[1]), sorted(ours[1] - ours[0]), same
+        sorted(moves, key=lambda move: -move.change), alone, sorted(ours[0] - ours[1]), sorted(ours[1] - ours[0]), same
     )
 
 
 def machine(run: Run) -> tuple[str, ...]:
     """What has to be equal for times to be compared as they are."""
-    return tuple(str(run.machine.get(fact)) for fact in _SAME_MACHINE)
+    cpu = run.machine.get("cpu")
+    brand = cpu.get("brand_raw") if isinstance(cpu, dict) else cpu  # its frequency is another at each look
+    return (*(str(run.machine.get(fact)) for fact in _SAME_MACHINE), str(brand))
 
 
 def _move(old: Run, new: Run, key: Key, same: bool) -> Move | None:
@@ -82,7 +90,9 @@ def _ratios(old: Run, new: Run, key: Key, peer: Key) -> tuple[float, float] | No
 
 
 def _relative(row: Row) -> float:
-    return row.spread / row.median if row.median else 0.0
+    if row.samples < FEW:
+        return float("inf")
+    return max(row.high - row.median, row.median - row.low) / row.median if row.median else 0.0
 
 
 def _change(row: Row, old: float, new: float) -> float:
@@ -108,6 +118,8 @@ def table(found: Comparison, limit: float, *, every: bool = False) -> list[str]:
         )
     for title, keys in (("gone", found.only_old), ("new ", found.only_new)):
         out += [f"{title}   {key}" for key in keys]
+    if found.alone:
+        out.append(f"{len(found.alone)} rows that no peer stands beside in both runs were not compared")
     bad = sum(move.is_regression(limit) for move in found.moves)
     out.append(f"{len(found.moves)} rows compared, {bad} worse by more than {limit:.0%} and their noise")
     return out

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import html
+import shlex
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
+from benchmarks.harness.disks import HERE
 from benchmarks.harness.results import Row, Run, is_limit, is_ours, ratio
 from benchmarks.reporting import headline, plots
 from benchmarks.reporting.plots import Figure
@@ -122,10 +124,22 @@ def _questions(run: Run) -> Iterator[str]:
     for question in dict.fromkeys(row.question for row in run.rows.values()):
         rows = [row for row in run.rows.values() if row.question == question]
         systems = ",".join(dict.fromkeys(row.file_system for row in rows if row.file_system))
-        words = f"python -m benchmarks run {question}{f' --fs {systems}' if systems else ''}"
+        words = f".venv/bin/python -m benchmarks run {question}{_options(run, systems)}"
         yield f"<details><summary>{_text(question)}: {len(rows)} rows</summary><p><code>{_text(words)}</code></p>"
         yield _table(("what", "contender", "median", "by ours", "spread", "samples"), _rows(run, rows), {2, 3, 4, 5})
         yield "</details>"
+
+
+def _options(run: Run, systems: str) -> str:
+    """What the run was told that makes a difference to a question."""
+    words = shlex.split(run.command.partition("\n")[0])
+    kept = ["--quick"] if "--quick" in words else []
+    for name in ("--dir", "--size"):
+        given = [words[at + 1] for at, word in enumerate(words[:-1]) if word == name]
+        given += [word.partition("=")[2] for word in words if word.startswith(f"{name}=")]
+        kept += [name, given[0]] if given else []
+    kept += ["--fs", systems] if systems and systems != HERE else []
+    return "".join(f" {word}" for word in map(shlex.quote, kept))
 
 
 def _rows(run: Run, rows: Sequence[Row]) -> list[str]:
