@@ -28,6 +28,7 @@ def empty(tmp_path: Path) -> Command:
 
 @pytest.fixture
 def lazarus(store: Store) -> Iterator[Command]:
+    store.volumes.prune(all=True)  # containers of other tests, whose image has volumes, may have left some
     yield Command(store.paths.root)
     for container in store.containers.list(all=True):
         container.remove(force=True, volumes=True)

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture(autouse=True)
 def no_volumes_left(store: Store) -> Iterator[None]:
+    store.volumes.prune(all=True)  # containers of other tests, whose image has volumes, may have left some
     yield
     for container in store.containers.list(all=True):
         container.remove(force=True, volumes=True)

@@ -69,6 +69,7 @@ def full(store: Store, everything: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def no_volumes_left(store: Store) -> Iterator[None]:
+    store.volumes.prune(all=True)  # containers of other tests, whose image has volumes, may have left some
     yield
     for container in store.containers.list(all=True):
         container.remove(force=True, volumes=True)
