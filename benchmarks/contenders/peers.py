@@ -25,7 +25,7 @@ _RUN = Path(os.environ.get("LAZARUS_BENCH_SCRATCH", f"bench-{os.getpid()}")).nam
 def versions() -> dict[str, str]:
     """`name -> version line`, or "missing"."""
     found = {name: _version([name, *words]) for name, words in _VERSIONS.items()}
-    for package in ("pyfastcdc", "borgbackup"):
+    for package in ("pyfastcdc", "borgbackup", "udocker"):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -35,7 +35,7 @@ def versions() -> dict[str, str]:
 
 _VERSIONS = {
     **dict.fromkeys(("podman", "ctr", "umoci", "crun", "runc", "fuse-overlayfs", "btrfs"), ("--version",)),
-    **dict.fromkeys(("casync", "mkcomposefs", "proot", "udocker", "tar", "gzip", "cp"), ("--version",)),
+    **dict.fromkeys(("casync", "mkcomposefs", "proot", "tar", "gzip", "cp"), ("--version",)),
     "mkfs.ext4": ("-V",),
     "mkfs.xfs": ("-V",),
     "/usr/lib/postgresql/15/bin/postgres": ("--version",),
@@ -46,7 +46,7 @@ def _version(command: list[str]) -> str:
     if shutil.which(command[0]) is None:
         return "missing"
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = [line.strip() for line in f"{done.stdout}\n{done.stderr}".splitlines() if re.search(r"\d", line)]
+    lines = [line.strip(" |\\_/") for line in f"{done.stdout}\n{done.stderr}".splitlines() if re.search(r"\d", line)]
     named = [line for line in lines if Path(command[0]).name in line]
     return next(iter(named or lines), "?")
 
