@@ -12,7 +12,6 @@ file system has allocated. "mounts": those in the mount table of the host; each 
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -21,17 +20,16 @@ from typing import Any, NamedTuple
 import pytest
 
 from benchmarks.contenders.alive import EVERYONE, Alive
+from benchmarks.contenders.roots import FAILURES
 from benchmarks.harness.disks import Disk
 from benchmarks.harness.results import OURS, record, record_missing
 from benchmarks.images.synthetic import synthetic, why_not
-from lazarus.errors import LazarusError
 
 DEPTH = 16
 BUDGET = 90  # seconds for one number of containers, from the first start to the last removal
 ROUNDS = {1: 3, 10: 3, 100: 1, 1000: 1}
 NEXT = 5  # starts that are timed in a round
 NEXT_BUDGET = 5  # seconds for them
-FAILURES = (RuntimeError, OSError, ValueError, subprocess.SubprocessError, LazarusError)
 METRICS = {
     "next start": "s",
     "memory a container": "MiB",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,6 @@ from benchmarks.contenders.semantics_layers import ASKED, COUNTS, WHAT, deepest
 from benchmarks.contenders.semantics_view import prepared, view_of
 from benchmarks.harness.disks import Disk
 from benchmarks.harness.results import is_ours, record_missing
-from lazarus.errors import LazarusError
 
 
 class Blocks(roots.ClonelessStack):
@@ -53,7 +51,7 @@ def test_what_they_promise(benchmark: Any, disk: Disk, quick: bool) -> None:
             try:
                 with prepared(root):
                     answers[way.name] = _answers(root, [count for count in COUNTS if count <= 501 or not quick])
-            except (RuntimeError, OSError, ValueError, subprocess.SubprocessError, LazarusError) as error:
+            except roots.FAILURES as error:
                 missing[way.name] = str(error) or type(error).__name__
 
     benchmark.pedantic(ask, rounds=1)

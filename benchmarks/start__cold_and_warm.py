@@ -21,11 +21,11 @@ from typing import Any
 import pytest
 
 from benchmarks.contenders import peers
+from benchmarks.contenders.roots import FAILURES
 from benchmarks.contenders.starts import EVERYONE, PHASES, Way
 from benchmarks.harness.disks import HERE, Disk
 from benchmarks.harness.results import Row, is_ours, record, record_missing, record_samples
 from benchmarks.images.synthetic import Synthetic, synthetic, why_not
-from lazarus.errors import LazarusError
 
 AT_ONCE = 8
 WHOLE, WHOLE_AT_ONCE = "whole", f"whole, {AT_ONCE} at once"
@@ -98,7 +98,7 @@ class Race:
     def _guarded(self, way: Way, call: Callable[[], None]) -> bool:
         try:
             call()
-        except (RuntimeError, OSError, ValueError, subprocess.SubprocessError, LazarusError) as error:
+        except FAILURES as error:
             self.missing[way.name] = str(error) or type(error).__name__
             return False
         return True

@@ -83,3 +83,10 @@ def until(condition: Callable[[], object], seconds: float = 10) -> None:
 def logged(container: Container, stream: str | None = None) -> str:
     """What it wrote, from its log."""
     return b"".join(record.data for record in container.logs() if stream in (None, record.stream)).decode()
+
+
+def remove_all(store: Store) -> None:
+    """Every container and volume; also volumes that containers of other tests have left, whose image has some."""
+    for container in store.containers.list(all=True):
+        container.remove(force=True, volumes=True)
+    store.volumes.prune(all=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from cli_helpers import Command
-from container_helpers import IMAGE
+from container_helpers import IMAGE, remove_all
 
 from lazarus.cli import main
 from lazarus.store import Store
@@ -28,11 +28,9 @@ def empty(tmp_path: Path) -> Command:
 
 @pytest.fixture
 def lazarus(store: Store) -> Iterator[Command]:
-    store.volumes.prune(all=True)  # containers of other tests, whose image has volumes, may have left some
+    remove_all(store)
     yield Command(store.paths.root)
-    for container in store.containers.list(all=True):
-        container.remove(force=True, volumes=True)
-    store.volumes.prune(all=True)
+    remove_all(store)
 
 
 def test_a_life(empty: Command) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from container_helpers import IMAGE, execute, logged, run, sh, start, until
+from container_helpers import IMAGE, execute, logged, remove_all, run, sh, start, until
 
 from lazarus.containers import shown
 from lazarus.errors import ConflictError, ContainerRuntimeError, NotFoundError
@@ -23,11 +23,9 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture(autouse=True)
 def no_volumes_left(store: Store) -> Iterator[None]:
-    store.volumes.prune(all=True)  # containers of other tests, whose image has volumes, may have left some
+    remove_all(store)
     yield
-    for container in store.containers.list(all=True):
-        container.remove(force=True, volumes=True)
-    store.volumes.prune(all=True)
+    remove_all(store)
     assert os.listdir(store.paths.volumes) == []
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from container_helpers import IMAGE, clean, run, sh, start
+from container_helpers import IMAGE, clean, remove_all, run, sh, start
 from pool_helpers import SIZE, need_pool, release
 
 from lazarus.errors import ContainerRuntimeError
@@ -69,11 +69,9 @@ def full(store: Store, everything: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def no_volumes_left(store: Store) -> Iterator[None]:
-    store.volumes.prune(all=True)  # containers of other tests, whose image has volumes, may have left some
+    remove_all(store)
     yield
-    for container in store.containers.list(all=True):
-        container.remove(force=True, volumes=True)
-    store.volumes.prune(all=True)
+    remove_all(store)
     assert os.listdir(store.paths.volumes) == os.listdir(store.paths.staging) == []
 
 

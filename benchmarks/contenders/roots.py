@@ -18,8 +18,12 @@ import lazarus
 from benchmarks.contenders import peers
 from benchmarks.harness.disks import free_bytes, run
 from benchmarks.harness.results import LIMIT, OURS
+from lazarus.errors import LazarusError
 from lazarus.mounts import detach
 from lazarus.mounts.union import union
+
+# What a contender may fail with: it is missing then, and the others go on.
+FAILURES = (RuntimeError, OSError, ValueError, subprocess.SubprocessError, LazarusError)
 
 
 class Root(abc.ABC):

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.contenders import workloads
-from benchmarks.contenders.roots import Root
+from benchmarks.contenders.roots import FAILURES, Root
 from benchmarks.harness.disks import Disk
 from benchmarks.harness.results import is_ours, record, record_missing
-from lazarus.errors import LazarusError
 
 Samples = defaultdict[tuple[str, str], list[float]]  # (metric, unit) -> a number a turn
 Work = Callable[[Root], "Done"]  # does it in a root that has been made
@@ -161,7 +160,7 @@ def _prepared(
 def _guarded(contender: Contender, call: Callable[[], None], missing: dict[str, str]) -> bool:
     try:
         call()
-    except (RuntimeError, OSError, ValueError, subprocess.SubprocessError, LazarusError) as error:
+    except FAILURES as error:
         missing[contender.root.name] = str(error) or type(error).__name__
         return False
     return True

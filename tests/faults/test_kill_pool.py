@@ -3,69 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
+from kill_at_lines import run_until
 from pool_helpers import SIZE, check, fill, reboot, root
 
 from lazarus.store import Store
 
 pytestmark = pytest.mark.root
 __all__ = ["root"]
-VISITS = 2  # of one line, in a loop: its first round, and one with a round behind it
-
-
-class Moments:
-    """The lines of `content/pool*.py` that a call runs, in order, each at most VISITS times."""
-
-    def __init__(self, kill_at: int | None) -> None:
-        self.count = 0
-        self._kill_at = kill_at
-        self._visits: dict[tuple[str, int], int] = {}
-
-    def trace(self, frame: FrameType, event: str, argument: Any) -> Any:
-        """For sys.settrace."""
-        if "/lazarus/content/pool" not in frame.f_code.co_filename:
-            return None
-        if event == "line":
-            line = (frame.f_code.co_filename, frame.f_lineno)
-            self._visits[line] = self._visits.get(line, 0) + 1
-            if self._visits[line] <= VISITS:
-                if self.count == self._kill_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                self.count += 1
-        return self.trace
-
-
-def run(root: Path, verb: Callable[[Store], object], kill_at: int | None) -> int | None:
-    """Does it in a child, which dies at the given moment: None. Else the number of moments that there were."""
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if child == 0:
-        moments = Moments(kill_at)
-        try:
-            with Store(root) as store:
-                sys.settrace(moments.trace)
-                verb(store)
-                sys.settrace(None)
-            os.write(write_end, str(moments.count).encode())
-        except BaseException:
-            traceback.print_exc()
-            sys.stderr.flush()
-        finally:
-            os._exit(0)
-    os.close(write_end)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    said = os.read(read_end, 20)
-    os.close(read_end)
-    assert code == (0 if said else -signal.SIGKILL), (kill_at, code)
-    return int(said) if said else None
+ROOMS = ("/lazarus/content/pool",)
 
 
 def create(store: Store) -> object:
@@ -85,8 +33,8 @@ def test_killed_while_it_is_made_or_destroyed(root: Path, part: int) -> None:
         moment = part
         while True:
             if exists != before:
-                assert run(root, other, None) is not None
-            ended = run(root, verb, moment) is not None
+                assert run_until(ROOMS, root, other, None) is not None
+            ended = run_until(ROOMS, root, verb, moment) is not None
             with Store(root) as store:
                 exists = store.pool.exists
             try:
@@ -110,8 +58,8 @@ def test_killed_while_it_is_destroyed_by_force(root: Path) -> None:
     seen = set()
     for moment in range(0, 200, 5):
         fill(root)
-        assert run(root, create, None) is not None
-        ended = run(root, lambda store: store.pool.destroy(force=True), moment) is not None
+        assert run_until(ROOMS, root, create, None) is not None
+        ended = run_until(ROOMS, root, lambda store: store.pool.destroy(force=True), moment) is not None
         with Store(root) as store:
             exists, images = store.pool.exists, len(store.images.list())
             seen.add((exists, images))
@@ -132,13 +80,13 @@ def test_killed_while_it_is_destroyed_by_force(root: Path) -> None:
 
 def test_killed_while_it_grows(root: Path) -> None:
     fill(root)
-    assert run(root, create, None) is not None
+    assert run_until(ROOMS, root, create, None) is not None
     size = SIZE
     moment = 0
     while True:
         size += 32 << 20
         wanted = size
-        ended = run(root, lambda store: store.pool.grow(wanted), moment) is not None  # noqa: B023
+        ended = run_until(ROOMS, root, lambda store: store.pool.grow(wanted), moment) is not None  # noqa: B023
         if moment % 4 == 0:
             reboot(root)
         check(root, pool=True)

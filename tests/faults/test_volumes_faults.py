@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
 from container_helpers import sh, start
+from kill_at_lines import run_until
 from store_helpers import add_image, assert_whole, make_tar
 
 from lazarus.content.usage import disk_usage
@@ -29,54 +27,6 @@ from lazarus.volumes import populate
 pytest_plugins = ("container_fixtures",)
 ROOMS = ("/lazarus/volumes/", "/lazarus/content/collect.py", "/lazarus/content/lease.py", "/lazarus/content/trash.py")
 ROOMS += ("/lazarus/containers/shown.py", "/lazarus/containers/containers.py")
-VISITS = 2  # of one line, in a loop: its first round, and one with a round behind it
-
-
-class Moments:
-    """The lines of ROOMS that a call runs, in order, each at most VISITS times."""
-
-    def __init__(self, kill_at: int | None) -> None:
-        self.count = 0
-        self._kill_at = kill_at
-        self._visits: dict[tuple[str, int], int] = {}
-
-    def trace(self, frame: FrameType, event: str, argument: Any) -> Any:
-        """For sys.settrace."""
-        if not any(room in frame.f_code.co_filename for room in ROOMS):
-            return None
-        if event == "line":
-            line = (frame.f_code.co_filename, frame.f_lineno)
-            self._visits[line] = self._visits.get(line, 0) + 1
-            if self._visits[line] <= VISITS:
-                if self.count == self._kill_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                self.count += 1
-        return self.trace
-
-
-def run(root: Path, act: Callable[[Store], object], kill_at: int | None) -> int | None:
-    """Does it in a child, which dies at the given moment: None. Else the number of moments that there were."""
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if child == 0:
-        moments = Moments(kill_at)
-        try:
-            with Store(root) as store:
-                sys.settrace(moments.trace)
-                act(store)
-                sys.settrace(None)
-            os.write(write_end, str(moments.count).encode())
-        except BaseException:
-            traceback.print_exc()
-            sys.stderr.flush()
-        finally:
-            os._exit(0)
-    os.close(write_end)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    said = os.read(read_end, 20)
-    os.close(read_end)
-    assert code == -signal.SIGKILL or said, "it failed by itself"
-    return int(said) if said else None
 
 
 def killed_at_any_moment(
@@ -85,7 +35,7 @@ def killed_at_any_moment(
     """From the same beginning, the act dies at every few moments; what a store that is opened then shows is checked."""
     with Store(root) as store:
         prepare(store)
-    total = run(root, act, None)
+    total = run_until(ROOMS, root, act, None)
     assert total is not None and total > 20
     with Store(root) as store:
         check(store)
@@ -93,7 +43,7 @@ def killed_at_any_moment(
     for moment in range(step // 2, total, step):
         with Store(root) as store:
             prepare(store)
-        died = run(root, act, moment) is None
+        died = run_until(ROOMS, root, act, moment) is None
         with Store(root) as store:
             try:
                 assert os.listdir(store.paths.staging) == os.listdir(store.paths.trash) == []
