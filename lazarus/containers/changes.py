@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from lazarus.containers.freeze import frozen
 from lazarus.containers.state import Lock
-from lazarus.errors import ContainerRuntimeError, FormatError, NotFoundError
+from lazarus.errors import FormatError, NotFoundError
 from lazarus.terms import Change
 from lazarus.union.pipe import through_pipe
 
@@ -64,7 +63,7 @@ def commit(
     epoch = source_date_epoch()
     with store.content.lease("commit") as lease:
         # The lock keeps it from being removed meanwhile: files that vanish are taken as removed by the container.
-        with Lock(container.directory), paused(container, pause):
+        with Lock(container.directory), frozen([container] if pause else []):
             staged = _read_upper(container, lease, compression, epoch)
         return store.images.add_layer(
             base,
@@ -102,25 +101,3 @@ def _read_upper(container: Container, lease: Lease, compression: str, epoch: int
         return store.layers.ingest(lease, in_fd, compression="none", blob=blob, name=name)
 
     return through_pipe(write, read)
-
-
-@contextmanager
-def paused(container: Container, wanted: bool) -> Iterator[bool]:
-    """Freezes a running container while it lasts, where that is possible; says whether it did. The lock is held."""
-    from lazarus.runtime.crun import Runtime
-
-    if not wanted or container._execution.settled().status != "running":
-        yield False
-        return
-    runtime = Runtime()
-    notes = f"{container.directory}/runtime"
-    bundle = f"{container.directory}/bundle"
-    try:
-        runtime.pause(notes, container.id, bundle)
-    except ContainerRuntimeError:
-        yield False  # it has no cgroup of its own here
-        return
-    try:
-        yield True
-    finally:
-        runtime.resume(notes, container.id, bundle)

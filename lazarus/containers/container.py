@@ -252,9 +252,9 @@ class Container:
         """An image of its image's layers and one more with what it has changed; same changes, same layer.
 
         `changes` are Dockerfile instructions (`CMD ...`, `ENV A=b`), `compression` is "gzip", "zstd" or "none". A
-        running container is frozen meanwhile where it has a cgroup; elsewhere files that change during the commit may
-        come half-written. `SOURCE_DATE_EPOCH` sets the image's time and is the latest time of any file. Costs what
-        changed.
+        running container stands still meanwhile (see `lazarus.runtime.freezer`), unless `pause` is False: then files
+        that change during the commit may come half-written. `SOURCE_DATE_EPOCH` sets the image's time and is the latest
+        time of any file. Costs what changed.
         """
         from lazarus.containers.changes import commit
 

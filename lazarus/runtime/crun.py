@@ -5,8 +5,9 @@ process becomes a child of the caller, who waits for it and thus learns exactly 
 
 crun refuses a machine whose cgroups are half version 1 and half version 2 ("hybrid"), even when told to make none.
 There it is told to make none and runs in a mount namespace in which the version 2 half is covered (see lz_spawn.h).
-Such containers have no cgroup of their own, and no freezer. They share one for the rules on devices (see `devices.py`);
-where there is none, they cannot make the node of a device, but still open one that their image has.
+Such containers have no cgroup of their own, and stop by signals (see `freezer.py`). They share one for the rules on
+devices (see `devices.py`); where there is none, they cannot make the node of a device, but still open one that their
+image has.
 """
 
 from __future__ import annotations
@@ -132,14 +133,6 @@ class Runtime:
             self._call(state, verb, name, streams, notes, pid_file, console)
             adopted.append(_adopt(pid_file))
         return adopted[0]
-
-    def pause(self, state: str, name: str, notes: str) -> None:
-        """Freezes every process of a container. Raises `ContainerRuntimeError` where it has no cgroup."""
-        self._quiet(state, ["pause"], name, notes)
-
-    def resume(self, state: str, name: str, notes: str) -> None:
-        """Undoes pause()."""
-        self._quiet(state, ["resume"], name, notes)
 
     def forget(self, state: str, name: str, notes: str) -> None:
         """Removes what the program keeps of a container that has ended, its cgroup included."""
