@@ -6,7 +6,9 @@ JOBS := $(shell nproc)
 ALL_CORES = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
 NATIVE := $(wildcard csrc/*/*.c csrc/*/*.h lazarus/_native/*.pyx lazarus/_native/*.pxd) setup.py pyproject.toml
 
-.PHONY: help setup demo test test-c test-python test-threads fuzz lint format bench bench-quick clean
+FIRST_WORKLOADS := $(addprefix tests/workloads/test_,relational_postgres.py embedded_sqlite.py)
+
+.PHONY: help setup demo test test-c test-python test-workloads test-threads fuzz lint format bench bench-quick clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -34,8 +36,13 @@ demo: $(VENV)/built $(VENV)/system-demo ## the main job on a real Debian image
 test: $(VENV)/built $(VENV)/system-test ## every test: C under sanitizers, and Python beside it
 	@$(MAKE) --no-print-directory -j$(JOBS) test-python test-c
 
+# Of the workloads those that every change has to stand.
 test-python: $(VENV)/built $(VENV)/system-test ## the Python tests alone
 	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -m workload $(FIRST_WORKLOADS)
+
+test-workloads: $(VENV)/built $(VENV)/system-test ## real databases and sites in containers, killed under load
+	@$(BIN)/python -m pytest -m workload tests/workloads --durations=0
 
 # As many jobs as there are cores; beside the Python tests, which are one, as many as are left.
 test-c: $(VENV)/system-build ## the C tests alone

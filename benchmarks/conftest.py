@@ -16,9 +16,9 @@ from benchmarks.contenders import peers
 from benchmarks.harness.disks import Disk
 from benchmarks.harness.limits import limits
 from benchmarks.images.debian import debian_image
+from benchmarks.images.rootfs import IMAGES
 
 SCRATCH = Path(os.environ.get("LAZARUS_BENCH_SCRATCH", "/var/tmp"))
-IMAGES = Path(os.environ.get("LAZARUS_BENCH_DIR", "/var/tmp"))
 _reasons: dict[str, str] = {}  # by test: why it was not asked, or not to its end
 
 

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from benchmarks.conftest import IMAGES
 from benchmarks.contenders.roots import EVERYONE, Root
 from benchmarks.contenders.turns import Done, ask
 from benchmarks.harness.disks import Disk
 from benchmarks.harness.disks import run as run_here
 from benchmarks.images import workshop
+from benchmarks.images.rootfs import IMAGES
 
 ROUNDS = 2  # the first is as warm as the second: what a job reads was written just before
 WHY_NOT = "a chroot needs a path: only in process"

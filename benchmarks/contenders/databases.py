@@ -1,11 +1,12 @@
 """usage: databases.py make-sqlite DIRECTORY
-       databases.py make-postgres DIRECTORY
+       databases.py make-postgres DIRECTORY [SCALE]
        databases.py sqlite DIRECTORY TRANSACTIONS
        databases.py postgres DIRECTORY SECONDS
+       databases.py postgres-first DIRECTORY SECONDS
 
 A database in a directory, made once, and what its users do with it, with the clock in it: prints the seconds of each
-phase and the transactions per second, as JSON. The two of PostgreSQL want root, and run in namespaces of their own
-(`ALONE`): their server ends with them, however they end.
+phase and the transactions per second, as JSON. Those of PostgreSQL want root, and run in namespaces of their own
+(`ALONE`, or a container): their server ends with them, however they end.
 """
 
 from __future__ import annotations
@@ -115,7 +116,8 @@ class Cluster:
     def __init__(self, directory: Path) -> None:
         self.home = Path(pwd.getpwnam("postgres").pw_dir)
         self.data = self.home / "data"
-        subprocess.run(["mount", "--bind", str(directory), str(self.home)], check=True)
+        if directory != self.home:  # in a container it is mounted there
+            subprocess.run(["mount", "--bind", str(directory), str(self.home)], check=True)
 
     def command(self, name: str, *words: str) -> str:
         """What one of PostgreSQL's programs prints."""
@@ -167,7 +169,7 @@ class Cluster:
         return {"user": "postgres", "group": "postgres", "extra_groups": (), "cwd": self.home}
 
 
-def make_postgres(directory: Path) -> None:
+def make_postgres(directory: Path, scale: int = SCALE) -> None:
     """A cluster with pgbench's tables."""
     cluster = Cluster(directory)
     cluster.data.mkdir(0o700)
@@ -179,7 +181,7 @@ def make_postgres(directory: Path) -> None:
     # So that what lies in the lower is tables, and not the log of their making.
     quietly = ("fsync=off", "wal_level=minimal", "max_wal_senders=0", "min_wal_size=32MB")
     with cluster.server(*(f"--{setting}" for setting in quietly)) as process:
-        cluster.command("pgbench", "-h", SOCKET, "-i", "-q", "-s", str(SCALE), "postgres")
+        cluster.command("pgbench", "-h", SOCKET, "-i", "-q", "-s", str(scale), "postgres")
         cluster.stop(process)
 
 
@@ -196,23 +198,44 @@ def postgres(directory: Path, seconds: int) -> dict[str, Any]:
         stopping = time.perf_counter()
         cluster.stop(process)
         stopped = time.perf_counter()
-    rate = re.search(r"^tps = ([\d.]+)", said, re.MULTILINE)
-    if rate is None:
-        raise RuntimeError(f"pgbench: {said.strip()[-300:]}")
     cluster.command("pg_checksums", "--check", "-D", str(cluster.data))
     return {
         "seconds": {"start": started - begun, "first transaction": first - started, "stop": stopped - stopping},
-        "rate": float(rate[1]),
+        "rate": _number("tps = ", said),
     }
+
+
+def postgres_first(directory: Path, seconds: int) -> dict[str, Any]:
+    """The first `seconds` of a server, from before its start, with two clients: whatever it waits for is in them."""
+    cluster = Cluster(directory)
+    begun = time.perf_counter()
+    with cluster.server() as process:
+        started = time.perf_counter()
+        said = cluster.bench("-c", "2", "-j", "1", "-T", str(max(1, round(begun + seconds - started))))
+        ended = time.perf_counter()
+        cluster.stop(process)
+    cluster.command("pg_checksums", "--check", "-D", str(cluster.data))
+    count = _number("number of transactions actually processed: ", said)
+    return {"seconds": {"start": started - begun}, "rate": count / (ended - begun)}
+
+
+def _number(words: str, said: str) -> float:
+    """What stands after these words at the beginning of a line of pgbench."""
+    found = re.search(rf"^{words}([\d.]+)", said, re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"pgbench: {said.strip()[-300:]}")
+    return float(found[1])
 
 
 def main(words: list[str]) -> None:
     """One of them."""
     name, directory, *amount = words
-    if name.startswith("make-"):
-        {"make-sqlite": make_sqlite, "make-postgres": make_postgres}[name](Path(directory))
+    works = {"sqlite": sqlite, "postgres": postgres, "postgres-first": postgres_first}
+    makes = {"make-sqlite": make_sqlite, "make-postgres": make_postgres}
+    if name in makes:
+        makes[name](Path(directory), *map(int, amount))
     else:
-        print(json.dumps({"sqlite": sqlite, "postgres": postgres}[name](Path(directory), int(amount[0]))))
+        print(json.dumps(works[name](Path(directory), int(amount[0]))))
 
 
 if __name__ == "__main__":

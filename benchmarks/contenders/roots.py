@@ -10,6 +10,8 @@ import abc
 import os
 import shutil
 import subprocess
+import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -21,6 +23,7 @@ from benchmarks.harness.results import LIMIT, OURS
 from lazarus.errors import LazarusError
 from lazarus.mounts import detach
 from lazarus.mounts.union import union
+from lazarus.volumes.mounts import Bind, Tmpfs, VolumeMount
 
 # What a contender may fail with: it is missing then, and the others go on.
 FAILURES = (RuntimeError, OSError, ValueError, subprocess.SubprocessError, LazarusError)
@@ -227,6 +230,56 @@ class PoolContainer(Container):
         if file_system == "tmpfs":
             return "a pool is for disks: its loop device does direct I/O"
         return super().why_not(file_system)
+
+
+class VolumeContainer(Root):
+    """The lower's files in a volume, and a container with this machine's programs that has it mounted."""
+
+    name = f"{OURS} (volume)"
+    TARGET: ClassVar[str] = "/var/lib/postgresql"
+    PROGRAMS: ClassVar[tuple[str, ...]] = ("/usr", "/etc", str(Path(lazarus.__file__).parent.parent), sys.base_prefix)
+
+    def prepare(self) -> None:
+        self.store = lazarus.Store(self.place / "store")
+        with tempfile.TemporaryDirectory(dir=self.place) as empty:
+            for name in ("bin", "lib", "lib64", "sbin"):
+                if os.path.islink(f"/{name}"):
+                    os.symlink(f"usr/{name}", f"{empty}/{name}")
+            with packed(Path(empty)) as tar:
+                assert tar.stdout is not None
+                self.store.images.import_(tar.stdout, "bench:empty")
+
+    def make(self) -> None:
+        volume = self.store.volumes.create("db")
+        with packed(self.lower) as tar:
+            assert tar.stdout is not None
+            volume.import_(tar.stdout)
+
+    def drop(self) -> None:
+        self.store.volumes.remove("db", missing_ok=True)
+
+    @property
+    def path(self) -> Path:
+        return Path(self.store.volumes.get("db").path)
+
+    def run(self, command: Sequence[str]) -> str:
+        """What a command prints in a container of its own. `RuntimeError` with the last line that it wrote."""
+        programs = [Bind(path, path, read_only=True) for path in dict.fromkeys(self.PROGRAMS)]
+        volumes = [*programs, Tmpfs("/tmp"), VolumeMount("db", self.TARGET)]
+        with (
+            self.store.containers.create("bench:empty", command=command, volumes=volumes) as container,
+            tempfile.TemporaryFile("w+") as out,
+            tempfile.TemporaryFile("w+") as said,
+        ):
+            code = container.start(attach=True, stdout=out.fileno(), stderr=said.fileno())
+            for file in (out, said):
+                file.seek(0)
+            if code != 0:
+                raise RuntimeError((said.read().strip() or f"exit {code}").splitlines()[-1])
+            return out.read()
+
+    def close(self) -> None:
+        self.store.close()
 
 
 class BtrfsSnapshot(Root):

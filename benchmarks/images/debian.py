@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
+
+from benchmarks.images.rootfs import debootstrap, run
 
 # Layers 2 to 4: what is run in a container on the layer below.
 STEPS = (
@@ -30,33 +31,17 @@ def debian_image(scratch: Path) -> Path:
         return archive
     home.mkdir(exist_ok=True)
     root = home / "rootfs"
-    shutil.rmtree(root, ignore_errors=True)
-    _run("debootstrap", "--variant=minbase", "bookworm", str(root))
-    copy_network_settings(root)
+    debootstrap(root)
     environment = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
-    container = _run("buildah", "from", "scratch", env=environment)
-    _run("buildah", "add", "-q", container, str(root), "/", env=environment)
-    _run("buildah", "commit", "-q", container, "lazarus-bench:0", env=environment)
+    container = run("buildah", "from", "scratch", env=environment)
+    run("buildah", "add", "-q", container, str(root), "/", env=environment)
+    run("buildah", "commit", "-q", container, "lazarus-bench:0", env=environment)
     for number, step in enumerate(STEPS):
-        container = _run("buildah", "from", f"lazarus-bench:{number}", env=environment)
-        _run("buildah", "run", container, "--", "sh", "-c", step, env=environment)
-        _run("buildah", "commit", "-q", container, f"lazarus-bench:{number + 1}", env=environment)
+        container = run("buildah", "from", f"lazarus-bench:{number}", env=environment)
+        run("buildah", "run", container, "--", "sh", "-c", step, env=environment)
+        run("buildah", "commit", "-q", container, f"lazarus-bench:{number + 1}", env=environment)
     partial = home / "partial.tar"
-    _run("buildah", "push", "-q", f"lazarus-bench:{len(STEPS)}", f"oci-archive:{partial}:debian:app", env=environment)
+    run("buildah", "push", "-q", f"lazarus-bench:{len(STEPS)}", f"oci-archive:{partial}:debian:app", env=environment)
     partial.rename(archive)
     shutil.rmtree(root)
     return archive
-
-
-def copy_network_settings(root: Path) -> None:
-    """Gives a root file system this machine's resolver, apt proxy settings and certificates: apt works inside then."""
-    shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
-    for settings in Path("/etc/apt/apt.conf.d").glob("99*"):
-        shutil.copy(settings, root / "etc/apt/apt.conf.d" / settings.name)
-    if Path("/etc/ssl/certs").is_dir():
-        shutil.rmtree(root / "etc/ssl/certs", ignore_errors=True)  # which may be links to what is copied
-        shutil.copytree("/etc/ssl/certs", root / "etc/ssl/certs", symlinks=False)
-
-
-def _run(*command: str, env: dict[str, str] | None = None) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout.strip()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.images.debian import copy_network_settings
+from benchmarks.images.rootfs import debootstrap, pack, run
 
 INSTALLED = "gcc make libc6-dev python3-pip"
 PACKAGE = "git"  # with 16 that it depends on
@@ -42,22 +40,9 @@ def workshop(scratch: Path) -> Path:
         return archive
     home.mkdir(exist_ok=True)
     root = home / "rootfs"
-    shutil.rmtree(root, ignore_errors=True)
-    _run("debootstrap", "--variant=minbase", "bookworm", str(root))
-    copy_network_settings(root)
-    _run("chroot", str(root), "sh", "-ec", FETCH)
+    debootstrap(root)
+    run("chroot", str(root), "sh", "-ec", FETCH)
     # By this Python's pip, which knows where this machine fetches from; for the Python of bookworm.
     pip = [sys.executable, "-m", "pip", "download", "-q", "--only-binary=:all:", "--python-version=3.11"]
-    _run(*pip, "-d", str(root / "srv/wheels"), *WHEELS)
-    partial = home / "partial.tar"
-    leave_out = [f"--exclude=./{name}/*" for name in ("dev", "proc", "sys")]
-    _run("tar", "-cf", str(partial), "--numeric-owner", "--xattrs", *leave_out, "-C", str(root), ".")
-    partial.rename(archive)
-    shutil.rmtree(root)
-    return archive
-
-
-def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{command[0]}: exit {done.returncode}: {(done.stderr or done.stdout).strip()[-300:]}")
+    run(*pip, "-d", str(root / "srv/wheels"), *WHEELS)
+    return pack(root, archive)

@@ -49,6 +49,10 @@ WANTED = (
            "SQLite"),
     Wanted("PostgreSQL transactions (pgbench) in a database of a lower layer", "database__sqlite_and_postgres",
            "transactions", "PostgreSQL"),
+    Wanted("the same in the first minute of 1 GB, with a pool", "database__sqlite_and_postgres", "transactions",
+           "First minute", "lazarus (pool)"),
+    Wanted("PostgreSQL transactions (pgbench) in a volume", "database__sqlite_and_postgres", "transactions",
+           "In a volume"),
     Wanted("chunks of a buffer, cut and hashed", "chunk__throughput", "cut and SHA-256"),
 )  # fmt: skip
 
