@@ -75,7 +75,9 @@ def test_a_container_keeps_its_layers_and_its_stack(store: Store) -> None:
         with store.catalogue.write() as connection:
             config = json.dumps({"diff_ids": diff_ids} if seed != "started" else {})
             connection.execute(
-                "INSERT INTO containers VALUES (?, ?, 'm', ?, 0, ?)", (seed, seed, chain_id(diff_ids), config)
+                "INSERT INTO containers(id, name, manifest_digest, chain_id, created, config)"
+                " VALUES (?, ?, 'm', ?, 0, ?)",
+                (seed, seed, chain_id(diff_ids), config),
             )
         remove_image(store, diff_ids)
     assert store.content.collect()[1:4] == (0, 0, 0)
@@ -152,7 +154,9 @@ def test_prune_takes_unnamed_images(store: Store) -> None:
                 connection.execute("INSERT INTO names VALUES ('named:latest', ?, 0)", (sha256(manifest),))
             else:
                 connection.execute(
-                    "INSERT INTO containers VALUES ('c', 'c', ?, ?, 0, '{}')", (sha256(manifest), chain_id(used))
+                    "INSERT INTO containers(id, name, manifest_digest, chain_id, created, config)"
+                    " VALUES ('c', 'c', ?, ?, 0, '{}')",
+                    (sha256(manifest), chain_id(used)),
                 )
     assert _pruned(store) == ([()], 1, 1, 4)
     assert _pruned(store, all_images=True) == ([("named:latest",)], 1, 1, 4)

@@ -8,7 +8,7 @@ import pytest
 
 from lazarus.containers.settings import Settings, parse_mounts
 from lazarus.errors import FormatError, UnsupportedError
-from lazarus.volumes.mounts import Bind, Tmpfs, VolumeMount
+from lazarus.volumes.mounts import Bind, ImageMount, Tmpfs, VolumeMount
 from lazarus.volumes.spelling import check_mount, parse_mount, parse_volume
 
 
@@ -111,8 +111,8 @@ def test_what_cannot_be_in_full(text: str) -> None:
 
 
 def test_types_that_are_not_there_yet() -> None:
-    with pytest.raises(UnsupportedError, match="type image are not supported"):
-        parse_mount("type=image,source=x,target=/b")
+    with pytest.raises(UnsupportedError, match="type npipe are not supported"):
+        parse_mount("type=npipe,source=x,target=/b")
 
 
 def test_typed_values_go_through_the_same_rules() -> None:
@@ -134,8 +134,8 @@ def test_typed_values_go_through_the_same_rules() -> None:
 
 def test_the_images_volumes() -> None:
     config = {"Volumes": {"/data": {}, "/other/": {}, "relative": {}}}
-    binds, volumes, tmpfs = parse_mounts(config, ["v:/data", Tmpfs("/other")])
-    assert (binds, tmpfs) == ((), (Tmpfs("/other"),))
+    binds, volumes, images, tmpfs = parse_mounts(config, ["v:/data", Tmpfs("/other")])
+    assert (binds, images, tmpfs) == ((), (), (Tmpfs("/other"),))
     assert volumes[0] == VolumeMount("v", "/data")
     assert (volumes[1].target, volumes[1].anonymous, len(volumes[1].name or "")) == ("/relative", True, 64)
     with pytest.raises(FormatError, match="two mounts"):
@@ -147,8 +147,9 @@ def test_the_images_volumes() -> None:
 def test_mounts_survive_the_catalogue() -> None:
     mounts = ((Bind("/a", "/b"),), (VolumeMount("v", "/c", True, True, "x", True),), (Tmpfs("/d", 1, 2, True),))
     made = Settings("i", "sha256:" + "0" * 64, (), ("a",), binds=mounts[0], volumes=mounts[1], tmpfs=mounts[2])
+    made = made._replace(images=(ImageMount("image:1", "/e", True, "part", "0" * 64),))
     assert Settings.from_json(made.to_json()) == made
-    assert made.targets == ("/b", "/c", "/d") and made.anonymous == ("v",)
+    assert made.targets == ("/b", "/c", "/e", "/d") and made.anonymous == ("v",)
 
 
 @pytest.mark.parametrize("text", ['type=tmpfs,target=/a\n"b"', 'type=tmpfs,target="/a', 'type=tmpfs,"target=/a"b'])

@@ -34,7 +34,7 @@ def binary_output(path: str) -> Iterator[BinaryIO]:
 
 def diff(store: Store, arguments: SimpleNamespace) -> int:
     """Lines `A /path`, `C /path`, `D /path`."""
-    changes = store.containers.get(arguments.container).diff()
+    changes = store.containers.get(arguments.container).diff(mount=arguments.mount)
     if arguments.format == "json":
         print_json(
             [
@@ -63,6 +63,7 @@ def commit(store: Store, arguments: SimpleNamespace) -> int:
         author=arguments.author,
         compression=arguments.compression,
         pause=arguments.pause,
+        mount=arguments.mount,
     )
     print(image.id)
     return 0
@@ -161,7 +162,11 @@ def union(_store: None, arguments: SimpleNamespace) -> int:
     return 0
 
 
+_MOUNT = Option(
+    ("--mount",), "mount", "meant is the image that is mounted, writable, in this place of the container", "TARGET"
+)
 _COMMIT_OPTIONS = (
+    _MOUNT,
     Option(("-m", "--message"), "message", "comment in the image's history", "TEXT", default=""),
     Option(("-a", "--author"), "author", "author of the image", "NAME", default=""),
     Option(
@@ -199,7 +204,7 @@ VERBS = {
             "list what a container has changed in its image's files",
             diff,
             (CONTAINER,),
-            (FORMAT,),
+            (_MOUNT, FORMAT),
             "A added, C changed, D deleted.",
         ),
         Verb(

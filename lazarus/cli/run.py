@@ -36,8 +36,8 @@ _CREATE = (
     Option(
         ("--mount",),
         "mounts",
-        "the same in full: type=volume|bind|tmpfs, source, target, readonly, volume-nocopy, volume-subpath, tmpfs-size,"
-        " tmpfs-mode",
+        "the same in full: type=volume|bind|image|tmpfs, source, target, readonly, volume-nocopy, volume-subpath, rw"
+        " and image-subpath for an image, tmpfs-size, tmpfs-mode",
         "KEY=VALUE,...",
         many=True,
     ),

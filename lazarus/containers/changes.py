@@ -52,19 +52,21 @@ def commit(
     author: str,
     compression: str,
     pause: bool,
+    part: Container | None = None,
 ) -> Image:
-    """See `Container.commit`."""
+    """See `Container.commit`. `part`: an image that is mounted in it is meant."""
     from lazarus.images.build import source_date_epoch
 
     if compression not in COMPRESSIONS:
         raise FormatError(f"compression {compression!r:.40}: not one of {', '.join(COMPRESSIONS)}")
     store = container.store
-    base = container.image
+    meant = container if part is None else part
+    base = meant.image
     epoch = source_date_epoch()
     with store.content.lease("commit") as lease:
         # The lock keeps it from being removed meanwhile: files that vanish are taken as removed by the container.
         with Lock(container.directory), frozen([container] if pause else []):
-            staged = _read_upper(container, lease, compression, epoch)
+            staged = _read_upper(meant, lease, compression, epoch)
         return store.images.add_layer(
             base,
             staged,

@@ -233,11 +233,17 @@ class Container:
 
         return read_stats(self.directory)
 
-    def diff(self) -> list[Change]:
-        """What it has changed in its image's files: a walk of `upper` only."""
+    def diff(self, *, mount: str | None = None) -> list[Change]:
+        """What it has changed in its image's files: a walk of `upper` only. `mount`: in the image that is mounted,
+        writable, in this place. `NotFoundError`."""
         from lazarus.containers.changes import diff
 
-        return diff(self)
+        return diff(self if mount is None else self._part(mount))
+
+    def _part(self, mount: str) -> Container:
+        from lazarus.containers.parts import find
+
+        return find(self, mount)
 
     def commit(
         self,
@@ -248,8 +254,10 @@ class Container:
         author: str = "",
         compression: str = "gzip",
         pause: bool = True,
+        mount: str | None = None,
     ) -> Image:
-        """An image of its image's layers and one more with what it has changed; same changes, same layer.
+        """An image of its image's layers and one more with what it has changed; same changes, same layer. `mount`: of
+        the image that is mounted, writable, in this place instead, and what has changed in that.
 
         `changes` are Dockerfile instructions (`CMD ...`, `ENV A=b`), `compression` is "gzip", "zstd" or "none". A
         running container stands still meanwhile (see `lazarus.runtime.freezer`), unless `pause` is False: then files
@@ -266,6 +274,7 @@ class Container:
             author=author,
             compression=compression,
             pause=pause,
+            part=None if mount is None else self._part(mount),
         )
 
     def export(self, out: int | IO[bytes]) -> int:
@@ -338,6 +347,10 @@ class Container:
         except NotFoundError:  # without a directory: created by a process that died there
             store.containers.forget(self, volumes)
         remove_tree(trash)
+        for image in self.settings.images:  # their rows have gone with its own
+            with suppress(FileNotFoundError):
+                os.rename(store.paths.container(image.part), f"{store.paths.trash}/container-{image.part}")
+                remove_tree(f"{store.paths.trash}/container-{image.part}")
         if volumes:
             store.volumes.sweep()
         return True

@@ -78,7 +78,7 @@ class Containers:
         args = command_line(config, command, entrypoint)
         if not args:
             raise ContainerRuntimeError(f"image {image}: it names no command, and none was given")
-        binds, mounts, tmpfs = parse_mounts(config, volumes)
+        mounts = parse_mounts(config, volumes)
         settings = Settings(
             image=image if isinstance(image, str) else next(iter(found.names), found.id),
             image_id=found.id,
@@ -90,9 +90,7 @@ class Containers:
             user=user if user is not None else (config.get("User") or ""),
             hostname=check_hostname(hostname or ""),
             network=network,
-            binds=binds,
-            volumes=mounts,
-            tmpfs=tmpfs,
+            **mounts._asdict(),
             labels={**(config.get("Labels") or {}), **(labels or {})},
             stop_signal=check_signal(stop_signal or config.get("StopSignal") or "SIGTERM"),
             terminal=tty,
@@ -117,18 +115,30 @@ class Containers:
         """Row, then directories: a directory without a row would be rubbish, a row without one can be removed."""
         self.store.content.reserve.check()
         container_id = os.urandom(32).hex()
-        root = self.store.stacks.open(settings.diff_ids).root
         chosen = check_name(name) if name is not None else random_name()
         now = time.time()
-        row = (container_id, chosen, image.digest, image.chain_id, now, settings.to_json())
+        made = [(container_id, settings.diff_ids)]
+        rows: list[tuple[object, ...]] = []
+        if settings.images:
+            from lazarus.containers import parts
+
+            settings, new = parts.plan(self.store, settings)
+            for part_id, part_image, own in new:
+                digests = (part_image.digest, part_image.chain_id)
+                rows.append((part_id, f"{container_id}/{part_id}", *digests, now, own.to_json(), container_id))
+                made.append((part_id, own.diff_ids))
+        rows.insert(0, (container_id, chosen, image.digest, image.chain_id, now, settings.to_json(), None))
+        roots = [self.store.stacks.open(diff_ids).root for _, diff_ids in made]
         with Room(self.store.paths.containers):
-            insert_with_volumes(self.store, row, settings)
+            insert_with_volumes(self.store, rows, settings)
             container = Container(self.store, container_id, chosen, image.digest, image.chain_id, now, settings)
             try:
-                os.mkdir(container.directory, 0o700)
-                for directory in _DIRECTORIES:
-                    os.mkdir(f"{container.directory}/{directory}", 0o755)
-                root.apply(f"{container.directory}/upper")
+                for (one, _), root in zip(made, roots, strict=True):
+                    place = self.store.paths.container(one)
+                    os.mkdir(place, 0o700)
+                    for directory in _DIRECTORIES:
+                        os.mkdir(f"{place}/{directory}", 0o755)
+                    root.apply(f"{place}/upper")
             except OSError as error:
                 container.remove(volumes=True)
                 if isinstance(error, PermissionError):
@@ -143,8 +153,8 @@ class Containers:
         rows = is_name(name) and (
             self.store.catalogue.read()
             .execute(
-                "SELECT * FROM containers WHERE name = ?1 OR id = ?1"
-                " OR (length(?1) >= 2 AND substr(id, 1, length(?1)) = ?1)"
+                "SELECT * FROM containers WHERE part_of IS NULL AND (name = ?1 OR id = ?1"
+                " OR (length(?1) >= 2 AND substr(id, 1, length(?1)) = ?1))"
                 " ORDER BY name = ?1 DESC, id = ?1 DESC LIMIT 3",
                 (name,),
             )
@@ -156,11 +166,21 @@ class Containers:
             raise ConflictError(f"container {name}: {len(rows)} or more containers have an ID that begins so")
         return self._from_row(rows[0])
 
+    def part(self, part_id: str) -> Container:
+        """What a container changes in an image that is mounted in it: see parts.py. `NotFoundError`."""
+        row = self.store.catalogue.read().execute("SELECT * FROM containers WHERE id = ?", (part_id,)).fetchone()
+        if row is None:
+            raise NotFoundError("the container that the image is mounted in has been removed")
+        return self._from_row(row)
+
     def list(self, all: bool = False) -> list[Container]:
         """The running ones, or all; the newest first."""
-        rows = self.store.catalogue.read().execute("SELECT * FROM containers ORDER BY created DESC, id").fetchall()
-        containers = [self._from_row(row) for row in rows]
-        return containers if all else [container for container in containers if _runs(container)]
+        containers = self._rows("WHERE part_of IS NULL")
+        return [container for container in containers if all or _runs(container)]
+
+    def _rows(self, which: str = "") -> Iterator[Container]:
+        rows = self.store.catalogue.read().execute(f"SELECT * FROM containers {which} ORDER BY created DESC, id")
+        yield from map(self._from_row, rows.fetchall())
 
     def rename(self, container: Container, name: str) -> None:
         """See `Container.rename`."""
@@ -212,7 +232,7 @@ class Containers:
         a layer stack open.
         """
         with Room(self.store.paths.containers, alone=True), ExitStack() as locks:
-            containers = self.list(all=True)
+            containers = list(self._rows())
             make_room_for_descriptors(len(containers))
             for container in containers:
                 try:

@@ -78,6 +78,17 @@ def inspect(container: Container) -> Json:
                 for mount in settings.volumes
             ),
             *(
+                {
+                    "Type": "image",
+                    "Source": mount.source,
+                    "Destination": mount.target,
+                    "RW": mount.writable,
+                    "SubPath": mount.subpath,
+                    "UpperDir": f"{container.store.paths.container(mount.part)}/upper" if mount.writable else "",
+                }
+                for mount in settings.images
+            ),
+            *(
                 {"Type": "tmpfs", "Source": "", "Destination": mount.target, "RW": not mount.read_only}
                 for mount in settings.tmpfs
             ),

@@ -11,10 +11,19 @@ from typing import Any, NamedTuple
 from lazarus.errors import FormatError
 from lazarus.runtime.bundle import Bind, Tmpfs
 from lazarus.terms import DiffID
-from lazarus.volumes.mounts import AnyMount, VolumeMount
+from lazarus.volumes.mounts import AnyMount, ImageMount, VolumeMount
 
 NETWORKS = ("none", "host")
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?\Z")
+
+
+class Mounts(NamedTuple):
+    """All that is mounted into a container, by kind."""
+
+    binds: tuple[Bind, ...] = ()
+    volumes: tuple[VolumeMount, ...] = ()
+    images: tuple[ImageMount, ...] = ()
+    tmpfs: tuple[Tmpfs, ...] = ()
 
 
 class Settings(NamedTuple):
@@ -33,6 +42,7 @@ class Settings(NamedTuple):
     network: str = "none"
     binds: tuple[Bind, ...] = ()
     volumes: tuple[VolumeMount, ...] = ()
+    images: tuple[ImageMount, ...] = ()
     tmpfs: tuple[Tmpfs, ...] = ()
     labels: Mapping[str, str] = {}
     stop_signal: str = "SIGTERM"
@@ -52,6 +62,7 @@ class Settings(NamedTuple):
         fields: dict[str, Any] = json.loads(text)
         fields["binds"] = tuple(Bind(*mount) for mount in fields["binds"])
         fields["volumes"] = tuple(VolumeMount(*mount) for mount in fields["volumes"])
+        fields["images"] = tuple(ImageMount(*mount) for mount in fields["images"])
         fields["tmpfs"] = tuple(Tmpfs(*mount) for mount in fields["tmpfs"])
         for name in ("args", "image_env", "env"):
             fields[name] = tuple(fields[name])
@@ -61,7 +72,7 @@ class Settings(NamedTuple):
     @property
     def targets(self) -> tuple[str, ...]:
         """The places in the container that something is mounted over."""
-        mounts: tuple[AnyMount, ...] = (*self.binds, *self.volumes, *self.tmpfs)
+        mounts: tuple[AnyMount, ...] = (*self.binds, *self.volumes, *self.images, *self.tmpfs)
         return tuple(mount.target for mount in mounts)
 
     @property
@@ -135,16 +146,14 @@ def check_words(words: Iterable[str]) -> tuple[str, ...]:
     return found
 
 
-def parse_mounts(
-    image_config: Mapping[str, Any], given: Iterable[str | AnyMount]
-) -> tuple[tuple[Bind, ...], tuple[VolumeMount, ...], tuple[Tmpfs, ...]]:
+def parse_mounts(image_config: Mapping[str, Any], given: Iterable[str | AnyMount]) -> Mounts:
     """What is mounted: the caller's wishes, and a new volume for each of the image's `Volumes` that they do not cover.
 
     Volumes without a name get one here. Raises `FormatError`, also for two mounts in one place.
     """
     wishes, image_volumes = tuple(given), image_config.get("Volumes") or ()
     if not wishes and not image_volumes:
-        return (), (), ()
+        return Mounts()
     from lazarus.volumes.names import random_name  # not on the path of a container without mounts
     from lazarus.volumes.spelling import check_mount, check_target, parse_volume
 
@@ -161,8 +170,9 @@ def parse_mounts(
         mount._replace(name=random_name()) if isinstance(mount, VolumeMount) and mount.name is None else mount
         for mount in found.values()
     ]
-    return (
+    return Mounts(
         tuple(mount for mount in named if isinstance(mount, Bind)),
         tuple(mount for mount in named if isinstance(mount, VolumeMount)),
+        tuple(mount for mount in named if isinstance(mount, ImageMount)),
         tuple(mount for mount in named if isinstance(mount, Tmpfs)),
     )

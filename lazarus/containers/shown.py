@@ -1,4 +1,5 @@
-"""What is mounted into a container besides its root file system: volumes, files of the host, memory.
+"""What is mounted into a container besides its root file system: volumes, images (see parts.py), files of the host,
+memory.
 
 A part of a volume (`subpath`) is opened below the volume, so that no symlink in it can lead elsewhere, and the runtime
 must get just that directory. It wants a path, and looks it up again later, when a container that uses the volume may
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,9 @@ class _Changed(Exception):
     """A volume that was there has been removed: try again."""
 
 
-def insert_with_volumes(store: Store, row: tuple[object, ...], settings: Settings) -> None:
-    """Inserts a container's row, in one transaction with those of the volumes that it names and that are not there.
+def insert_with_volumes(store: Store, rows: Sequence[tuple[object, ...]], settings: Settings) -> None:
+    """Inserts a container's row and those of its parts, in one transaction with those of the volumes that it names and
+    that are not there.
 
     Nothing needs to be synced for the container; volumes are on disk before their rows are. Raises `NotFoundError`
     (image), `ConflictError` (name of the container).
@@ -54,7 +56,7 @@ def insert_with_volumes(store: Store, row: tuple[object, ...], settings: Setting
                     anonymous = name in settings.anonymous
                     new.stage(name, {}, anonymous=anonymous, durable=not (anonymous and settings.ephemeral))
             durable = bool(kept) or any(name not in settings.anonymous for name in missing)
-            _insert(store, row, settings, new, durable or (bool(missing) and not settings.ephemeral))
+            _insert(store, rows, settings, new, durable or (bool(missing) and not settings.ephemeral))
             return
 
 
@@ -67,15 +69,20 @@ def _names(settings: Settings) -> list[str]:
     return sorted({mount.name for mount in settings.volumes if mount.name is not None})
 
 
-def _insert(store: Store, row: tuple[object, ...], settings: Settings, new: NewVolumes | None, durable: bool) -> None:
+def _insert(
+    store: Store, rows: Sequence[tuple[object, ...]], settings: Settings, new: NewVolumes | None, durable: bool
+) -> None:
+    container_id, name = rows[0][:2]
+    sources = [settings.image, *(mount.source for mount in settings.images)]
     try:
         with store.catalogue.write(durable=durable) as connection:
-            if connection.execute("SELECT 1 FROM images WHERE manifest_digest=?", (row[2],)).fetchone() is None:
-                raise NotFoundError(f"image {settings.image}: it has been removed")
-            connection.execute(
-                "INSERT INTO containers(id, name, manifest_digest, chain_id, created, config)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                row,
+            for row, source in zip(rows, sources, strict=True):
+                if connection.execute("SELECT 1 FROM images WHERE manifest_digest=?", (row[2],)).fetchone() is None:
+                    raise NotFoundError(f"image {source}: it has been removed")
+            connection.executemany(
+                "INSERT INTO containers(id, name, manifest_digest, chain_id, created, config, part_of)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                rows,
             )
             there = frozenset(_there(connection, settings))
             if new is not None:
@@ -84,10 +91,10 @@ def _insert(store: Store, row: tuple[object, ...], settings: Settings, new: NewV
             if there != frozenset(_names(settings)):
                 raise _Changed
             connection.executemany(
-                "INSERT INTO container_volumes VALUES (?, ?)", [(row[0], name) for name in _names(settings)]
+                "INSERT INTO container_volumes VALUES (?, ?)", [(container_id, volume) for volume in _names(settings)]
             )
     except sqlite3.IntegrityError:
-        raise ConflictError(f"container name {row[1]}: already in use") from None
+        raise ConflictError(f"container name {name}: already in use") from None
 
 
 def _there(connection: sqlite3.Connection, settings: Settings) -> Iterator[str]:
@@ -108,6 +115,10 @@ def prepare(store: Store, container_id: str, settings: Settings) -> list[Bind | 
     """
     release(store, container_id, settings)
     found: list[Bind | Tmpfs] = [*settings.binds, *settings.tmpfs]
+    if settings.images:
+        from lazarus.containers import parts
+
+        found += parts.prepare(store, settings)
     if not settings.volumes:
         return sorted(found, key=_depth)
     from lazarus.volumes.populate import settle  # not on the path of a container without volumes
@@ -154,7 +165,11 @@ def _show(volume: Volume, part: int, name: str) -> str:
 
 
 def release(store: Store, container_id: str, settings: Settings) -> None:
-    """Unmounts the parts of volumes that a start has shown; whoever has them mounted keeps them."""
+    """Unmounts the images and parts of volumes that a start has shown; whoever has them mounted keeps them."""
+    if settings.images:
+        from lazarus.containers import parts
+
+        parts.release(store, settings)
     for number, mount in enumerate(settings.volumes):
         if not mount.subpath or mount.name is None:
             continue

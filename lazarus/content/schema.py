@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VERSION = 2
+VERSION = 3
 APPLICATION_ID = 0x4C5A5253  # "LZRS": tells our database from any other SQLite file
 
 TABLES = (
@@ -55,15 +55,18 @@ TABLES = (
         created REAL NOT NULL
     ) WITHOUT ROWID""",
     "CREATE INDEX names_of ON names(manifest_digest)",
-    # config is JSON; layers in its "diff_ids" are kept for the container.
+    # config is JSON; layers in its "diff_ids" are kept for the container. part_of: it is no container of its own, but
+    # holds what that one changes in an image that is mounted in it.
     """CREATE TABLE containers (
         id TEXT PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
         manifest_digest TEXT NOT NULL,
         chain_id TEXT NOT NULL,
         created REAL NOT NULL,
-        config TEXT NOT NULL CHECK (json_valid(config))
+        config TEXT NOT NULL CHECK (json_valid(config)),
+        part_of TEXT REFERENCES containers(id) ON DELETE CASCADE
     ) WITHOUT ROWID""",
+    "CREATE INDEX containers_of ON containers(part_of)",
     # labels is JSON. anonymous: it was given no name. fresh: nobody has mounted it or written in it yet.
     """CREATE TABLE volumes (
         name TEXT PRIMARY KEY,

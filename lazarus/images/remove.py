@@ -31,7 +31,11 @@ def _remove_rows(store: Store, reference: str, force: bool) -> tuple[list[str], 
         if name is None and len(names) > 1 and not force:
             raise ConflictError(f"image {reference}: has several names ({', '.join(names)}); force removes them all")
         untagged = [f"Untagged: {name}" for name in names]
-        user = connection.execute("SELECT name FROM containers WHERE manifest_digest=?", (image.digest,)).fetchone()
+        user = connection.execute(
+            "SELECT coalesce(owners.name, containers.name) FROM containers"
+            " LEFT JOIN containers AS owners ON owners.id = containers.part_of WHERE containers.manifest_digest=?",
+            (image.digest,),
+        ).fetchone()
         if user is None:
             connection.execute("DELETE FROM images WHERE manifest_digest=?", (image.digest,))
             return [*untagged, f"Deleted: {image.id}"], True

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from lazarus.runtime.bundle import Bind, Tmpfs
 
-__all__ = ["AnyMount", "Bind", "Tmpfs", "VolumeMount"]
+__all__ = ["AnyMount", "Bind", "ImageMount", "Tmpfs", "VolumeMount"]
 
 
 class VolumeMount(NamedTuple):
@@ -23,4 +23,18 @@ class VolumeMount(NamedTuple):
     anonymous: bool = False
 
 
-AnyMount = Bind | VolumeMount | Tmpfs
+class ImageMount(NamedTuple):
+    """An image's files in a container. `writable`: over an upper of their own, which is the container's, stays over its
+    runs and can be committed; else read-only. `subpath`: only this directory of it is mounted.
+
+    `part`: the ID of the container's part that holds the upper, once the container is made.
+    """
+
+    source: str
+    target: str
+    writable: bool = False
+    subpath: str = ""
+    part: str = ""
+
+
+AnyMount = Bind | VolumeMount | ImageMount | Tmpfs

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 
 from lazarus.errors import FormatError, UnsupportedError
-from lazarus.volumes.mounts import AnyMount, Bind, Tmpfs, VolumeMount
+from lazarus.volumes.mounts import AnyMount, Bind, ImageMount, Tmpfs, VolumeMount
 from lazarus.volumes.names import is_name
 
 
@@ -49,9 +49,12 @@ _KEYS = {
     "destination": "target",
     "readonly": "readonly",
     "ro": "readonly",
+    "rw": "writable",
+    "readwrite": "writable",
     "volume-nocopy": "nocopy",
     "nocopy": "nocopy",
     "volume-subpath": "subpath",
+    "image-subpath": "subpath",
     "subpath": "subpath",
     "tmpfs-size": "size",
     "tmpfs-mode": "mode",
@@ -59,12 +62,13 @@ _KEYS = {
 _TAKES = {
     "volume": {"source", "readonly", "nocopy", "subpath"},
     "bind": {"source", "readonly"},
+    "image": {"source", "readonly", "writable", "subpath"},
     "tmpfs": {"readonly", "size", "mode"},
 }
 
 
 def parse_mount(text: str) -> AnyMount:
-    """`type=volume|bind|tmpfs,source=...,target=...[,readonly]...`; a value with a comma is written `"source=a,b"`.
+    """`type=volume|bind|image|tmpfs,source=...,target=...[,readonly]...`; a value with a comma: `"source=a,b"`.
 
     Raises `FormatError`; `UnsupportedError` for types that docker or podman know and Lazarus does not.
     """
@@ -72,7 +76,7 @@ def parse_mount(text: str) -> AnyMount:
     _check_text(what, text)
     found = _fields(what, text)
     kind = found.pop("type", "volume")
-    if kind in ("image", "npipe", "cluster", "glob", "devpts", "ramfs"):
+    if kind in ("npipe", "cluster", "glob", "devpts", "ramfs"):
         raise UnsupportedError(f"{what}: mounts of type {kind} are not supported; known are {', '.join(_TAKES)}")
     if kind not in _TAKES:
         raise FormatError(f"{what}: type {kind!r:.40} is not one of {', '.join(_TAKES)}")
@@ -87,6 +91,8 @@ def parse_mount(text: str) -> AnyMount:
         if not source:
             raise FormatError(f"{what}: a bind mount needs a source")
         return Bind(os.path.abspath(source), target, read_only)
+    if kind == "image":
+        return _image(what, found, target)
     if source and not is_name(source):
         raise FormatError(f"{what}: {source!r} is not a volume name; a path of the host needs type=bind")
     subpath = check_subpath(what, found["subpath"]) if "subpath" in found else ""
@@ -94,6 +100,24 @@ def parse_mount(text: str) -> AnyMount:
         raise FormatError(f"{what}: a new volume has no directories; a subpath needs a source")
     nocopy = _truth(what, found.get("nocopy", "false"))
     return VolumeMount(source or None, target, read_only, nocopy, subpath, anonymous=not source)
+
+
+def _image(what: str, found: dict[str, str], target: str) -> ImageMount:
+    writable = _truth(what, found.get("writable", "false"))
+    if "readonly" in found and "writable" in found and _truth(what, found["readonly"]) == writable:
+        raise FormatError(f"{what}: read-only and rw at once")
+    if "writable" not in found and "readonly" in found:
+        writable = not _truth(what, found["readonly"])
+    subpath = found.get("subpath", "")
+    return _checked_image(what, ImageMount(found.get("source", ""), target, writable, subpath))
+
+
+def _checked_image(what: str, mount: ImageMount) -> ImageMount:
+    if not mount.source:
+        raise FormatError(f"{what}: a mount of an image needs a source")
+    _check_text(what, mount.source)
+    subpath = check_subpath(what, mount.subpath.lstrip("/")) if mount.subpath.lstrip("/") else ""
+    return mount._replace(subpath=subpath, part="")
 
 
 def check_mount(mount: AnyMount) -> AnyMount:
@@ -107,6 +131,8 @@ def check_mount(mount: AnyMount) -> AnyMount:
         if subpath and mount.name is None:
             raise FormatError(f"{what}: a new volume has no directories; a subpath needs a name")
         return mount._replace(target=target, subpath=subpath, anonymous=mount.name is None)
+    if isinstance(mount, ImageMount):
+        return _checked_image(what, mount._replace(target=target))
     if isinstance(mount, Bind):
         _check_text(what, mount.source)
         return mount._replace(source=os.path.abspath(mount.source), target=target)
@@ -164,7 +190,7 @@ def _fields(what: str, text: str) -> dict[str, str]:
             raise FormatError(f"{what}: unknown key {key!r:.40}; known are {', '.join(sorted(_KEYS))}")
         if name in found:
             raise FormatError(f"{what}: {key} is given twice")
-        if not separator and name not in ("readonly", "nocopy"):
+        if not separator and name not in ("readonly", "writable", "nocopy"):
             raise FormatError(f"{what}: {key} needs a value")
         found[name] = value if separator else "true"
     return found
