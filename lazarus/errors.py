@@ -62,6 +62,10 @@ class ContainerRuntimeError(LazarusError):
         self.exit_code = exit_code
 
 
+class HookError(LazarusError):
+    """A command or function that was to be called before or after something failed, or took too long."""
+
+
 # The codes of csrc/base/lz_err.h; tests/test_native_errors.py compares the two.
 NATIVE_CODES: dict[int, type[LazarusError]] = {
     -10001: FormatError,

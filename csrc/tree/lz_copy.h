@@ -1,17 +1,27 @@
-/* lz_copy.h - a whole tree, copied to another file system of the same machine.
+/* lz_copy.h - a whole tree, copied to another place of the same machine: each file a clone where the file system can.
  *
  * Everything of it: types, owners, modes, modification times, xattrs (overlay's own too, as they are), device numbers,
- * holes, and which names are one file. The target is private to the caller while it is copied.
+ * holes, which names are one file, and whether it is written in place (btrfs: chattr +C). The target is private to the
+ * caller while it is copied; the source may change, but then what is copied is of no one moment.
  */
 #ifndef LZ_COPY_H
 #define LZ_COPY_H
 
+#include <stdint.h>
+
 #include "../base/lz_err.h"
 #include "../base/lz_sys.h"
 
-/* Copies what is in the directory `from_fd` into the empty directory `to_fd`, which gets its attributes too. Nothing is
- * synced, other mounts are not entered. 0, or a negative code with part of it there; LZ_E_LIMIT for a path over
- * LZ_PATH_MAX. */
-int lz_copy_tree(const struct lz_sys *sys, int from_fd, int to_fd, struct lz_detail *detail);
+struct lz_copy_result {
+    uint64_t entries; /* names below the top */
+    uint64_t shared;  /* bytes of files whose blocks are shared now (FICLONE), without holes */
+    uint64_t copied;  /* bytes that were written */
+};
+
+/* Copies what is in the directory `from_fd` into the empty directory `to_fd`, which gets its attributes too. Names that
+ * vanish meanwhile are left out. Nothing is synced, other mounts are not entered. 0 and, if `result` is not NULL, what it
+ * came to; or a negative code with part of it there; LZ_E_LIMIT for a path over LZ_PATH_MAX. */
+int lz_copy_tree(const struct lz_sys *sys, int from_fd, int to_fd, struct lz_copy_result *result,
+                 struct lz_detail *detail);
 
 #endif

@@ -347,6 +347,8 @@ static int visit_lower(struct walk *walk, struct frame *frame, const struct lz_n
 static int visit_name(struct walk *walk, struct frame *frame, const struct lz_name *item)
 {
     size_t size = walk->path_size;
+    if (walk->options->directories && item->type != DT_DIR && item->type != DT_UNKNOWN)
+        return 0;
     if (item->is_absent)
         return walk->options->layer ? 0 : visit_whiteout(walk, frame, item);
     int rc = push_name(walk, item->name, item->size);

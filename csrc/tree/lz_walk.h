@@ -68,6 +68,7 @@ struct lz_walk_options {
     bool layer;        /* deletions come first in their directory; a socket is a deletion, for tar cannot say it */
     bool attributes;   /* fill target and xattrs */
     bool cross_mounts; /* plain: go into other mounts */
+    bool directories;  /* plain: visit directories only (and what the file system does not tell from them) */
 };
 
 /* Calls `visit` for the root (path "") and everything below, a directory, then its children by name. A negative return

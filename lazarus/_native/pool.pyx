@@ -20,7 +20,9 @@ cdef extern from "base/lz_sys.h":
     const lz_sys_table *lz_sys_linux_table "lz_sys_linux"() nogil
 
 cdef extern from "tree/lz_copy.h":
-    int lz_copy_tree(const lz_sys *sys, int from_fd, int to_fd, lz_detail *detail) nogil
+    struct lz_copy_result:
+        uint64_t entries, shared, copied
+    int lz_copy_tree(const lz_sys *sys, int from_fd, int to_fd, lz_copy_result *result, lz_detail *detail) nogil
 
 cdef extern from "tree/lz_mount.h":
     int lz_mount_attach(const lz_sys *sys, int mount_fd, int target_dir, const char *target,
@@ -119,9 +121,10 @@ def trim(int fs_fd):
 def copy_tree(source, target):
     """Everything in the directory `source`, with all attributes, into the empty directory `target`; nothing is synced.
 
-    What is there already when it fails stays.
+    (Entries, bytes whose blocks are shared now, bytes that were written.) What is there already when it fails stays.
     """
     cdef lz_detail detail
+    cdef lz_copy_result result
     cdef int rc
     cdef int to_fd
     detail.text[0] = 0
@@ -130,12 +133,13 @@ def copy_tree(source, target):
         to_fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             with nogil:
-                rc = lz_copy_tree(lz_sys_linux(), from_fd, to_fd, &detail)
+                rc = lz_copy_tree(lz_sys_linux(), from_fd, to_fd, &result, &detail)
         finally:
             os.close(to_fd)
     finally:
         os.close(from_fd)
     check(rc, &detail)
+    return result.entries, result.shared, result.copied
 
 
 def exchange(one, other):

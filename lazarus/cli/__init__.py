@@ -8,6 +8,7 @@
     images.py       load save import images history tag rmi
     image.py        image squash|rebase|drop|reorder|split|diff
     volumes.py      volume create|ls|inspect|rm|prune|cp|export|import
+    snapshots.py    volume snapshot|snapshots|rollback|clone|diff|forget
     system.py       system df|prune|info|check, version, completion
     pool.py         pool create|status|grow|destroy
     output.py       tables, sizes, ages, JSON          progress.py   bars, where there is a terminal
@@ -40,6 +41,13 @@ VERBS = {
             *("volume cp", "volume export", "volume import"),
         ),
         "volumes",
+    ),
+    **dict.fromkeys(
+        (
+            *("volume snapshot", "volume snapshots", "volume rollback"),
+            *("volume clone", "volume diff", "volume forget"),
+        ),
+        "snapshots",
     ),
     **dict.fromkeys(("system df", "system prune", "system info", "system check", "version", "completion"), "system"),
     **dict.fromkeys(("pool create", "pool status", "pool grow", "pool destroy"), "pool"),

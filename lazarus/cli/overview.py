@@ -17,6 +17,7 @@ _GROUPS = {
     "images": "Images",
     "image": "Layers of images",
     "volumes": "Volumes",
+    "snapshots": "What volumes were",
     "system": "The store",
     "pool": "The store's pool",
 }
@@ -38,7 +39,7 @@ def help_text() -> str:
     verbs = all_verbs()
     for module, title in _GROUPS.items():
         lines.append(f"{title}:")
-        lines += [f"  {name:14} {verb.summary}" for name, verb in verbs.items() if VERBS[name] == module]
+        lines += [f"  {name:16} {verb.summary}" for name, verb in verbs.items() if VERBS[name] == module]
         lines.append("")
     lines += [
         "  --root DIR     the store (default: $LAZARUS_ROOT, else /var/lib/lazarus for root",

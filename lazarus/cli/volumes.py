@@ -46,20 +46,35 @@ def ls(store: Store, arguments: SimpleNamespace) -> int:
 
 
 def inspect(store: Store, arguments: SimpleNamespace) -> int:
-    """Volumes as JSON."""
-    print_json([store.volumes.get(name).inspect() for name in arguments.names])
+    """Volumes and snapshots as JSON."""
+    from lazarus.volumes.names import split_snapshot
+
+    found = []
+    for text in arguments.names:
+        name, snapshot = split_snapshot(text)
+        volume = store.volumes.get(name)
+        found.append(volume.inspect() if snapshot is None else volume.get_snapshot(snapshot).inspect())
+    print_json(found)
     return 0
 
 
 def rm(store: Store, arguments: SimpleNamespace) -> int:
-    """Removes volumes; one that cannot be removed does not keep the others."""
-    from lazarus.errors import LazarusError
+    """Removes volumes and snapshots; one that cannot be removed does not keep the others."""
+    from lazarus.errors import LazarusError, NotFoundError
+    from lazarus.volumes.names import split_snapshot
 
     failures = 0
     for name in arguments.names:
         try:
-            store.volumes.remove(name, missing_ok=arguments.force)
+            volume, snapshot = split_snapshot(name)
+            if snapshot is None:
+                store.volumes.remove(volume, missing_ok=arguments.force)
+            else:
+                store.volumes.get(volume).get_snapshot(snapshot).remove()
         except (LazarusError, OSError) as error:
+            if arguments.force and isinstance(error, NotFoundError):
+                print(name)
+                continue
             failures += 1
             complain(error)
         else:
@@ -119,7 +134,7 @@ def import_(store: Store, arguments: SimpleNamespace) -> int:
 
 
 _NAME = Word("name", "VOLUME", "name of a volume")
-_NAMES = Word("names", "VOLUME", "name of a volume", "+")
+_NAMES = Word("names", "VOLUME[@NAME]", "name of a volume, or of a snapshot of it", "+")
 
 
 def _filters(kinds: tuple[str, ...]) -> Option:
@@ -151,14 +166,14 @@ VERBS = {
         ),
         Verb(
             "volume inspect",
-            "print all about volumes, as JSON",
+            "print all about volumes and snapshots, as JSON",
             inspect,
             (_NAMES,),
             (FORMAT._replace(help="json (the only one)", default="json", choices=("json",), metavar="json"),),
         ),
         Verb(
             "volume rm",
-            "remove volumes and all that is in them",
+            "remove volumes, all that is in them and their snapshots; or one snapshot",
             rm,
             (_NAMES,),
             (Option(("-f", "--force"), "force", "a missing one is no error"),),

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lazarus.images import Image
     from lazarus.store import Store
     from lazarus.volumes.mounts import AnyMount
+    from lazarus.volumes.volume import Volume
 
 _DIRECTORIES = ("upper", "work", "merged", "bundle")
 
@@ -247,6 +248,16 @@ class Containers:
                     from lazarus.containers.stack import check_free
 
                     check_free(container.directory)
+            yield
+
+    @contextmanager
+    def at_rest(self, volume: Volume, how: str) -> Iterator[None]:
+        """Inside the `with` nobody copies from or to a volume, no container that names it starts, and those that run
+        are frozen (`how` is "freeze"; `ContainerRuntimeError` when that cannot be), left alone ("leave"), or a reason
+        to raise `ConflictError` ("refuse", which waits for no copy either)."""
+        from lazarus.containers.freeze import at_rest
+
+        with at_rest(self.store, volume, how):
             yield
 
     def forget(self, container: Container, volumes: bool = False) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from lazarus.errors import ContainerRuntimeError
+from lazarus.containers.state import Lock, make_room_for_descriptors
+from lazarus.errors import ConflictError, ContainerRuntimeError, NotFoundError
 from lazarus.runtime import freezer
 
 if TYPE_CHECKING:
     from lazarus.containers.container import Container
+    from lazarus.store import Store
+    from lazarus.volumes.volume import Volume
 
 
 @contextmanager
@@ -34,3 +38,36 @@ def frozen(containers: Sequence[Container], *, patience: float = freezer.PATIENC
     names = ", ".join(container.name for container in running)
     with freezer.frozen(freezers, patience=patience, name=f"container {names}"):
         yield tuple(running)
+
+
+@contextmanager
+def at_rest(store: Store, volume: Volume, how: str) -> Iterator[None]:
+    """See `Containers.at_rest`. Containers are locked before the volume, and the newest first, as everywhere: a start
+    holds the container's lock, and then waits for the volume's."""
+    alone = fcntl.LOCK_EX | (fcntl.LOCK_NB if how == "refuse" else 0)
+    while True:
+        with ExitStack() as locks:
+            users = [] if how == "leave" else _naming(store, volume.name)
+            make_room_for_descriptors(len(users))
+            for container in users:
+                with suppress(NotFoundError):  # without a directory: created by a process that died there
+                    locks.enter_context(Lock(container.directory))
+            locks.enter_context(volume.lock(alone))
+            known = {container.id for container in users}
+            if how != "leave" and any(found.id not in known for found in _naming(store, volume.name)):
+                continue  # one more was made meanwhile: from here on none of them starts
+            if how == "refuse":
+                running = [found.name for found in users if found._execution.settled().status == "running"]
+                if running:
+                    names = ", ".join(running[:5]) + (", ..." if len(running) > 5 else "")
+                    raise ConflictError(f"volume {volume.name}: container {names} runs on it; stop it first")
+            locks.enter_context(frozen(users if how == "freeze" else ()))
+            yield
+            return
+
+
+def _naming(store: Store, volume: str) -> list[Container]:
+    """The containers that name a volume, the newest first."""
+    rows = store.catalogue.read().execute("SELECT container_id FROM container_volumes WHERE volume = ?", (volume,))
+    ids = {row[0] for row in rows}
+    return [container for container in store.containers.list(all=True) if container.id in ids] if ids else []

@@ -12,6 +12,7 @@ volume's own directory, where removing the volume is the only thing that walks p
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -127,6 +128,8 @@ def prepare(store: Store, container_id: str, settings: Settings) -> list[Bind | 
         volume = store.volumes.get(mount.name or "")
         if not os.path.isdir(volume.path):
             raise NotFoundError(f"volume {volume.name}: its directory is gone")
+        with volume.lock(fcntl.LOCK_SH):  # waits for a snapshot or rollback that is under way
+            pass
         part = _open_part(volume, mount.subpath) if mount.subpath else -1
         try:
             image = None if mount.nocopy or mount.subpath else (settings.diff_ids, mount.target)

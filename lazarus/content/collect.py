@@ -141,10 +141,11 @@ def _sweep_once(content: ContentStore, lease: Lease, objects: bool) -> tuple[Col
         own = os.stat(trash).st_blocks * 512
         names = os.listdir(trash)
         freed = rubbish.remove(trash) - own
-    blobs, layers, stacks, volumes = (
+    blobs, layers, stacks, *others = (
         sum(name.startswith(f"{os.path.basename(directory)}-") for name in names) for directory, _ in _rooms(paths)
     )
-    return Collected(blobs, layers, len(names) - blobs - layers - stacks - volumes, stacks, freed), failure
+    rest = len(names) - blobs - layers - stacks - sum(others)
+    return Collected(blobs, layers, rest, stacks, freed), failure
 
 
 def _rooms(paths: StorePaths) -> tuple[tuple[str, str], ...]:
@@ -154,6 +155,7 @@ def _rooms(paths: StorePaths) -> tuple[tuple[str, str], ...]:
         (paths.layers, "SELECT diff_id FROM layers"),
         (paths.stacks, "SELECT chain_id FROM stacks"),
         (paths.volumes, "SELECT name FROM volumes"),
+        (paths.snapshots, "SELECT volume || '@' || name FROM snapshots"),
     )
 
 
@@ -191,7 +193,7 @@ def _count(content: ContentStore, rows: Rows | None) -> Collected:
             freed += sum(disk_usage(f"{directory}/{name}").allocated for name in unnamed)
             counts.append(len(unnamed))
         object_count, _, object_bytes = sweep_objects(paths.objects, None, marks(content, connection))
-    blobs, layers, stacks, _ = counts
+    blobs, layers, stacks, *_ = counts
     return Collected(blobs, layers, object_count, stacks, freed + object_bytes)
 
 

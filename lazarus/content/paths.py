@@ -16,6 +16,7 @@ class StorePaths:
         "objects",
         "reserve",
         "root",
+        "snapshots",
         "stacks",
         "staging",
         "trash",
@@ -31,6 +32,7 @@ class StorePaths:
         self.stacks = f"{root}/stacks"
         self.containers = f"{root}/containers"
         self.volumes = f"{root}/volumes"
+        self.snapshots = f"{root}/snapshots"
         self.staging = f"{root}/staging"
         self.reserve = f"{root}/reserve"
         self.trash = f"{root}/trash"
@@ -45,6 +47,7 @@ class StorePaths:
             self.stacks,
             self.containers,
             self.volumes,
+            self.snapshots,
             self.staging,
             self.trash,
             self.reserve,
@@ -100,3 +103,7 @@ class StorePaths:
     def volume(self, name: str) -> str:
         """The directory of a volume."""
         return f"{self.volumes}/{name}"
+
+    def snapshot(self, volume: str, name: str) -> str:
+        """The directory of a snapshot; no name of a volume has an @ in it."""
+        return f"{self.snapshots}/{volume}@{name}"

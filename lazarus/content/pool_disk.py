@@ -31,7 +31,7 @@ from lazarus.errors import StoreError
 if TYPE_CHECKING:
     from lazarus.content.paths import StorePaths
 
-ROOMS = ("blobs", "objects", "layers", "stacks", "containers", "volumes", "staging", "trash")
+ROOMS = ("blobs", "objects", "layers", "stacks", "containers", "volumes", "snapshots", "staging", "trash")
 PASSING = ("staging", "trash")
 HOST, POOL = "host", "pool/mount"  # what `data` leads to
 

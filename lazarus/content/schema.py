@@ -75,6 +75,17 @@ TABLES = (
         anonymous INTEGER NOT NULL,
         fresh INTEGER NOT NULL
     ) WITHOUT ROWID""",
+    # What a volume was at one time, and what the copy came to: entries, bytes shared with the volume, bytes written.
+    """CREATE TABLE snapshots (
+        volume TEXT NOT NULL REFERENCES volumes(name) ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        created REAL NOT NULL,
+        fresh INTEGER NOT NULL,
+        entries INTEGER NOT NULL,
+        shared INTEGER NOT NULL,
+        copied INTEGER NOT NULL,
+        PRIMARY KEY (volume, name)
+    ) WITHOUT ROWID""",
     # A volume cannot go while a container names it, nor a container name one that is not there.
     """CREATE TABLE container_volumes (
         container_id TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,

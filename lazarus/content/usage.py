@@ -62,7 +62,7 @@ def usage(content: ContentStore) -> dict[str, Any]:
     paths = content.paths
     count, logical, allocated = sweep_objects(paths.objects, None, b"")
     rooms = {"objects": {"count": count, "bytes": logical, "allocated": allocated}}
-    for name in ("blobs", "layers", "stacks", "containers", "volumes", "staging", "trash", "reserve"):
+    for name in ("blobs", "layers", "stacks", "containers", "volumes", "snapshots", "staging", "trash", "reserve"):
         found = []
         for directory in content.reserve.places() if name == "reserve" else [getattr(paths, name)]:
             entries = os.listdir(directory) if os.path.isdir(directory) else []  # the reserve may be missing

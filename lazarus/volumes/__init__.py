@@ -6,11 +6,15 @@ Life of a volume
                 begins with (see populate.py), once and for all
     used        any number of containers mount the directory by bind mount, so locks, mappings and appends are those of
                 one kernel file system; nothing is ever mounted `volatile`
+    snapshot    what it is at one moment, under a name: a tree of its own that shares its blocks (see snapshot.py). A
+                volume can go back to one, and a new volume can begin with one; they go with the volume
     remove      refused as long as a container names it, running or not; row gone, then the directory to the trash
 
 volumes/<name>/
     data        what containers see
     mounts      mount points for parts of it (`subpath`), while a container starts
+snapshots/<name>@<snapshot>/
+    data        the files of a snapshot
 
 A row is there from the moment at which the directory is, to the transaction: new ones wait in a lease's staging and get
 their names in the transaction that inserts their rows; what no row names is rubbish, which a collection takes. Names
@@ -18,5 +22,7 @@ are safe on a disk ([a-zA-Z0-9][a-zA-Z0-9_.-]*); paths inside are resolved with 
 for whoever writes in a volume can put a symlink anywhere in it.
 
 Locks. Who populates, copies, exports or imports holds the room (`content.readers`: a pool waits, or refuses, to move
-it) and the volume's directory, shared; who populates or removes it alone.
+it) and the volume's directory, shared; who populates or removes it alone. A
+snapshot or a rollback holds first the containers that name it, so that none starts, and then the volume, alone; a start
+waits there. Who reads a snapshot holds its directory, shared.
 """

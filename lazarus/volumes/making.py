@@ -21,6 +21,7 @@ class _Staged(NamedTuple):
     labels: Mapping[str, str]
     anonymous: bool
     directory: str
+    fresh: bool
 
 
 class NewVolumes:
@@ -32,9 +33,12 @@ class NewVolumes:
         self._staged: list[_Staged] = []
         self._sync = False
 
-    def stage(self, name: str, labels: Mapping[str, str], *, anonymous: bool, durable: bool = True) -> None:
-        """An empty directory, which `place` will show as the volume of this (checked) name. Not `durable`: it is not
-        synced, for it goes with a container that does not survive a power cut either."""
+    def stage(
+        self, name: str, labels: Mapping[str, str], *, anonymous: bool, durable: bool = True, fresh: bool = True
+    ) -> str:
+        """An empty directory, which `place` will show as the volume of this (checked) name; returns what will be seen
+        of it. Not `durable`: it is not synced, for it goes with a container that does not survive a power cut either,
+        or `sync` follows."""
         directory = self._lease.new_directory("volume")
         os.mkdir(f"{directory}/data", 0o755)
         os.chmod(f"{directory}/data", 0o755)  # whatever the umask
@@ -42,7 +46,15 @@ class NewVolumes:
             fsync_directory(f"{directory}/data")
             fsync_directory(directory)
         self._sync = self._sync or durable
-        self._staged.append(_Staged(name, dict(labels), anonymous, directory))
+        self._staged.append(_Staged(name, dict(labels), anonymous, directory, fresh))
+        return f"{directory}/data"
+
+    def sync(self) -> None:
+        """Has all that was staged on disk, and what was put into it since."""
+        from lazarus._native.sync import syncfs
+
+        syncfs(self._lease.fd)
+        self._sync = True
 
     def place(self, connection: sqlite3.Connection, but: frozenset[str] = frozenset()) -> None:
         """In a write transaction: gives them their names, on disk too, and inserts their rows. Those in `but` are left
@@ -55,8 +67,8 @@ class NewVolumes:
         wanted = [staged for staged in self._staged if staged.name not in but]
         for staged in wanted:
             connection.execute(
-                "INSERT INTO volumes(name, created, labels, anonymous, fresh) VALUES (?, ?, ?, ?, 1)",
-                (staged.name, now, json.dumps(staged.labels), staged.anonymous),
+                "INSERT INTO volumes(name, created, labels, anonymous, fresh) VALUES (?, ?, ?, ?, ?)",
+                (staged.name, now, json.dumps(staged.labels), staged.anonymous, staged.fresh),
             )
             place = self._paths.volume(staged.name)
             if os.path.lexists(place):

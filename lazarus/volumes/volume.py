@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
-from lazarus.content import readers
-from lazarus.errors import ConflictError, NotFoundError
-from lazarus.terms import Json
+from lazarus.errors import NotFoundError
+from lazarus.terms import Json, ViewChange
+from lazarus.volumes.locks import held
 
 if TYPE_CHECKING:
     from lazarus.store import Store
+    from lazarus.volumes.hooks import Hook
+    from lazarus.volumes.retention import Decision, Policy
+    from lazarus.volumes.snapshot import Cloned, Cost, Snapshot
 
 
 class Volume:
@@ -76,11 +77,91 @@ class Volume:
             "Options": {},
             "Anonymous": self.anonymous,
             "UsedBy": list(self.users),
+            "Snapshots": [snapshot.name for snapshot in self.snapshots],
         }
 
     def remove(self) -> None:
-        """Removes it and all that is in it. `ConflictError` names the containers that use it."""
+        """Removes it, all that is in it, and its snapshots. `ConflictError` names the containers that use it."""
         self.store.volumes.remove(self.name)
+
+    # -- what it was --
+
+    @property
+    def snapshots(self) -> tuple[Snapshot, ...]:
+        """Its snapshots, the oldest first."""
+        from lazarus.volumes.snapshot import Snapshot
+
+        rows = self.store.catalogue.read().execute(
+            "SELECT * FROM snapshots WHERE volume=? ORDER BY created, name", (self.name,)
+        )
+        return tuple(Snapshot.of(self.store, row) for row in rows)
+
+    def get_snapshot(self, name: str) -> Snapshot:
+        """The snapshot of that name. `NotFoundError`."""
+        from lazarus.volumes.snapshot import get
+
+        return get(self.store, self.name, name)
+
+    def snapshot(
+        self,
+        name: str | None = None,
+        *,
+        before: Hook | None = None,
+        after: Hook | None = None,
+        hook_timeout: float = 60,
+        freeze: bool = True,
+    ) -> Snapshot:
+        """Keeps what it is now, under a name (default: the time): a clone of each file where the file system can, else
+        a copy; `cost` says which. On disk when this returns.
+
+        It is of one point in time: running containers that name the volume are frozen until its files are cloned,
+        unless `freeze` is False. What a process has in memory only is not in it: a database recovers from a snapshot as
+        from a power cut, or is told to write everything in `before`, and to go on in `after` (see hooks.py; both may
+        use the containers). When `before` fails nothing is taken; `after` is called whatever happened.
+
+        Raises `ConflictError` (the name is taken), `FormatError`, `HookError`, `ContainerRuntimeError` (a container
+        does not stand still), `OSError`. Waits for copies from and to it that are under way.
+        """
+        from lazarus.volumes.hooks import Hooks
+        from lazarus.volumes.snapshot import take
+
+        return take(self, name, Hooks(before, after, hook_timeout), freeze)
+
+    def rollback(self, snapshot: str, *, keep: str | None = None) -> Cost:
+        """Makes it what it was when the snapshot was taken, which stays; what it is now is gone, or becomes the
+        snapshot `keep`. One exchange of names: killed at any moment it is the one or the other.
+
+        Raises `ConflictError` when a container runs on it or its files are being copied, `NotFoundError`, `OSError`.
+        """
+        from lazarus.volumes.snapshot import rollback
+
+        return rollback(self, snapshot, keep)
+
+    def clone(
+        self, name: str, *, snapshot: str | None = None, labels: Mapping[str, str] | None = None, freeze: bool = True
+    ) -> Cloned:
+        """A new volume that begins with what this one is, or was in a snapshot; with its labels, and `labels`. As
+        `snapshot()`, but for hooks. Raises `ConflictError` when the name is taken."""
+        from lazarus.volumes.snapshot import clone
+
+        return clone(self, name, snapshot, {**self.labels, **(labels or {})}, freeze)
+
+    def diff(self, before: str, after: str | None = None, *, checksum: bool = False) -> Iterator[ViewChange]:
+        """What became of each path between two snapshots, or between one and now (`after` None); see difference.py."""
+        from lazarus.volumes.difference import diff
+
+        return diff(self, before, after, checksum)
+
+    def forget(self, policy: Policy, *, dry_run: bool = False) -> list[Decision]:
+        """Removes the snapshots that a policy does not keep (see retention.py), and says what it decided of each, the
+        oldest first. A dry run changes nothing. Raises `FormatError` for a policy that keeps nothing at all."""
+        from lazarus.volumes.retention import decide
+        from lazarus.volumes.snapshot import remove
+
+        decisions = decide(self.snapshots, policy)
+        if not dry_run:
+            remove(self.store, self.name, [found.snapshot.name for found in decisions if not found.reasons])
+        return decisions
 
     # -- its files --
 
@@ -128,31 +209,5 @@ class Volume:
     def lock(self, how: int) -> Iterator[None]:
         """Holds its directory (fcntl.LOCK_*), and the room where it is. Waits, unless LOCK_NB: `ConflictError`.
         `NotFoundError` when the volume has been removed. Any death releases it."""
-        room = readers.hold(self.store.paths.volumes)
-        try:
-            fd = self._locked(how)
-            try:
-                yield
-            finally:
-                os.close(fd)
-        finally:
-            os.close(room)
-
-    def _locked(self, how: int) -> int:
-        while True:
-            try:
-                fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                raise NotFoundError(f"volume {self.name}: its directory is gone") from None
-            try:
-                fcntl.flock(fd, how)
-                if os.path.samestat(os.stat(self.directory), os.fstat(fd)):
-                    found, fd = fd, -1
-                    return found
-            except BlockingIOError:
-                raise ConflictError(f"volume {self.name}: its files are being copied; try again") from None
-            except FileNotFoundError:
-                continue  # removed meanwhile: said in the next round
-            finally:
-                if fd >= 0:
-                    os.close(fd)
+        with held(self.store, self.directory, how, f"volume {self.name}"):
+            yield

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "disks.h"
 #include "fault.h"
 #include "shell.h"
 
@@ -28,10 +29,10 @@ static int open_directory(const char *name)
     return fd;
 }
 
-static int copy(const struct lz_sys *sys, struct lz_detail *detail)
+static int copy(const struct lz_sys *sys, struct lz_copy_result *result, struct lz_detail *detail)
 {
     int from = open_directory("from"), to = open_directory("to");
-    int rc = lz_copy_tree(sys, from, to, detail);
+    int rc = lz_copy_tree(sys, from, to, result, detail);
     CHECK_EQ(close(from), 0);
     CHECK_EQ(close(to), 0);
     return rc;
@@ -50,6 +51,9 @@ static void make_tree(void)
     shell("chown 1:2 from/a/file && chmod 4751 from/a/file && chown -h 3:4 from/dangling && chmod 1777 from/a/b && "
           "chmod 0 from/empty && chown 5:6 from/null && chmod 0000 'from/sp ace' && setfacl -m u:7:r from/large");
     shell("ln from/fifo from/a/fifo2");
+    char path[128];
+    (void)snprintf(path, sizeof path, "%s/from/socket", top);
+    CHECK_EQ(mknod(path, S_IFSOCK | 0640, 0), 0);
     /* deeper than the descriptors that a walk keeps, and than one path */
     shell("cd from && for i in $(seq 1 150); do mkdir d$i && cd d$i; done && echo deep > bottom");
     shell("find from -exec touch -h -d '2001-02-03 04:05:06.789' {} + && touch -d '1965-01-01 00:00:00.5' from");
@@ -74,12 +78,19 @@ static void everything_is_copied(void)
     shell("mkdir to");
     int before = count_descriptors();
     struct lz_detail detail = {{0}};
-    int rc = copy(lz_sys_linux(), &detail);
+    struct lz_copy_result result = {0};
+    int rc = copy(lz_sys_linux(), &result, &detail);
     if (rc != 0)
         fprintf(stderr, "%s\n", detail.text);
     CHECK_EQ(rc, 0);
     CHECK_EQ(count_descriptors(), before);
     compare();
+    char line[128];
+    (void)snprintf(line, sizeof line, "test $(find to -mindepth 1 | wc -l) = %u", (unsigned)result.entries);
+    shell(line);
+    /* the file system of /tmp may share blocks or not; small files may lie in an inode and take no block */
+    CHECK((result.copied == 0) != (result.shared == 0));
+    CHECK(result.copied + result.shared >= 3000001 && result.copied + result.shared < 4000000);
     shell("rm -rf to");
 }
 
@@ -87,7 +98,7 @@ static void into_a_name_that_is_there(void)
 {
     shell("mkdir to && : > to/large");
     struct lz_detail detail = {{0}};
-    CHECK_EQ(copy(lz_sys_linux(), &detail), -EEXIST);
+    CHECK_EQ(copy(lz_sys_linux(), NULL, &detail), -EEXIST);
     CHECK(strstr(detail.text, "/large") != NULL);
     shell("rm -rf to");
 }
@@ -102,7 +113,7 @@ static void every_failing_call(void)
         fault_arm(&fault, n, n % 2 != 0 ? -ENOSPC : -EIO);
         int before = count_descriptors();
         struct lz_detail detail = {{0}};
-        int rc = copy(fault_sys(&fault), &detail);
+        int rc = copy(fault_sys(&fault), NULL, &detail);
         CHECK_EQ(count_descriptors(), before);
         CHECK(rc == 0 || detail.text[0] != 0);
         if (rc == 0)
@@ -117,6 +128,60 @@ static void every_failing_call(void)
     fprintf(stderr, "  %ld calls failed in turn\n", n - 1);
 }
 
+/* What a copy on a file system of its own comes to; `setup` makes `from` there. */
+static struct lz_copy_result copied_on(const struct disk *disk, const char *setup)
+{
+    shell_in(disk->path, "rm -rf from to && mkdir from to");
+    shell_in(disk->path, setup);
+    int from = openat(disk->fd, "from", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int to = openat(disk->fd, "to", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct lz_copy_result result = {0};
+    struct lz_detail detail = {{0}};
+    CHECK_EQ(lz_copy_tree(lz_sys_linux(), from, to, &result, &detail), 0);
+    CHECK_EQ(close(from), 0);
+    CHECK_EQ(close(to), 0);
+    shell_in(disk->path, "cmp from/file to/file");
+    return result;
+}
+
+/* Dirty pages, a size that ends within a block, and holes: shared where the file system can, else copied. */
+static void clones(void)
+{
+    static const struct {
+        const char *type;
+        unsigned size;
+        bool clones;
+    } types[] = {{"xfs", 320, true}, {"btrfs", 128, true}, {"ext4", 64, false}};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        struct disk disk;
+        if (!disk_mount(&disk, types[i].type, types[i].size))
+            continue;
+        struct lz_copy_result result =
+            copied_on(&disk, "truncate -s 20M from/file && head -c 2000001 /dev/urandom | "
+                             "dd of=from/file conv=notrunc bs=1M seek=3 iflag=fullblock status=none && sync from/file");
+        CHECK_EQ(result.entries, 1);
+        CHECK(types[i].clones ? result.copied == 0 : result.shared == 0);
+        CHECK(result.copied + result.shared >= 2000001 && result.copied + result.shared < 2100000);
+        result = copied_on(&disk, "head -c 1000001 /dev/urandom > from/file"); /* not written back yet */
+        CHECK(types[i].clones ? result.copied == 0 : result.shared == 0);
+        disk_unmount(&disk);
+    }
+}
+
+/* btrfs shares the blocks of files that are written in place only with files like them. */
+static void written_in_place(void)
+{
+    struct disk disk;
+    if (!disk_mount(&disk, "btrfs", 128))
+        return;
+    struct lz_copy_result result = copied_on(
+        &disk, "mkdir from/d && chattr +C from from/d && head -c 1000001 /dev/urandom > from/file && sync from/file");
+    CHECK_EQ(result.copied, 0);
+    CHECK(result.shared >= 1000001);
+    shell_in(disk.path, "lsattr -d from to to/d to/file | grep -c -- '-C-' | grep -qx 4");
+    disk_unmount(&disk);
+}
+
 int main(void)
 {
     if (geteuid() != 0) {
@@ -128,6 +193,8 @@ int main(void)
     make_tree();
     RUN(everything_is_copied);
     RUN(into_a_name_that_is_there);
+    RUN(clones);
+    RUN(written_in_place);
     RUN(every_failing_call);
     shell("cd / && rm -rf \"$OLDPWD\"");
     return check_end();

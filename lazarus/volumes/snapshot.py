@@ -1,0 +1,265 @@
+"""Snapshots of a volume: taking them, going back to them, and new volumes from them.
+
+A snapshot is a tree of its own, snapshots/<volume>@<name>/data, in which each file is a clone (FICLONE) of the volume's
+where the file system can: XFS, btrfs, a pool. So the volume stays a plain directory, a snapshot costs its names and not
+its bytes, and neither can harm the other. On other file systems it is a copy.
+
+Trees are made in a lease's staging, are on disk (syncfs), and get their place together with the row: killed before that
+a process leaves nothing, after it a whole snapshot. A rollback clones once more and exchanges two names.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from lazarus.content.pool_disk import fsync_directory
+from lazarus.errors import ConflictError, NotFoundError
+from lazarus.terms import Json
+from lazarus.volumes.locks import held
+from lazarus.volumes.names import check_name, check_snapshot_name
+
+if TYPE_CHECKING:
+    from lazarus.content.lease import Lease
+    from lazarus.store import Store
+    from lazarus.volumes.hooks import Hooks
+    from lazarus.volumes.volume import Volume
+
+
+class Cost(NamedTuple):
+    """What a copy of a tree came to: names in it, bytes whose blocks are shared now, and bytes that were written."""
+
+    entries: int
+    shared: int
+    copied: int
+
+
+class Cloned(NamedTuple):
+    """A new volume, and what it cost."""
+
+    volume: Volume
+    cost: Cost
+
+
+class Snapshot(NamedTuple):
+    """A snapshot. `created` (seconds since 1970) is the moment that it shows; `fresh`: no container had mounted the
+    volume by then; `path` is the directory with its files."""
+
+    store: Store
+    volume: str
+    name: str
+    created: float
+    fresh: bool
+    cost: Cost
+
+    @classmethod
+    def of(cls, store: Store, row: sqlite3.Row) -> Self:
+        """From its row."""
+        cost = Cost(row["entries"], row["shared"], row["copied"])
+        return cls(store, row["volume"], row["name"], row["created"], bool(row["fresh"]), cost)
+
+    def __str__(self) -> str:
+        return f"{self.volume}@{self.name}"
+
+    @property
+    def directory(self) -> str:
+        """Its place in the store."""
+        return self.store.paths.snapshot(self.volume, self.name)
+
+    @property
+    def path(self) -> str:
+        """The directory with its files."""
+        return f"{self.directory}/data"
+
+    def inspect(self) -> Json:
+        """Everything about it."""
+        from lazarus.runtime.log import timestamp
+
+        return {
+            "Name": str(self),
+            "Volume": self.volume,
+            "Snapshot": self.name,
+            "CreatedAt": timestamp(int(self.created * 1e9)),
+            "Mountpoint": self.path,
+            "Entries": self.cost.entries,
+            "SharedBytes": self.cost.shared,
+            "CopiedBytes": self.cost.copied,
+        }
+
+    def remove(self) -> None:
+        """Removes it. `ConflictError` while its files are being copied or compared; `NotFoundError`."""
+        remove(self.store, self.volume, [self.name])
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Inside the `with` it is not removed. `NotFoundError` when it is gone already."""
+        with held(self.store, self.directory, fcntl.LOCK_SH, f"snapshot {self}"):
+            yield
+
+
+def get(store: Store, volume: str, name: str) -> Snapshot:
+    """See `Volume.get_snapshot`."""
+    rows = store.catalogue.read()
+    row = rows.execute("SELECT * FROM snapshots WHERE volume=? AND name=?", (volume, name)).fetchone()
+    if row is None:
+        raise NotFoundError(f"snapshot {volume}@{name:.80}: not in this store")
+    return Snapshot.of(store, row)
+
+
+def take(volume: Volume, name: str | None, hooks: Hooks, freeze: bool) -> Snapshot:
+    """See `Volume.snapshot`."""
+    store = volume.store
+    chosen = _free_name(volume, name)
+    store.content.reserve.check()
+    with hooks.around({"VOLUME": volume.name, "SNAPSHOT": chosen}), store.content.lease("volume") as lease:
+        with store.containers.at_rest(volume, "freeze" if freeze else "leave"):
+            staged = _stage(volume, chosen, lease)
+        return _publish(*staged, lease)  # containers go on meanwhile
+
+
+def _free_name(volume: Volume, name: str | None) -> str:
+    taken = {found.name for found in volume.snapshots}
+    if name is not None:
+        if check_snapshot_name(name) in taken:
+            raise ConflictError(f"snapshot {volume.name}@{name}: there is one already")
+        return name
+    now = time.time()
+    while (chosen := _timed(now)) in taken:
+        now += 0.001
+    return chosen
+
+
+def _timed(now: float) -> str:
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03}Z"
+
+
+def _stage(volume: Volume, name: str, lease: Lease) -> tuple[Snapshot, str]:
+    """A copy of the volume, which is at rest, and what it will be."""
+    created, fresh = time.time(), volume.fresh
+    directory = lease.new_directory("snapshot")
+    return Snapshot(volume.store, volume.name, name, created, fresh, _copy(volume.path, f"{directory}/data")), directory
+
+
+def _copy(source: str, target: str) -> Cost:
+    from lazarus._native.pool import copy_tree
+
+    os.mkdir(target, 0o700)
+    return Cost(*copy_tree(source, target))
+
+
+def _publish(found: Snapshot, directory: str, lease: Lease) -> Snapshot:
+    """On disk, and there for all. `ConflictError` when another process has taken the name meanwhile."""
+    from lazarus._native.sync import syncfs
+
+    store = found.store
+    syncfs(lease.fd)
+    try:
+        with store.catalogue.write() as connection:
+            lease.check_row(connection)
+            connection.execute(
+                "INSERT INTO snapshots(volume, name, created, fresh, entries, shared, copied)"
+                " SELECT name, ?, ?, ?, ?, ?, ? FROM volumes WHERE name=?",
+                (found.name, found.created, found.fresh, *found.cost, found.volume),
+            )
+            if connection.execute("SELECT changes()").fetchone()[0] == 0:
+                raise NotFoundError(f"volume {found.volume}: it has been removed")
+            if os.path.lexists(found.directory):  # left by somebody who died
+                os.rename(found.directory, lease.new_path("rubbish"))
+            os.rename(directory, found.directory)
+            fsync_directory(store.paths.snapshots)
+    except sqlite3.IntegrityError:
+        raise ConflictError(f"snapshot {found}: there is one already") from None
+    return found
+
+
+def remove(store: Store, volume: str, names: Iterable[str]) -> None:
+    """Removes snapshots, all in one step: rows first, then their directories."""
+    from contextlib import ExitStack
+
+    found = [get(store, volume, name) for name in names]
+    if not found:
+        return
+
+    def delete(connection: sqlite3.Connection) -> list[str]:
+        for snapshot in found:
+            key = (volume, snapshot.name)
+            if connection.execute("DELETE FROM snapshots WHERE volume=? AND name=?", key).rowcount == 0:
+                raise NotFoundError(f"snapshot {snapshot}: not in this store")
+        return [str(snapshot) for snapshot in found]
+
+    with ExitStack() as locks:
+        for snapshot in found:
+            if os.path.isdir(snapshot.directory):  # else somebody has removed that: the row goes
+                busy = fcntl.LOCK_EX | fcntl.LOCK_NB
+                locks.enter_context(held(store, snapshot.directory, busy, f"snapshot {snapshot}"))
+        store.volumes.discard(delete)
+
+
+def rollback(volume: Volume, name: str, keep: str | None) -> Cost:
+    """See `Volume.rollback`."""
+    from lazarus._native.sync import syncfs
+
+    store = volume.store
+    found = volume.get_snapshot(name)
+    kept = None if keep is None else _free_name(volume, keep)
+    store.content.reserve.check()
+    with store.content.lease("volume") as lease, store.containers.at_rest(volume, "refuse"):
+        if kept is not None:
+            _publish(*_stage(volume, kept, lease), lease)
+        staged = f"{lease.new_directory('volume')}/data"
+        with found.reading():
+            cost = _copy(found.path, staged)
+        syncfs(lease.fd)
+        _exchange(volume, staged, found.fresh, lease)
+    return cost
+
+
+def _exchange(volume: Volume, staged: str, fresh: bool, lease: Lease) -> None:
+    """The volume gets the tree, and the lease, which throws it away, what it had: one step, the last of all. That it is
+    in a transaction keeps others from taking the lease for a dead one's, and the row true when it cannot be written."""
+    from lazarus._native.pool import exchange
+
+    done = False
+    try:
+        with volume.store.catalogue.write() as connection:
+            lease.check_row(connection)
+            changed = connection.execute("UPDATE volumes SET fresh=? WHERE name=?", (fresh, volume.name))
+            if changed.rowcount == 0:
+                raise NotFoundError(f"volume {volume.name}: it has been removed")
+            exchange(volume.path, staged)
+            done = True
+            fsync_directory(volume.directory)
+    except BaseException:
+        if done:
+            exchange(volume.path, staged)
+            fsync_directory(volume.directory)
+        raise
+
+
+def clone(volume: Volume, name: str, snapshot: str | None, labels: Mapping[str, str], freeze: bool) -> Cloned:
+    """See `Volume.clone`."""
+    from lazarus._native.pool import copy_tree
+
+    store = volume.store
+    taken = ConflictError(f"volume {check_name(name)}: there is one already")
+    if store.volumes.find(name) is not None:
+        raise taken
+    found = None if snapshot is None else volume.get_snapshot(snapshot)
+    with store.volumes.making() as new:
+        source = found.reading() if found else store.containers.at_rest(volume, "freeze" if freeze else "leave")
+        with source:
+            fresh = found.fresh if found else volume.fresh
+            target = new.stage(name, labels, anonymous=False, durable=False, fresh=fresh)
+            cost = Cost(*copy_tree(found.path if found else volume.path, target))
+        new.sync()
+        try:
+            with store.catalogue.write() as connection:
+                new.place(connection)
+        except sqlite3.IntegrityError:
+            raise taken from None
+    return Cloned(store.volumes.get(name), cost)

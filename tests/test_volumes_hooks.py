@@ -1,0 +1,134 @@
+"""What is called before and after a snapshot: in order, with the facts, and always the second once the first began."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from lazarus.errors import ConflictError, FormatError, HookError
+from lazarus.store import Store
+from lazarus.volumes.volume import Volume
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Iterator[Volume]:
+    with Store(tmp_path / "store") as store:
+        yield store.volumes.create("db")
+        assert os.listdir(store.paths.staging) == os.listdir(store.paths.trash) == []
+        assert len(os.listdir(store.paths.snapshots)) == len(store.volumes.get("db").snapshots)
+
+
+def shell(text: str) -> list[str]:
+    return ["/bin/sh", "-c", text]
+
+
+def test_commands(volume: Volume, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    say = f"echo $PHASE $VOLUME $SNAPSHOT $OUTCOME >> {log}"
+    volume.snapshot("s", before=shell(f"{say}; echo written > {volume.path}/file"), after=shell(say))
+    assert log.read_text() == "before db s\nafter db s taken\n"
+    assert Path(volume.get_snapshot("s").path, "file").read_text() == "written\n", "before comes first"
+
+
+def test_functions(volume: Volume) -> None:
+    calls: list[Mapping[str, str]] = []
+    volume.snapshot("s", before=calls.append, after=calls.append)
+    assert [call["PHASE"] for call in calls] == ["before", "after"]
+    assert calls[1] == {"VOLUME": "db", "SNAPSHOT": "s", "PHASE": "after", "OUTCOME": "taken"}
+
+    def refuse(facts: Mapping[str, str]) -> None:
+        raise ValueError("not now")
+
+    with pytest.raises(HookError, match=r"^volume db: the hook before the snapshot failed: not now$"):
+        volume.snapshot("t", before=refuse, after=calls.append)
+    assert calls[2]["OUTCOME"] == "failed" and "not now" in calls[2]["ERROR"]
+    assert [found.name for found in volume.snapshots] == ["s"]
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        (shell("echo one >&2; echo two >&2; exit 7"), "the hook before the snapshot ended with 7: two"),
+        (shell("exit 3"), "the hook before the snapshot ended with 3"),
+        (shell("kill -9 $$"), "the hook before the snapshot was killed by SIGKILL"),
+        (["/nowhere/program"], "could not be started: /nowhere/program: No such file or directory"),
+        (shell("echo slow >&2; sleep 100"), "did not end within 0.2 s and was killed: slow"),
+    ],
+)
+def test_a_failure_before(volume: Volume, tmp_path: Path, command: list[str], text: str) -> None:
+    log = tmp_path / "log"
+    began = time.monotonic()
+    timeout = 0.2 if "sleep 100" in command[-1] else 10
+    with pytest.raises(HookError) as caught:
+        volume.snapshot("s", before=command, after=shell(f"echo $OUTCOME $ERROR > {log}"), hook_timeout=timeout)
+    assert (
+        str(caught.value) == f"volume db: {text if text.startswith('the') else 'the hook before the snapshot ' + text}"
+    )
+    assert log.read_text() == f"failed {caught.value}\n" and time.monotonic() - began < 10
+    assert volume.snapshots == ()
+
+
+def test_all_of_its_processes_are_killed(volume: Volume, tmp_path: Path) -> None:
+    with pytest.raises(HookError, match="did not end"):
+        volume.snapshot(before=shell(f"sleep 100 & echo $! > {tmp_path}/pid; wait"), hook_timeout=0.5)
+    pid = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + 5
+    while os.path.exists(f"/proc/{pid}") and " Z " not in Path(f"/proc/{pid}/stat").read_text():
+        assert time.monotonic() < deadline, "it goes on"
+        time.sleep(0.01)
+
+
+def test_a_failure_after(volume: Volume) -> None:
+    with pytest.raises(HookError, match=r"hook after the snapshot ended with 5; the snapshot db@s was taken$"):
+        volume.snapshot("s", after=shell("exit 5"))
+    assert [found.name for found in volume.snapshots] == ["s"]
+
+
+def test_both_fail(volume: Volume) -> None:
+    with pytest.raises(HookError, match="before the snapshot ended with 4") as caught:
+        volume.snapshot("s", before=shell("exit 4"), after=shell("exit 5"))
+    assert "after the snapshot ended with 5" in caught.value.__notes__[0]
+
+
+def test_after_an_error_in_between(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Mapping[str, str]] = []
+
+    def fail(*_: object) -> None:
+        raise OSError(28, os.strerror(28), "/x")
+
+    monkeypatch.setattr("lazarus.volumes.snapshot._copy", fail)
+    with pytest.raises(OSError, match="No space"):
+        volume.snapshot("s", after=calls.append)
+    assert calls[0]["OUTCOME"] == "failed" and calls[0]["ERROR"] == "/x: No space left on device"
+
+
+def test_an_interrupt(volume: Volume) -> None:
+    calls: list[Mapping[str, str]] = []
+    child = os.fork()
+    if child == 0:  # asks its parent to be interrupted
+        time.sleep(0.5)
+        os.kill(os.getppid(), signal.SIGINT)
+        os._exit(0)
+    with pytest.raises(KeyboardInterrupt):
+        volume.snapshot("s", before=shell("sleep 100"), after=calls.append)
+    os.waitpid(child, 0)
+    assert calls[0]["ERROR"] == "interrupted" and volume.snapshots == ()
+
+
+def test_none_is_called_for_nothing(volume: Volume) -> None:
+    """What cannot be taken anyway disturbs no database."""
+    calls: list[object] = []
+    volume.snapshot("s")
+    with pytest.raises(ConflictError):
+        volume.snapshot("s", before=calls.append, after=calls.append)
+    with pytest.raises(FormatError, match="not a snapshot name"):
+        volume.snapshot("a/b", before=calls.append, after=calls.append)
+    for wrong in ({"hook_timeout": 0}, {"hook_timeout": float("nan")}, {"before": "true"}, {"after": []}):
+        with pytest.raises(FormatError, match="hook"):
+            volume.snapshot("t", **wrong)  # type: ignore[arg-type]
+    assert calls == []
