@@ -56,6 +56,8 @@ def _check_places(output: Path, report: Path | None) -> None:
             raise PermissionError(f"{directory}: not writable")
     if output.is_dir():
         raise IsADirectoryError(f"{output}: a directory; -o names a file")
+    if output.exists() and not os.access(output, os.W_OK):
+        raise PermissionError(f"{output}: not writable")
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -64,7 +66,11 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _write_report(paths: list[Path], directory: Path, again: Path | None = None) -> None:
-    run = results.joined([results.read(path) for path in paths])
+    parts = [results.read(path) for path in paths]
+    for path, part in zip(paths, parts, strict=True):
+        if compare.machine(part) != compare.machine(parts[0]):
+            raise ValueError(f"{path}: of another machine or file system than {paths[0]}: no part of one run with it")
+    run = results.joined(parts)
     if again is not None:
         run = results.repeated(run, results.read(again))
     try:
@@ -97,12 +103,13 @@ def _history(arguments: argparse.Namespace) -> int:
 
 
 def _percent(text: str) -> float:
-    """ "10%" and "0.1" are the same."""
+    """ "10%" and "0.1" are the same; 10 alone is neither."""
+    is_percent = text.endswith("%")
     try:
-        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        value = float(text.removesuffix("%")) / (100 if is_percent else 1)
     except ValueError:
         value = -1.0
-    if not 0 <= value < float("inf"):
+    if not 0 <= value < float("inf") or (value > 1 and not is_percent):
         raise argparse.ArgumentTypeError(f"{text}: not a part, as 10% or 0.1")
     return value
 
@@ -120,7 +127,7 @@ def _size(text: str) -> int:
 
 
 def _file_systems(text: str) -> list[str]:
-    found = [name for name in text.split(",") if name]
+    found = list(dict.fromkeys(name for name in text.split(",") if name))
     if not found or not set(found) <= {*KINDS, HERE}:
         raise argparse.ArgumentTypeError(f"{text}: not among {', '.join(KINDS)}, {HERE}")
     return found

@@ -7,20 +7,22 @@ nothing else.
 
 from __future__ import annotations
 
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import lazarus
 from benchmarks.contenders import peers
-from benchmarks.harness.results import LIMIT, record
+from benchmarks.harness.disks import run
+from benchmarks.harness.results import LIMIT, record, record_missing
 
 ROUNDS = 200
 
 
 def test_mount_of_a_container(benchmark: Any, image: Path, scratch: Path) -> None:
-    bare = peers.compiled("bare_mount.c", scratch)
+    limit = f"{LIMIT}bare system calls"
+    missing: dict[str, str] = {}
+    bare = scratch / "bare_mount"
     with lazarus.Store(scratch / "store") as store:
         (loaded,) = store.images.load(image)
         container = store.containers.create(loaded, command=["true"])
@@ -31,7 +33,6 @@ def test_mount_of_a_container(benchmark: Any, image: Path, scratch: Path) -> Non
         for name in ("upper", "work", "merged"):
             (target / name).mkdir(parents=True, exist_ok=True)
         arguments = [
-            str(bare),
             str(stack.image_path),
             str(store.paths.objects),
             *(f"{target}/{n}" for n in ("upper", "work", "merged")),
@@ -41,8 +42,14 @@ def test_mount_of_a_container(benchmark: Any, image: Path, scratch: Path) -> Non
         theirs: list[float] = []
 
         def bare_turn() -> None:
-            result = subprocess.run([*arguments, "10"], capture_output=True, text=True, check=True)
-            theirs.extend(float(line) * 1e-9 for line in result.stdout.split())
+            if limit in missing:
+                return
+            try:
+                if not bare.exists():
+                    peers.compiled("bare_mount.c", scratch)
+                theirs.extend(float(line) * 1e-9 for line in run(str(bare), *arguments, "10").split())
+            except (RuntimeError, OSError) as error:
+                missing[limit] = str(error)
 
         def our_turn() -> None:
             for _ in range(10):
@@ -54,5 +61,8 @@ def test_mount_of_a_container(benchmark: Any, image: Path, scratch: Path) -> Non
         benchmark.pedantic(our_turn, setup=bare_turn, rounds=ROUNDS // 10, iterations=1)
         container.remove()
     mount = record(benchmark, "lazarus", "mount", "s", ours).median
-    floor = record(benchmark, f"{LIMIT}bare system calls", "mount", "s", theirs).median
-    print(f"\nmount: {mount * 1e6:.0f} us, bare system calls: {floor * 1e6:.0f} us, ratio {mount / floor:.2f}")
+    record_missing(benchmark, missing)
+    print(f"\nmount: {mount * 1e6:.0f} us")
+    if not missing:
+        floor = record(benchmark, limit, "mount", "s", theirs).median
+        print(f"bare system calls: {floor * 1e6:.0f} us, ratio {mount / floor:.2f}")

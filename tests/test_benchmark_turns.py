@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any, ClassVar
 
 import pytest
 
+from benchmarks import import__real_image, lookup__depth
 from benchmarks.contenders import roots, workloads
 from benchmarks.contenders.turns import ask, workload
-from benchmarks.harness.disks import HERE, Disk, why_not
+from benchmarks.harness.disks import HERE, Disk, run, why_not
+from benchmarks.harness.metadata_trace import MetadataTrace
 from benchmarks.harness.race import Contender, race
 from lazarus import LayerStack
 
@@ -56,6 +59,49 @@ def test_a_peer_that_fails_is_missing_and_the_others_go_on(tmp_path: Path) -> No
         race(benchmark, Contender("lazarus", failing_from(3, tmp_path / "ours")), [], rounds=4)
 
 
+def test_a_peer_that_cannot_be_prepared_is_never_run(tmp_path: Path) -> None:
+    benchmark, ran = Benchmark(), tmp_path / "ran"
+    peers = [
+        Contender("no store", ["touch", str(ran)], prepare=lambda: run("sh", "-c", "echo no room >&2; exit 4")),
+        Contender("not there", ["touch", str(ran)], prepare=lambda: run("no-such-program")),
+        Contender("client", ["true"], is_client=True),
+    ]
+    race(benchmark, Contender("lazarus", ["true"]), peers, rounds=1)
+    assert not ran.exists() and "exit 4: no room" in benchmark.extra_info["missing"]["no store"]
+    assert set(benchmark.extra_info["missing"]) == {"no store", "not there"}
+    assert benchmark.rows("wall") == {"lazarus": 1, "client": 1} and benchmark.rows("cpu") == {"lazarus": 1}
+
+
+def test_a_containerd_that_does_not_start_has_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dead(root: Path) -> list[str]:
+        raise RuntimeError("containerd did not come up: no room")
+
+    monkeypatch.setattr(import__real_image.peers, "containerd", dead)
+    benchmark = Benchmark()
+    race(benchmark, Contender("lazarus", ["true"]), [import__real_image._containerd(tmp_path, tmp_path)], rounds=1)
+    assert benchmark.extra_info["missing"] == {"ctr image import": "containerd did not come up: no room"}
+
+
+def test_a_peer_of_lookups_that_fails_is_missing() -> None:
+    benchmark, turns = Benchmark(), iter(range(9))
+
+    def failing() -> list[float]:
+        if next(turns) == 1:
+            raise OSError(22, "Invalid argument")
+        return [2.0]
+
+    asked = {("lazarus", "3 layers"): lambda: [1.0], ("kernel overlayfs", "3 layers"): failing}
+    table = lookup__depth.in_turns(benchmark, asked, ["open"], rounds=4)
+    assert [(name, len(rows), rows[0].samples) for (name, _), rows in table.items()] == [("lazarus", 1, 4)]
+    assert "Invalid argument" in benchmark.extra_info["missing"]["3 layers: kernel overlayfs"]
+    with pytest.raises(RuntimeError, match="ours"):
+        lookup__depth.in_turns(benchmark, {("lazarus", "x"): lambda: fail("ours")}, ["open"], rounds=1)
+
+
+def fail(why: str) -> Any:
+    raise RuntimeError(why)
+
+
 class Failing(roots.Copy):
     """A way that works until its third turn."""
 
@@ -69,6 +115,13 @@ class Failing(roots.Copy):
         super().make()
 
 
+class Unclosed(roots.Copy):
+    name = "unclosed"
+
+    def close(self) -> None:
+        raise OSError(16, "Device or resource busy")
+
+
 class Unprepared(roots.Copy):
     name = "unprepared"
 
@@ -80,13 +133,14 @@ def test_ways_that_fail_are_missing_and_leave_nothing(tmp_path: Path) -> None:
     benchmark = Benchmark()
     with Disk(tmp_path, HERE, 0) as disk:
         lower = roots.lower_with_big(disk.path / "lower", 1 << 20)
-        ways = (roots.BlockStack, Failing, Unprepared, roots.Plain)
+        ways = (roots.BlockStack, Failing, Unprepared, Unclosed, roots.Plain)
         ask(benchmark, disk, ways, workload("random_writes", 3), lower=lower, case="3 writes", rounds=4)
-        assert sorted(path.name for path in disk.path.iterdir()) == ["0", "1", "2", "3", "lower"]
-        assert [list(path.iterdir()) for path in disk.path.glob("[0-9]")] == [[]] * 4
+        assert sorted(path.name for path in disk.path.iterdir()) == ["0", "1", "2", "3", "4", "lower"]
+        assert [list(path.iterdir()) for path in disk.path.glob("[0-9]")] == [[]] * 5
     assert benchmark.rows("first write") == {"lazarus": 4, "limit: a plain directory": 4}
     missing = {name.rpartition(": ")[2]: why for name, why in benchmark.extra_info["missing"].items()}
     assert missing["failing"] == "no more" and "No space left" in missing["unprepared"]
+    assert "busy" in missing["unclosed"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -149,3 +203,42 @@ def test_metadata_is_told_from_data(tmp_path: Path) -> None:
             assert written.data == 4 << 20 and written.metadata == written.all - (4 << 20)
             assert named.data == 0 and named.metadata is not None and named.metadata > 0
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.root
+def test_metadata_of_a_partition_is_its_own(tmp_path: Path) -> None:
+    """The kernel tells requests of the whole disk, here with a file system on each of two partitions."""
+    image = tmp_path / "image"
+    with open(image, "wb") as file:
+        file.truncate(64 << 20)
+    with contextlib.ExitStack() as closing:
+        loop = run("losetup", "--find", "--show", "--partscan", str(image))
+        closing.callback(run, "losetup", "--detach", loop)
+        for number in (1, 2):
+            run("addpart", loop, str(number), str((number * 32 - 31) << 11), str(30 << 11))
+            closing.callback(run, "delpart", loop, str(number))
+            place = tmp_path / str(number)
+            place.mkdir()
+            run("mkfs.ext4", "-q", f"{loop}p{number}")
+            run("mount", f"{loop}p{number}", str(place))
+            closing.callback(run, "umount", str(place))
+        try:
+            trace = closing.enter_context(MetadataTrace(f"{loop}p1", f"{tmp_path.name}-p", tmp_path / "tracing"))
+        except (OSError, RuntimeError) as error:
+            pytest.skip(f"no trace of a block device: {error}")
+        written = []
+        for number in (1, 2):
+            os.sync()
+            trace.start()
+            for name in range(100):
+                (tmp_path / f"{number}/empty-{name}").touch()
+            os.sync()
+            written.append(trace.stop())
+        assert written[0] and written[1] == 0
+
+
+def test_a_device_without_requests_has_no_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "is_dir", lambda path: path.name != "mq" and os.path.isdir(path))
+    device = next(Path("/sys/class/block").iterdir())
+    with pytest.raises(RuntimeError, match="has no queue of requests"):
+        MetadataTrace(str(device), "any", tmp_path / "tracing")

@@ -1,4 +1,4 @@
-"""The benchmarks' own tools: what a result is, how two runs are compared; a killed run leaves nothing behind."""
+"""The benchmarks' own tools: what is asked, the page and its figures; a killed run leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -13,162 +13,19 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from benchmark_helpers import row, write
 
-from benchmarks.__main__ import main
+from benchmarks.__main__ import _parser, main
 from benchmarks.harness import results
-from benchmarks.harness.results import Row, ratio, summary
+from benchmarks.harness import run as running
+from benchmarks.harness.results import Row
 from benchmarks.harness.run import QUICK, chosen, questions
 from benchmarks.reporting import headline, plots
-from benchmarks.reporting.compare import Comparison, compare
 
 ROOT = Path(__file__).resolve().parent.parent
-MACHINE = {"kernel": "6.18", "cores": 2, "file_system": "ext4"}
-
-
-def row(contender: str, median: float, spread: float = 0.0, **fields: Any) -> dict[str, Any]:
-    base = Row(
-        "copyup__first_write", "4 KiB", "ext4", contender, "first write", "s",
-        median, spread, median - spread, median + spread, 7,
-    )  # fmt: skip
-    return base._replace(**fields)._asdict()
-
-
-def write(
-    path: Path, *rows: dict[str, Any], machine: dict[str, Any] | None = None, samples: Any = (), **missing: str
-) -> Path:
-    bench = {"name": "test_x", "extra_info": {"rows": rows, "missing": missing, "samples": samples}}
-    document = {"benchmarks": [bench, {"name": "test_y"}], "machine_info": machine or MACHINE, "datetime": "2026-01-02",
-                "commit_info": {"id": "abc"}}  # fmt: skip
-    path.write_text(json.dumps(document))
-    return path
-
-
-def compared(tmp_path: Path, old: list[dict[str, Any]], new: list[dict[str, Any]], **machine: Any) -> Comparison:
-    before = write(tmp_path / "old.json", *old)
-    after = write(tmp_path / "new.json", *new, machine={**MACHINE, **machine})
-    return compare(results.read(before), results.read(after))
-
-
-def test_summary() -> None:
-    assert summary([5.0]) == (5.0, 0.0, 5.0, 5.0)
-    assert summary([1.0, 2.0, 3.0, 4.0, 100.0]) == (3.0, 25.25, 1.0, 100.0)
-    assert summary(range(1, 21))[2:] == (6, 15)  # the table of the sign test: 6 and 15 of 20
-    with pytest.raises(ValueError, match="no samples"):
-        summary([])
-
-
-def test_a_ratio_that_may_be_off_by_a_tenth_is_noisy() -> None:
-    ours, steady, shaky = (Row(**row("any", 2.0, spread)) for spread in (0.05, 0.1, 0.3))
-    for peer, noisy in ((steady, False), (shaky, True)):
-        found = ratio(ours, peer)
-        assert found is not None and found.value == 1.0 and found.is_noisy == noisy
-    rates = (one._replace(unit="x/s") for one in (ours._replace(median=4.0, low=4.0, high=4.0), steady))
-    assert (found := ratio(*rates)) is not None and found.value == 2.0
-    assert ratio(ours, steady._replace(low=0.0)) is None
-
-
-def test_a_result_is_read_back(tmp_path: Path) -> None:
-    run = results.read(write(tmp_path / "a.json", row("lazarus", 2.0), row("kernel overlayfs", 4.0), podman="not here"))
-    assert [(key.contender, found.median) for key, found in run.rows.items()] == [
-        ("lazarus", 2.0),
-        ("kernel overlayfs", 4.0),
-    ]
-    assert run.missing == {"test_x: podman": "not here"}
-    assert (run.machine, run.when, run.commit) == (MACHINE, "2026-01-02", "abc")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "{",
-        "[]",
-        "{}",
-        '{"benchmarks": 3, "machine_info": {}}',
-        '{"benchmarks": [{"name": "x", "extra_info": {"rows": [{}]}}], "machine_info": {}}',
-    ],
-)
-def test_what_is_no_result(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "bad.json").write_text(text)
-    assert main(["history", str(tmp_path / "bad.json")]) == 2
-    assert capsys.readouterr().err.startswith(f"benchmarks: {tmp_path}/bad.json: not a file of results")
-
-
-def test_the_same_machine_is_compared_as_it_is(tmp_path: Path) -> None:
-    found = compared(tmp_path, [row("lazarus", 1.0), row("podman", 9.0)], [row("lazarus", 1.25), row("podman", 90.0)])
-    (move,) = found.moves
-    assert found.same_machine and (move.old, move.new, move.unit) == (1.0, 1.25, "s")
-    assert move.change == 0.25 and move.is_regression(0.1) and not move.is_regression(0.3)
-
-
-def test_noise_is_no_regression(tmp_path: Path) -> None:
-    (move,) = compared(tmp_path, [row("lazarus", 1.0, 0.1)], [row("lazarus", 1.2, 0.2)]).moves
-    assert move.change > 0.1 and not move.is_regression(0.1)
-
-
-def test_of_a_rate_less_is_worse(tmp_path: Path) -> None:
-    rate = {"unit": "paths/s"}
-    (move,) = compared(tmp_path, [row("lazarus", 10.0, **rate)], [row("lazarus", 5.0, **rate)]).moves
-    assert move.change == 1.0 and move.is_regression(0.1)
-
-
-def test_another_machine_is_compared_by_ratios(tmp_path: Path) -> None:
-    old = [row("lazarus", 1.0), row("podman", 10.0), row("cp", 4.0)]
-    same = [row("lazarus", 3.0), row("podman", 30.0), row("cp", 12.0)]
-    slower = [row("lazarus", 6.0), row("podman", 30.0), row("cp", 12.0)]
-    (move,) = compared(tmp_path, old, same, cores=64).moves
-    assert move.against == 2 and abs(move.change) < 1e-9
-    found = compared(tmp_path, old, slower, cores=64)
-    assert not found.same_machine and found.moves[0].is_regression(0.1)
-    assert compared(tmp_path, [row("lazarus", 1.0)], [row("lazarus", 9.0)], cores=64).moves == []  # no peer, no ratio
-
-
-def test_parts_of_a_run_are_joined(tmp_path: Path) -> None:
-    parts = [
-        results.read(write(tmp_path / f"{name}.json", row("lazarus", value, case=name), **{name: "not here"}))
-        for name, value in (("a", 1.0), ("b", 2.0))
-    ]
-    whole = results.joined(parts)
-    assert [found.median for found in whole.rows.values()] == [1.0, 2.0]
-    assert whole.missing == {"test_x: a": "not here", "test_x: b": "not here"} and whole.command == "\n"
-
-
-def test_what_moves_from_run_to_run_is_noisy(tmp_path: Path) -> None:
-    first, again = (
-        results.read(write(tmp_path / f"{name}.json", row("lazarus", 1.0), row("steady", 2.0), row("moving", moved)))
-        for name, moved in (("first", 4.0), ("again", 6.0))
-    )
-    ours, steady, moving = results.repeated(first, again).rows.values()
-    assert [found.is_noisy for peer in (steady, moving) if (found := ratio(ours, peer))] == [False, True]
-    few = ours._replace(samples=2)
-    assert few.is_noisy and (found := ratio(few, steady)) is not None and found.is_noisy
-
-
-def test_rows_of_one_run_alone_are_named(tmp_path: Path) -> None:
-    found = compared(tmp_path, [row("lazarus", 1.0)], [row("lazarus", 1.0, case="another")])
-    assert [key.case for key in found.only_old] == ["4 KiB"] and [key.case for key in found.only_new] == ["another"]
-
-
-def test_few_samples_are_no_regression(tmp_path: Path) -> None:
-    (move,) = compared(tmp_path, [row("lazarus", 1.0, samples=1)], [row("lazarus", 9.0, samples=1)]).moves
-    assert not move.is_regression(0.1)
-
-
-def test_another_clock_frequency_is_no_other_machine(tmp_path: Path) -> None:
-    cpus = [{"brand_raw": "x", "hz_actual": [hz, 0]} for hz in (1, 2)]
-    runs = [
-        results.read(write(tmp_path / "a.json", row("lazarus", 1.0), machine={**MACHINE, "cpu": cpu})) for cpu in cpus
-    ]
-    assert compare(*runs).same_machine
-
-
-def test_nothing_to_compare_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    old, new = (str(write(tmp_path / f"{name}.json", row("lazarus", 1.0, case=name))) for name in "ab")
-    assert main(["compare", old, new]) == 2 and "no row of ours can be compared" in capsys.readouterr().err
 
 
 def test_a_run_that_measures_nothing_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,18 +38,6 @@ def test_a_run_that_measures_nothing_is_no_success(tmp_path: Path, capsys: pytes
     assert old.read_bytes() == before and os.listdir(tmp_path / "report") == []
     for output in (tmp_path, Path("/proc/no/such.json")):
         assert main([*words[:-1], str(output)]) == 2
-
-
-def test_compare_exits_1_on_a_regression(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    old = str(write(tmp_path / "old.json", row("lazarus", 1.0), row("lazarus", 1.0, case="steady")))
-    new = str(write(tmp_path / "new.json", row("lazarus", 1.2), row("lazarus", 1.0, case="steady")))
-    assert main(["compare", old, new, "--fail-over", "10%"]) == 1
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("WORSE    +20.0%  1 -> 1.2 s") and lines[0].endswith("ext4 / lazarus / first write")
-    assert lines[-1] == "2 rows compared, 1 worse by more than 10% and their noise" and len(lines) == 2
-    assert main(["compare", old, new, "--fail-over", "0.3"]) == 0
-    assert main(["compare", old, old]) == 0
-    assert main(["compare", old, str(tmp_path / "none.json")]) == 2
 
 
 def test_history(tmp_path: Path) -> None:
@@ -217,6 +62,10 @@ def test_amounts_are_readable() -> None:
         (262182.0, "x", "262,182x"),
         (1.07, "x", "1.07x"),
         (2.5e9, "B/s", "2.5 GB/s"),
+        (0.0009997, "s", "1 ms"),
+        (0.9997, "s", "1 s"),
+        (999.7, "MiB", "1,000 MiB"),
+        (999_700.0, "B", "1 MB"),
     ):
         assert headline.amount(value, unit) == text
 
@@ -298,7 +147,16 @@ def test_questions_are_found_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["run", "--fs", "fat"], ["run", "--size", "5"], ["compare"], [], ["run", "nonsense"]]
+    "words",
+    [
+        ["run", "--fs", "fat"],
+        ["run", "--size", "5"],
+        ["compare"],
+        [],
+        ["run", "nonsense"],
+        ["compare", "old", "new", "--fail-over", "10"],  # 1,000 %?
+        ["compare", "old", "new", "--fail-over", "nan"],
+    ],
 )
 def test_mistakes_end_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     try:
@@ -306,6 +164,44 @@ def test_mistakes_end_with_2(words: list[str], capsys: pytest.CaptureFixture[str
     except SystemExit as exit_:
         code = exit_.code  # type: ignore[assignment]
     assert code == 2 and "Traceback" not in capsys.readouterr().err
+
+
+def test_who_may_not_make_namespaces_is_asked_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root in many a container."""
+    unshare = tmp_path / "unshare"
+    unshare.write_text("#!/bin/sh\nexit 1\n")
+    unshare.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert running._alone() == ["setpriv", "--pdeathsig", "KILL"]
+
+
+@pytest.mark.root
+def test_what_is_called_as_the_run_goes_with_it(tmp_path: Path) -> None:
+    """Its directory, what is in /run, and the cgroups of runtimes that were killed."""
+    directory = tmp_path / f"bench-test{os.getpid()}"
+    one = Path("/sys/fs/cgroup")
+    cgroup = (one if (one / "cgroup.controllers").exists() else one / "pids") / directory.name
+    volatile = Path(f"/run/{directory.name}-0")
+    for path in (directory / "some", volatile):
+        path.mkdir(parents=True)
+        (path / "file").touch()
+    try:
+        (cgroup / "container").mkdir(parents=True)
+    except OSError as error:
+        print(f"no cgroups: {error}")
+    janitor = [sys.executable, "-I", "-S", str(running.HERE / "janitor.py"), "0", str(directory)]
+    subprocess.run(janitor, stdin=subprocess.DEVNULL, check=True)
+    assert not any(path.exists() for path in (directory, volatile, cgroup))
+
+
+def test_a_file_system_is_asked_once() -> None:
+    assert _parser().parse_args(["run", "--fs", "xfs,ext4,,xfs"]).fs == ["xfs", "ext4"]
+
+
+def test_the_headline_compares_like_with_like() -> None:
+    """A call is not put beside a command of somebody else's."""
+    (commit,) = (wanted for wanted in headline.WANTED if wanted.question == "commit__small_change")
+    assert commit.contender == "lazarus commit" and commit.what.endswith("from the shell")
 
 
 def _descendants(pid: int) -> list[int]:

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+from benchmarks.contenders.peers import NAME
 from lazarus._native.spawn import spawn
 from lazarus.runtime.bundle import Process, bundle_document, environment
 from lazarus.runtime.crun import Runtime
@@ -21,7 +22,7 @@ def write_bundle(home: Path, runtime: Runtime, program: str) -> None:
         rootfs=f"{home}/merged",
         hostname="bench",
         network="none",
-        cgroups_path=f"/lazarus-bench/{home.name}" if runtime.manages_cgroups else None,
+        cgroups_path=f"/{NAME}/{home.name}" if runtime.manages_cgroups else None,
         rules_devices=runtime.rules_devices,
     )
     (home / "config.json").write_text(json.dumps(document))

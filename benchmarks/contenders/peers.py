@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import json
 import os
 import re
@@ -13,13 +14,16 @@ import tarfile
 import time
 from pathlib import Path
 
+from benchmarks.harness.disks import run
+
+# The run's, which is its scratch directory's: janitor.py removes what is called so in /run and among the cgroups.
+NAME = Path(os.environ.get("LAZARUS_BENCH_SCRATCH", f"bench-{os.getpid()}")).name
 # Podman's defaults ask for more open files and processes than a container's host may allow.
 LIMITS = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")
 LAZARUS = str(Path(sys.executable).with_name("lazarus"))
 _started: dict[Path, subprocess.Popen[bytes]] = {}
 _podmans: dict[Path, Path] = {}  # their homes, and where each keeps what lives as long as the machine
-# A run's name, which is its scratch directory's: janitor.py removes what is called so in /run.
-_RUN = Path(os.environ.get("LAZARUS_BENCH_SCRATCH", f"bench-{os.getpid()}")).name
+_numbers = itertools.count()
 
 
 def versions() -> dict[str, str]:
@@ -52,10 +56,10 @@ def _version(command: list[str]) -> str:
 
 
 def compiled(source: str, directory: Path) -> Path:
-    """A C program of this room, in `directory`."""
+    """A C program of this room, in `directory`. `RuntimeError` with what the compiler says, `OSError` without one."""
     program = directory / Path(source).stem
     command = ["cc", "-O2", "-D_GNU_SOURCE", "-o", str(program), str(Path(__file__).with_name(source))]
-    subprocess.run(command, check=True)
+    run(*command)
     return program
 
 
@@ -67,7 +71,9 @@ def podman(root: Path) -> list[str]:
     runtime = shutil.which("runc") if kind != b"cgroup2" else None
     options = ["--cgroup-manager=cgroupfs", "--runtime", runtime] if runtime else []
     home = root / "podman"
-    volatile = _podmans.setdefault(home, Path(f"/run/{_RUN}-{len(_podmans)}"))  # podman takes 50 bytes of path
+    if home not in _podmans:
+        _podmans[home] = Path(f"/run/{NAME}-{next(_numbers)}")  # podman takes 50 bytes of path
+    volatile = _podmans[home]
     return ["podman", "--root", str(home), "--runroot", f"{volatile}/run", "--tmpdir", f"{volatile}/tmp", *options]
 
 
@@ -78,12 +84,14 @@ def containerd(root: Path) -> list[str]:
     address = f"{home}/sock"
     config = home / "config.toml"
     config.write_text(
-        f'version = 2\nroot = "{home}/root"\nstate = "{home}/state"\n[grpc]\n  address = "{address}"\n'
-        'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
+        f'version = 2\nroot = "{home}/root"\nstate = "{home}/state"\n'
+        # no Kubernetes; and nobody makes /opt/containerd
+        'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]\n'
+        f'[grpc]\n  address = "{address}"\n'
     )
     log = (home / "log").open("wb")
     _started[root] = subprocess.Popen(["containerd", "--config", str(config)], stdout=log, stderr=log)
-    ctr = ["ctr", "--address", address, "--namespace", "bench"]
+    ctr = ["ctr", "--address", address, "--namespace", NAME]  # its cgroups are called so
     for _ in range(100):
         if subprocess.run([*ctr, "version"], capture_output=True, check=False).returncode == 0:
             return ctr
@@ -96,7 +104,11 @@ def clean_up(root: Path) -> None:
     process = _started.pop(root, None)
     if process is not None:
         process.terminate()
-        process.wait()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
     forget_podman(root)
     targets = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     for target in sorted((t for t in targets if t.startswith(f"{root}/")), reverse=True):

@@ -37,6 +37,7 @@ class Root(abc.ABC):
     has_path: ClassVar[bool] = True  # that any program can use; without it there is only Lazarus' API
     needs_root: ClassVar[bool] = True  # mounts
     is_copy: ClassVar[bool] = False  # what the others do at the first write, it does when it is made
+    is_served: ClassVar[bool] = False  # by a process of its own, whose CPU and memory are not the workload's
 
     def __init__(self, place: Path, lower: Path) -> None:
         self.place, self.lower = place, lower
@@ -127,6 +128,7 @@ class FuseOverlay(_Overlay):
     """The overlay in user space that rootless podman uses."""
 
     name = tool = "fuse-overlayfs"
+    is_served = True
 
     def mount(self) -> None:
         run("fuse-overlayfs", "-o", self.options, str(self.path))
@@ -344,6 +346,7 @@ class Podman(Root):
             done = subprocess.run([*self.command, "import", "-q", "-", "bench:lower"], stdin=tar.stdout,
                                   capture_output=True, text=True, check=False)  # fmt: skip
         if done.returncode != 0:
+            self.close()
             raise RuntimeError(f"podman import: {done.stderr.strip()[-300:]}")
 
     def make(self) -> None:

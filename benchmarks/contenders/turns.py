@@ -71,9 +71,9 @@ class Contender:
                 samples[phase, "s"].append(seconds + (made if self.root.is_copy and number == 0 else 0))
             for metric, rate in done.rates.items():
                 samples[metric, f"{metric}/s"].append(rate)
-            if done.cpu:
+            if done.cpu and not self.root.is_served:
                 samples["cpu", "s"].append(done.cpu)
-            if done.peak_kib:
+            if done.peak_kib and not self.root.is_served:
                 samples["peak memory", "MiB"].append(done.peak_kib / 1024)
             if written.all is not None and done.asked:
                 samples["write amplification", "x"].append(written.all / done.asked)
@@ -104,8 +104,8 @@ def ask(
     warm_up: bool = True,
     needs_path: str = "",
 ) -> None:
-    """Everyone works in turns. Who cannot, fails when it is prepared, or fails in any turn, is reported as missing with
-    the reason, and the others go on. `needs_path` says why the work cannot be done in process alone."""
+    """Everyone works in turns. Who cannot, or fails when it is prepared, in any turn or when it is closed, is reported
+    as missing with the reason, and the others go on. `needs_path` says why the work cannot be done in process alone."""
     missing = {way.name: needs_path for way in ways if needs_path and not way.has_path}
     ways = [way for way in ways if way.name not in missing]
     asked = {way.name for way in ways if way(disk.path, lower).why_not(disk.type) is None}
@@ -153,7 +153,7 @@ def _prepared(
         place.mkdir()
         contender = Contender(root)
         if _guarded(contender, root.prepare, missing):
-            closing.callback(root.close)
+            closing.callback(_guarded, contender, root.close, missing)
             yield contender
 
 

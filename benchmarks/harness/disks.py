@@ -45,7 +45,8 @@ def run(*command: str) -> str:
     """What the command prints; `RuntimeError` with what it complains about."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)}: exit {done.returncode}: {done.stderr.strip()[-300:]}")
+        said = (done.stderr or done.stdout).strip()[-300:]
+        raise RuntimeError(f"{' '.join(command)}: exit {done.returncode}: {said}")
     return done.stdout.strip()
 
 
@@ -122,6 +123,7 @@ class Disk:
             else:
                 run("mount", "-t", "tmpfs", "-o", f"size={self.size}", "lazarus-bench", str(self.path))
         except BaseException:
+            subprocess.run(["umount", str(self.path)], capture_output=True, check=False)  # it may be mounted already
             self.path.rmdir()
             raise
         self._trace = self._listen()

@@ -1,5 +1,5 @@
 """usage: janitor.py DESCRIPTOR DIRECTORY; waits until nobody has the pipe's other end any more, then removes DIRECTORY
-and what begins with its name among the kernel's traces and in /run.
+and what begins with its name among the kernel's traces and cgroups and in /run.
 
 A process of its own, in a session of its own, so that a benchmark run that is killed leaves no files behind either: its
 mounts and processes go with its namespaces. Only then is the directory removed: rmdir of a place where another mount
@@ -40,6 +40,10 @@ def forget(name: str) -> bool:
     """Removes what begins with the run's name outside of its directory. Is all of it gone?"""
     for path in glob.glob(f"/run/{glob.escape(name)}-*"):
         shutil.rmtree(path, ignore_errors=True)
+    for tree in (f"/sys/fs/cgroup/{name}", *glob.glob(f"/sys/fs/cgroup/*/{glob.escape(name)}")):
+        for path, _, _ in os.walk(tree, topdown=False):
+            with contextlib.suppress(OSError):  # somebody is still in it
+                os.rmdir(path)
     if os.geteuid() != 0:
         return True
     alone = ["unshare", "--mount", "--propagation", "private", "sh", "-c", TRACES, "sh", name]

@@ -27,14 +27,17 @@ class MetadataTrace:
 
     def __init__(self, device: str, name: str, tracefs: Path) -> None:
         """`OSError` or `RuntimeError` where there is no tracefs to be mounted at `tracefs` or no such tracepoint."""
-        major, minor = Path(f"/sys/class/block/{Path(device).name}/dev").read_text().strip().split(":")
+        self._filter = f'{_requests_of(device)} && rwbs ~ "*W*M*"'
         mount_tracefs(tracefs)
         self._instance = tracefs / "instances" / name
         self._tracefs = tracefs
-        self._filter = f'dev == {int(major) << 20 | int(minor)} && rwbs ~ "*W*M*"'
 
     def __enter__(self) -> Self:
-        self._instance.mkdir()
+        try:
+            self._instance.mkdir()
+        except OSError:  # another's
+            self._unmount()
+            raise
         try:
             (self._event / "filter").write_text(self._filter)
             (self._instance / "buffer_size_kb").write_text(str(_KIB))
@@ -71,8 +74,26 @@ class MetadataTrace:
         """Removes it."""
         if self._instance.exists():
             self._instance.rmdir()
+        self._unmount()
+
+    def _unmount(self) -> None:
         subprocess.run(["umount", str(self._tracefs)], check=False, capture_output=True)
         self._tracefs.rmdir()
+
+
+def _requests_of(device: str) -> str:
+    """What tells a device's requests from others. `RuntimeError` for one that has none, as of LVM and RAID: what it is
+    asked becomes requests of other devices."""
+    found = Path(f"/sys/class/block/{Path(device).name}").resolve()
+    place = ""
+    if (found / "partition").exists():  # the whole disk's, at the partition's place
+        first, count = (int((found / name).read_text()) for name in ("start", "size"))
+        place = f" && sector >= {first} && sector < {first + count}"
+        found = found.parent
+    if not (found / "mq").is_dir():
+        raise RuntimeError(f"{device} has no queue of requests")
+    major, minor = (found / "dev").read_text().strip().split(":")
+    return f"dev == {int(major) << 20 | int(minor)}{place}"
 
 
 def mount_tracefs(place: Path) -> None:

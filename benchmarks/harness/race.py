@@ -27,14 +27,16 @@ class Cost(NamedTuple):
 
 @dataclass
 class Contender:
-    """A command line (or what makes one from the number of the run), what to do before and after each run (not timed),
-    and the costs so far."""
+    """A command line (or what makes one from the number of the run), what to do once, and before and after each run
+    (not timed), and the costs so far. Of a daemon's client only the clock says anything: the work is another's."""
 
     name: str
     command: Sequence[str] | Callable[[int], Sequence[str]]
+    prepare: Callable[[], object] = lambda: None
     before: Callable[[], None] = lambda: None
     after: Callable[[], None] = lambda: None
     environment: dict[str, str] | None = None
+    is_client: bool = False
     costs: list[Cost] = field(default_factory=list)
     runs: int = 0
 
@@ -50,15 +52,13 @@ class Contender:
         self.costs.append(cost)
         return cost
 
-    def record(self, benchmark: Any, case: str) -> tuple[Row, Row, Row]:
+    def record(self, benchmark: Any, case: str) -> list[Row]:
         """Its rows in the benchmark's JSON: wall clock, CPU, peak memory."""
-        return (
-            record(benchmark, self.name, "wall", "s", [cost.wall for cost in self.costs], case=case),
-            record(benchmark, self.name, "cpu", "s", [cost.cpu for cost in self.costs], case=case),
-            record(
-                benchmark, self.name, "peak memory", "MiB", [cost.peak_kib / 1024 for cost in self.costs], case=case
-            ),
-        )
+        found = [("wall", "s", [cost.wall for cost in self.costs])]
+        if not self.is_client:
+            found.append(("cpu", "s", [cost.cpu for cost in self.costs]))
+            found.append(("peak memory", "MiB", [cost.peak_kib / 1024 for cost in self.costs]))
+        return [record(benchmark, self.name, metric, unit, values, case=case) for metric, unit, values in found]
 
 
 STOPWATCH = str(Path(__file__).with_name("stopwatch.py"))
@@ -92,18 +92,23 @@ def race(
 ) -> None:
     """Interleaves `rounds` runs of everyone; ours goes into pytest-benchmark, everything into `extra_info`.
 
-    A peer that fails in any run is reported as missing, with the reason, and the others go on.
+    A peer that fails when it is prepared, or in any run, is reported as missing, with the reason, and the others go on.
     """
     broken: dict[str, str] = {}
+
+    def guarded(contender: Contender, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except (RuntimeError, OSError) as error:
+            broken[contender.name] = str(error) or type(error).__name__
 
     def turn() -> None:
         for contender in others:
             if contender.name not in broken:
-                try:
-                    contender.run()
-                except (RuntimeError, OSError) as error:
-                    broken[contender.name] = str(error)
+                guarded(contender, contender.run)
 
+    for contender in others:
+        guarded(contender, contender.prepare)
     for _ in range(warm_up):
         ours.run()
         turn()
@@ -114,11 +119,12 @@ def race(
     print(f"\n{benchmark.name}")
     first: Row | None = None
     for contender in (ours, *(other for other in others if other.name not in broken)):
-        wall, cpu, peak = contender.record(benchmark, case)
+        wall, *rest = contender.record(benchmark, case)
         first = first or wall
+        used = "".join(f"   {row.metric} {row.median:8.3f} {row.unit}" for row in rest)
         print(
             f"  {contender.name:28} {wall.median * 1e3:10.1f} ms ± {wall.spread * 1e3:6.1f}"
-            f"   cpu {cpu.median * 1e3:9.1f} ms   peak {peak.median:6.1f} MiB   {wall.median / first.median:6.2f}x"
+            f"   {wall.median / first.median:6.2f}x{used}"
         )
     for name, why in broken.items():
         print(f"  {name:28} missing: {why[-150:]}")

@@ -169,6 +169,7 @@ class Run(NamedTuple):
     command: str  # that made it
     samples: dict[Key, list[float]]
     semantics: list[dict[str, Any]]  # of semantics__matrix.py, one for each file system
+    commands: dict[str, str]  # by question: that asked it
 
 
 def peers(run: Run, key: Key) -> Iterator[Key]:
@@ -179,7 +180,8 @@ def peers(run: Run, key: Key) -> Iterator[Key]:
 
 
 def read(path: Path) -> Run:
-    """`ValueError`, naming the file, when it is none of pytest-benchmark's."""
+    """`ValueError`, naming the file, when it is none of pytest-benchmark's, or a number in it is none: nothing is worse
+    than NaN."""
     try:
         document = json.loads(path.read_text("utf-8"))
         benchmarks, machine = document["benchmarks"], document["machine_info"]
@@ -193,11 +195,17 @@ def read(path: Path) -> Run:
         commit = str((document.get("commit_info") or {}).get("id") or "")
         command = str(document.get("command", ""))
         extras = [bench.get("extra_info", {}) for bench in benchmarks]
-        samples = {Key(*one["key"]): list(one["values"]) for extra in extras for one in extra.get("samples", [])}
-        semantics = [extra["semantics"] for extra in extras if "semantics" in extra]
+        samples = {
+            Key(*one["key"]): [float(value) for value in one["values"]]
+            for extra in extras
+            for one in extra.get("samples", [])
+        }
+        semantics = [_matrix(extra["semantics"]) for extra in extras if "semantics" in extra]
+        disks = {f"disk {one['disk']['kind']}": one["disk"] for one in extras if "disk" in one}
+        commands = {key.question: command for key in rows}
         when = str(document.get("datetime", ""))
-        return Run(rows, missing, dict(machine), when, commit, command, samples, semantics)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        return Run(rows, missing, {**machine, **disks}, when, commit, command, samples, semantics, commands)
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"{path}: not a file of results: {type(error).__name__}: {error}") from error
 
 
@@ -212,16 +220,21 @@ def repeated(run: Run, again: Run) -> Run:
 
 
 def joined(runs: Sequence[Run]) -> Run:
-    """Parts of one run, asked one after the other on one machine: the facts are the first one's, and of a row that
-    several have the last counts."""
+    """Parts of one run, asked one after the other on one machine: the facts are the first one's. Of what several have
+    asked the last one's answers count, and only those: there is no ratio between two runs."""
     first, *others = runs
     for other in others:
+        asked = {key._replace(contender="") for key in other.rows}
+        kept = {key: row for key, row in first.rows.items() if key._replace(contender="") not in asked}
+        matrices = {matrix["file_system"]: matrix for matrix in (*first.semantics, *other.semantics)}
         first = first._replace(
-            rows=first.rows | other.rows,
+            rows=kept | other.rows,
             missing=first.missing | other.missing,
-            samples=first.samples | other.samples,
-            semantics=first.semantics + other.semantics,
+            machine=other.machine | first.machine,
+            samples={key: values for key, values in first.samples.items() if key in kept} | other.samples,
+            semantics=list(matrices.values()),
             command=f"{first.command}\n{other.command}",
+            commands=first.commands | other.commands,
         )
     return first
 
@@ -229,4 +242,12 @@ def joined(runs: Sequence[Run]) -> Run:
 def _rows(benchmarks: list[dict[str, Any]]) -> Iterator[Row]:
     for bench in benchmarks:
         for fields in bench.get("extra_info", {}).get("rows", []):
-            yield Row(**fields)
+            row = Row(**fields)
+            if not all(isinstance(word, str) for word in row[:6]) or not all(map(math.isfinite, row[6:])):
+                raise ValueError(f"a row is not of words and numbers: {fields}")
+            yield row
+
+
+def _matrix(found: dict[str, Any]) -> dict[str, Any]:
+    rows = [{"what": row["what"], "asked": row["asked"], "answers": dict(row["answers"])} for row in found["rows"]]
+    return {"file_system": found["file_system"], "views": list(found["views"]), "rows": rows}

@@ -7,11 +7,11 @@ that it has started, and its mounts and loop devices are gone with their last us
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +27,15 @@ QUICK = (
     "start__mounted_rootfs",
     "start__run_true",
 )
+
+# What runtimes and shims keep in /run, by names that are not the run's, is in memory of the run's own.
+ALONE = """
+for state in /run/containerd /run/crun /run/runc; do
+    mkdir -p "$state" && mount -t tmpfs -o mode=711 tmpfs "$state"
+done
+"$@"
+exit $?
+"""
 
 
 def questions() -> list[str]:
@@ -51,7 +60,9 @@ def chosen(names: Sequence[str], quick: bool) -> list[str]:
 def run(names: Sequence[str], options: Sequence[str], directory: Path, output: Path) -> tuple[int, bool]:
     """Runs them with files below `directory`, and writes pytest-benchmark's JSON to `output`. pytest's exit code, and
     whether anything was measured and written."""
-    scratch = tempfile.mkdtemp(prefix="bench-", dir=directory)  # short: podman takes 50 bytes of path
+    # As the mount table names it, short (podman takes 50 bytes of path), and a name that containerd takes, too.
+    scratch = str(directory.resolve() / f"bench-{secrets.token_hex(4)}")
+    os.mkdir(scratch, 0o700)
     read_end, write_end = os.pipe()
     janitor = subprocess.Popen(
         [sys.executable, "-I", "-S", str(HERE / "janitor.py"), str(read_end), scratch],
@@ -66,6 +77,7 @@ def run(names: Sequence[str], options: Sequence[str], directory: Path, output: P
         pytest += [f"--benchmark-json={partial}", *(str(QUESTIONS / f"{name}.py") for name in names)]
         words = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
         environment = {**os.environ, "LAZARUS_BENCH_SCRATCH": scratch, "LAZARUS_BENCH_COMMAND": words}
+        environment["TMPDIR"] = scratch  # podman unpacks archives there
         done = subprocess.run([*_alone(), *pytest], env=environment, cwd=QUESTIONS.parent, check=False)
         measured = os.path.exists(partial) and os.path.getsize(partial) > 0
         if measured:
@@ -77,13 +89,11 @@ def run(names: Sequence[str], options: Sequence[str], directory: Path, output: P
 
 
 def _alone() -> list[str]:
-    """The words before a command that end it with this process, and its mounts and children with it. Without root there
-    are no mounts."""
-    if os.geteuid() != 0:
-        return ["setpriv", "--pdeathsig", "KILL"]
+    """The words before a command that end it with this process, and its mounts and children with it. Who may not make
+    namespaces, as in many a container, cannot mount anything either."""
+    dying = ("setpriv", "--pdeathsig", "KILL")
+    alone = ("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc")
+    if os.geteuid() != 0 or subprocess.run([*alone, "true"], stderr=subprocess.DEVNULL, check=False).returncode != 0:
+        return [*dying]
     # A shell is its process 1, because it takes leave of the dead whoever their parent was.
-    return [
-        *("setpriv", "--pdeathsig", "KILL"),
-        *("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"),
-        *("sh", "-c", '"$@"; exit $?', "sh"),
-    ]
+    return [*dying, *alone, "sh", "-c", ALONE, "sh"]

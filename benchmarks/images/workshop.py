@@ -41,7 +41,7 @@ def workshop(scratch: Path) -> Path:
     home.mkdir(exist_ok=True)
     root = home / "rootfs"
     debootstrap(root)
-    run("chroot", str(root), "sh", "-ec", FETCH)
+    run("env", "--unset=TMPDIR", "chroot", str(root), "sh", "-ec", FETCH)  # a run's own is not in there
     # By this Python's pip, which knows where this machine fetches from; for the Python of bookworm.
     pip = [sys.executable, "-m", "pip", "download", "-q", "--only-binary=:all:", "--python-version=3.11"]
     run(*pip, "-d", str(root / "srv/wheels"), *WHEELS)

@@ -1,21 +1,21 @@
 """Two runs, row by row: what moved, and is any of it a regression?
 
 Times of the same machine are compared as they are. Between two machines only ratios mean anything: there a row of ours
-is divided by the same row of a peer in its own run, by each peer that both runs have, and the median of those ratios is
-compared.
+is divided by the same row of a peer in its own run, by each peer that both runs have, and the change of the ratio in
+the middle counts (of two in the middle the better one): one peer that moved alone says nothing about us.
 
-A regression is a row of ours that became worse by more than the limit and by more than the intervals of both medians
-explain. A row with fewer than three samples is noise, whatever it says.
+A regression is a row of ours that became worse by more than the limit and by more than the intervals of all medians in
+it explain. A row with fewer than three samples is noise, whatever it says. A row whose unit has changed is another row.
 """
 
 from __future__ import annotations
 
-import statistics
+import math
 from typing import NamedTuple
 
 from benchmarks.harness.results import FEW, Key, Row, Run, is_ours, peers
 
-_SAME_MACHINE = ("kernel", "cores", "processor", "file_system")
+_SAME_MACHINE = ("node", "kernel", "cores", "processor", "file_system")
 
 
 class Move(NamedTuple):
@@ -48,18 +48,12 @@ class Comparison(NamedTuple):
 def compare(old: Run, new: Run) -> Comparison:
     """Rows of ours in both runs, worst first, and those that only one of them has."""
     same = machine(old) == machine(new)
-    moves = [
-        move
-        for key, row in old.rows.items()
-        if is_ours(key.contender) and key in new.rows and (move := _move(old, new, key, same)) is not None
-    ]
-    both = [key for key in old.rows if is_ours(key.contender) and key in new.rows]
-    moved = {move.key for move in moves}
-    alone = [key for key in both if key not in moved]
     ours = [{key for key in run.rows if is_ours(key.contender)} for run in (old, new)]
-    return Comparison(
-        sorted(moves, key=lambda move: -move.change), alone, sorted(ours[0] - ours[1]), sorted(ours[1] - ours[0]), same
-    )
+    both = {key for key in ours[0] & ours[1] if old.rows[key].unit == new.rows[key].unit}
+    moves = [move for key in sorted(both) if (move := _move(old, new, key, same)) is not None]
+    alone = sorted(both - {move.key for move in moves})
+    only_old, only_new = (sorted(keys - both) for keys in ours)
+    return Comparison(sorted(moves, key=lambda move: -move.change), alone, only_old, only_new, same)
 
 
 def machine(run: Run) -> tuple[str, ...]:
@@ -71,37 +65,42 @@ def machine(run: Run) -> tuple[str, ...]:
 
 def _move(old: Run, new: Run, key: Key, same: bool) -> Move | None:
     before, after = old.rows[key], new.rows[key]
-    noise = _relative(before) + _relative(after)
     if same:
-        return Move(
-            key, before.median, after.median, before.unit, _change(before, before.median, after.median), noise, 0
-        )
-    ratios = [pair for peer in peers(old, key) if (pair := _ratios(old, new, key, peer)) is not None]
-    if not ratios:
-        return None
-    left, right = (statistics.median(column) for column in zip(*ratios, strict=True))
-    return Move(key, left, right, "x", _change(before, left, right), noise, len(ratios))
+        change = _change(before, before.median, after.median)
+        return Move(key, before.median, after.median, before.unit, change, _relative(before) + _relative(after), 0)
+    ratios = sorted(
+        (move for peer in peers(old, key) if (move := _against(old, new, key, peer)) is not None),
+        key=lambda move: move.change,
+    )
+    return ratios[(len(ratios) - 1) // 2]._replace(against=len(ratios)) if ratios else None
 
 
-def _ratios(old: Run, new: Run, key: Key, peer: Key) -> tuple[float, float] | None:
-    if peer not in new.rows or old.rows[peer].median == 0 or new.rows[peer].median == 0:
+def _against(old: Run, new: Run, key: Key, peer: Key) -> Move | None:
+    """What moved between us and one peer."""
+    if peer not in new.rows:
         return None
-    return old.rows[key].median / old.rows[peer].median, new.rows[key].median / new.rows[peer].median
+    rows = old.rows[key], new.rows[key], old.rows[peer], new.rows[peer]
+    if len({row.unit for row in rows}) > 1 or min(row.median for row in rows[2:]) <= 0:
+        return None
+    left, right = rows[0].median / rows[2].median, rows[1].median / rows[3].median
+    return Move(key, left, right, "x", _change(rows[0], left, right), sum(map(_relative, rows)), 1)
 
 
 def _relative(row: Row) -> float:
-    if row.samples < FEW:
-        return float("inf")
-    return max(row.high - row.median, row.median - row.low) / row.median if row.median else 0.0
+    """The part of its median by which it may be off; of nothing, that may be something, nobody knows."""
+    off = max(row.high - row.median, row.median - row.low)
+    if row.samples < FEW or (off and not row.median):
+        return math.inf
+    return off / abs(row.median) if off else 0.0
 
 
 def _change(row: Row, old: float, new: float) -> float:
-    """How much worse: of a rate, how much less."""
+    """How much worse: of a rate, how much less. A difference of two looks at the machine may be less than nothing."""
     if row.is_rate:
         old, new = new, old
     if old == new:
         return 0.0
-    return new / old - 1 if old else float("inf")
+    return (new - old) / abs(old) if old else math.copysign(math.inf, new)
 
 
 def table(found: Comparison, limit: float, *, every: bool = False) -> list[str]:

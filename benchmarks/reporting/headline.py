@@ -41,7 +41,7 @@ WANTED = (
     Wanted("start of a container over 128 layers, to the end of its process", "start__cold_and_warm", "whole",
            "128 layers, warm"),
     Wanted("run --rm IMAGE true, from the shell", "start__run_true", "wall"),
-    Wanted("commit of a 4 KiB change", "commit__small_change", "wall", "", "lazarus API"),
+    Wanted("commit of a 4 KiB change, from the shell", "commit__small_change", "wall", "", "lazarus commit"),
     Wanted("next start beside 1,000 running containers", "density__thousand_containers", "next start", "1,000 alive"),
     Wanted("memory of the processes of each of 1,000 containers", "density__thousand_containers",
            "processes a container", "1,000 alive"),
@@ -79,15 +79,16 @@ def _others(run: Run, key: Key) -> list[Row]:
 
 def amount(value: float, unit: str) -> str:
     """With three digits, and the prefix that makes it readable: 0.00065 s is 650 us."""
-    if unit == "s" and 0 < abs(value) < 1:
+    rounded = float(f"{value:.3g}")  # before a prefix is chosen: 0.0009997 s is 1 ms, not 1e+03 us
+    if unit == "s" and 0 < abs(rounded) < 1:
         for factor, name in ((1e3, "ms"), (1e6, "us"), (1e9, "ns")):
-            if abs(value) * factor >= 1:
-                return f"{value * factor:.3g} {name}"
-    if unit.startswith("B") and abs(value) >= 1000:
+            if abs(rounded) * factor >= 1:
+                return f"{rounded * factor:.3g} {name}"
+    if unit.startswith("B") and abs(rounded) >= 1000:
         for factor, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-            if abs(value) >= factor:
-                return f"{value / factor:.3g} {name}{unit}"
-    number = f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+            if abs(rounded) >= factor:
+                return f"{rounded / factor:.3g} {name}{unit}"
+    number = f"{rounded:.3g}" if abs(rounded) < 1000 else f"{value:,.0f}"
     return number + unit if unit == "x" else f"{number} {unit}"
 
 

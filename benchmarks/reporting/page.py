@@ -16,7 +16,7 @@ STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8882; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.6rem; } h3 { font-size: 1rem; }
-summary { cursor: pointer; margin: .6rem 0; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
+summary { cursor: pointer; margin: .6rem 0; } td summary { margin: 0; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
 .wide { overflow-x: auto; } .wide table { min-width: 44rem; } p { overflow-wrap: anywhere; }
 table { border-collapse: collapse; font-size: .9rem; width: 100%; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
@@ -35,14 +35,15 @@ def page(run: Run, figures: Sequence[Figure]) -> str:
     title = f"Lazarus benchmarks, {run.when[:10]}"
     parts = [
         f"<h1>{_text(title)}</h1>",
-        "<p>Ratios are the other's median divided by ours, in the same run: more than 1 is slower (or more) than"
-        " Lazarus; a limit is what the machine does without any union or container. A number is marked as noisy, and a"
+        "<p>Ratios are the other's median divided by ours, of a rate ours by the other's, in the same run: more than 1"
+        " is slower (or more) than Lazarus; a limit is what the machine does without any union or container. A number"
+        " is marked as noisy, and a"
         " ratio by a ~, when, with a confidence of 95 %, it may be off by more than a tenth."
         f" {_machine(run)}</p>",
         _headline(run),
         "<h2>Figures</h2>" if figures else "",
         *(f"<figure>{one.svg}<figcaption>{_text(one.caption)}</figcaption></figure>" for one in figures),
-        "<h2>What each way does</h2><p>Each answer was got by doing it; the question is under the row's name.</p>"
+        "<h2>What each way does</h2><p>Each answer was got by doing it; a row's name opens to the question.</p>"
         if run.semantics
         else "",
         *_semantics(run),
@@ -124,15 +125,15 @@ def _questions(run: Run) -> Iterator[str]:
     for question in dict.fromkeys(row.question for row in run.rows.values()):
         rows = [row for row in run.rows.values() if row.question == question]
         systems = ",".join(dict.fromkeys(row.file_system for row in rows if row.file_system))
-        words = f".venv/bin/python -m benchmarks run {question}{_options(run, systems)}"
+        words = f".venv/bin/python -m benchmarks run {question}{_options(run.commands[question], systems)}"
         yield f"<details><summary>{_text(question)}: {len(rows)} rows</summary><p><code>{_text(words)}</code></p>"
         yield _table(("what", "contender", "median", "by ours", "spread", "samples"), _rows(run, rows), {2, 3, 4, 5})
         yield "</details>"
 
 
-def _options(run: Run, systems: str) -> str:
-    """What the run was told that makes a difference to a question."""
-    words = shlex.split(run.command.partition("\n")[0])
+def _options(command: str, systems: str) -> str:
+    """What a run was told that makes a difference to a question."""
+    words = shlex.split(command)
     kept = ["--quick"] if "--quick" in words else []
     for name in ("--dir", "--size"):
         given = [words[at + 1] for at, word in enumerate(words[:-1]) if word == name]
@@ -166,7 +167,7 @@ def _semantics(run: Run) -> Iterator[str]:
     for matrix in run.semantics:
         views = matrix["views"]
         lines = [
-            f'<tr><td title="{_text(row["asked"])}">{_text(row["what"])}</td>'
+            f"<tr><td><details><summary>{_text(row['what'])}</summary>{_text(row['asked'])}</details></td>"
             + "".join(f"<td>{_text(row['answers'].get(view, ''))}</td>" for view in views)
             + "</tr>"
             for row in matrix["rows"]
