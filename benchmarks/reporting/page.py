@@ -37,8 +37,8 @@ def page(run: Run, figures: Sequence[Figure]) -> str:
         f"<h1>{_text(title)}</h1>",
         "<p>Ratios are the other's median divided by ours, of a rate ours by the other's, in the same run: more than 1"
         " is slower (or more) than Lazarus; a limit is what the machine does without any union or container. A number"
-        " is marked as noisy, and a"
-        " ratio by a ~, when, with a confidence of 95 %, it may be off by more than a tenth."
+        " is marked as noisy, and a ratio by a ~, when, with a confidence of 95 % (75 % for three samples), it may be"
+        " off by more than a tenth."
         f" {_machine(run)}</p>",
         _headline(run),
         "<h2>Figures</h2>" if figures else "",
