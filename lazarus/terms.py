@@ -78,7 +78,7 @@ class Descriptor(NamedTuple):
 class Mount(NamedTuple):
     """What a driver wants mounted. Drivers return it; `lazarus.mounts.attach` is the only place that acts on it.
 
-    `image` is an EROFS metadata image that becomes the topmost lower; `lowers` are host directories, topmost first;
+    `image` is an EROFS metadata image; `above` and `lowers` are host directories over and under it, topmost first;
     `data` are data-only lowers. `upper` and `work` are both set (writable) or both None (read-only).
     """
 
@@ -91,6 +91,7 @@ class Mount(NamedTuple):
     redirect_dir: bool = True
     volatile: bool = False
     read_only: bool = False
+    above: tuple[str, ...] = ()
 
 
 class Change(NamedTuple):

@@ -25,7 +25,7 @@ int lz_mount_erofs(const struct lz_sys *sys, const char *image, enum lz_erofs_so
 struct lz_overlay {
     const int *lower_fds; /* topmost first; directories or detached mounts */
     size_t lower_count;
-    size_t detached_count; /* so many of the topmost lowers are detached mounts */
+    size_t detached_first, detached_count; /* which of them are detached mounts: so many from that one on */
     const int *data_fds;   /* data-only lowers */
     size_t data_count;
     int upper_fd, work_fd; /* both -1: read-only */

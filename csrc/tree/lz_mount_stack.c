@@ -8,7 +8,7 @@
 
 /* Everything that is open on the way. */
 struct opened {
-    int *fds; /* lowers (the image first), then data, then upper and work */
+    int *fds; /* lowers (the image among them), then data, then upper and work */
     size_t count;
     size_t detached; /* 1 when the image is there */
     enum lz_erofs_source used;
@@ -28,7 +28,9 @@ static int open_all(const struct lz_sys *sys, const struct lz_stack *stack, stru
                     struct lz_detail *detail)
 {
     int rc = 0;
-    if (stack->image != NULL) {
+    for (size_t i = 0; i < stack->above_count && rc == 0; i++)
+        rc = open_directory(sys, opened, stack->above[i], "lower", detail);
+    if (rc == 0 && stack->image != NULL) {
         rc = lz_mount_erofs(sys, stack->image, stack->erofs_source, &opened->used, detail);
         if (rc < 0)
             return rc;
@@ -64,11 +66,12 @@ static int explain(const struct lz_sys *sys, const struct lz_stack *stack, int w
 static int make_overlay(const struct lz_sys *sys, const struct lz_stack *stack, const struct opened *opened,
                         struct lz_detail *detail)
 {
-    size_t lowers = opened->detached + stack->lower_count;
+    size_t lowers = stack->above_count + opened->detached + stack->lower_count;
     bool writable = stack->upper != NULL;
     struct lz_overlay overlay = {
         .lower_fds = opened->fds,
         .lower_count = lowers,
+        .detached_first = stack->above_count,
         .detached_count = opened->detached,
         .data_fds = opened->fds + lowers,
         .data_count = stack->data_count,
@@ -105,10 +108,11 @@ int lz_mount_stack(const struct lz_sys *sys, const struct lz_stack *stack, enum 
 {
     if ((stack->upper == NULL) != (stack->work == NULL))
         return lz_fail(detail, -EINVAL, "mount: upper and work go together");
-    if (stack->image == NULL && stack->lower_count == 0)
+    if (stack->image == NULL && stack->above_count == 0 && stack->lower_count == 0)
         return lz_fail(detail, -EINVAL, "mount: no image and no lower");
     size_t most;
-    if (__builtin_add_overflow(stack->lower_count, stack->data_count, &most) || most > SIZE_MAX - 3)
+    if (__builtin_add_overflow(stack->lower_count, stack->data_count, &most) ||
+        __builtin_add_overflow(stack->above_count, most, &most) || most > SIZE_MAX - 3)
         return -ENOMEM;
     struct opened opened = {.fds = lz_alloc_array(most + 3, sizeof(int)), .used = LZ_EROFS_AUTO};
     if (opened.fds == NULL)

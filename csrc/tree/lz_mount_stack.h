@@ -1,9 +1,9 @@
 /* lz_mount_stack.h - a whole root file system in one sequence: EROFS image, overlay, attached at its place.
  *
- *     image  lowers      data          upper  work
- *       \      |          |              |     |
- *        topmost lower    data-only      +--+--+
- *              \___________|________________|
+ *     above  image  lowers    data        upper  work
+ *        \     |      /         |            |     |
+ *      lowers, topmost first   data-only     +--+--+
+ *              \________________|______________|
  *                       overlay  ->  target
  *
  * Where there is nothing to lay over one another (one image or one lower, no data, no upper) the target gets a
@@ -15,9 +15,11 @@
 #include "lz_mount.h"
 
 struct lz_stack {
-    const char *image; /* NULL: none; else it becomes the topmost lower */
+    const char *const *above; /* directories over the image, topmost first */
+    size_t above_count;
+    const char *image; /* NULL: none */
     enum lz_erofs_source erofs_source;
-    const char *const *lowers; /* directories, topmost first */
+    const char *const *lowers; /* directories under the image, topmost first */
     size_t lower_count;
     const char *const *data; /* data-only lowers */
     size_t data_count;

@@ -84,17 +84,18 @@ static int mount_by_path(const struct lz_sys *sys, const struct lz_overlay *over
     if (overlay->detached_count > 0 && overlay->attach_dir == NULL)
         return lz_fail(detail, LZ_E_UNSUPPORTED,
                        "overlay: this kernel takes no layers by descriptor (Linux 6.13 does)");
+    const int *detached = overlay->lower_fds + overlay->detached_first;
     int rc = 0;
     size_t attached = 0;
     while (attached < overlay->detached_count && rc == 0) {
-        rc = lz_mount_attach(sys, overlay->lower_fds[attached], AT_FDCWD, overlay->attach_dir, detail);
+        rc = lz_mount_attach(sys, detached[attached], AT_FDCWD, overlay->attach_dir, detail);
         attached += rc == 0;
     }
     if (rc == 0)
         rc = mount_with(sys, overlay, true, detail);
     while (attached > 0) {
         char path[LZ_FD_PATH_SIZE];
-        lz_fd_path(overlay->lower_fds[--attached], path);
+        lz_fd_path(detached[--attached], path);
         int undone = sys->umount2(sys->ctx, path, MNT_DETACH);
         if (undone < 0 && rc >= 0) {
             (void)sys->close(sys->ctx, rc);
@@ -106,8 +107,11 @@ static int mount_by_path(const struct lz_sys *sys, const struct lz_overlay *over
 
 int lz_mount_overlay(const struct lz_sys *sys, const struct lz_overlay *overlay, struct lz_detail *detail)
 {
-    if ((overlay->upper_fd < 0) != (overlay->work_fd < 0) || overlay->detached_count > overlay->lower_count)
+    if ((overlay->upper_fd < 0) != (overlay->work_fd < 0))
         return lz_fail(detail, -EINVAL, "overlay: upper and work go together");
+    if (overlay->detached_first > overlay->lower_count ||
+        overlay->detached_count > overlay->lower_count - overlay->detached_first)
+        return lz_fail(detail, -EINVAL, "overlay: more detached mounts than lowers");
     if (overlay->force_paths)
         return mount_by_path(sys, overlay, detail);
     struct lz_detail said = {{0}};

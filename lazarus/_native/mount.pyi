@@ -11,6 +11,7 @@ def mount_stack(
     work: Path | None,
     target: Path,
     *,
+    above: Sequence[Path] = (),
     metacopy: bool = True,
     redirect_dir: bool = True,
     volatile: bool = False,

@@ -10,6 +10,8 @@ cdef extern from "tree/lz_mount_stack.h":
     enum lz_erofs_source:
         pass
     struct lz_stack:
+        const char *const *above
+        size_t above_count
         const char *image
         lz_erofs_source erofs_source
         const char *const *lowers
@@ -57,7 +59,7 @@ cdef const char **_array(object paths, list kept) except NULL:
     return array
 
 
-def mount_stack(image, lowers, data, upper, work, target, *, bint metacopy=True, bint redirect_dir=True,
+def mount_stack(image, lowers, data, upper, work, target, *, above=(), bint metacopy=True, bint redirect_dir=True,
                 bint volatile=False, bint user_xattr=False, bint read_only=False, erofs_source="auto", attach_dir=None,
                 bint force_paths=False):
     """Mounts an EROFS image and directories as one overlay at `target`; see `lazarus.terms.Mount` for the parts.
@@ -75,12 +77,14 @@ def mount_stack(image, lowers, data, upper, work, target, *, bint metacopy=True,
         raise ValueError(f"EROFS source {erofs_source!r}: known are {', '.join(_SOURCES)}")
     cdef const char **lower_array = _array(lowers, kept)
     cdef const char **data_array = NULL
+    cdef const char **above_array = NULL
     detail.text[0] = 0
     try:
         data_array = _array(data, kept)
-        stack = lz_stack(image=_text(image, kept), erofs_source=<lz_erofs_source> <int> _SOURCES[erofs_source],
-                         lowers=lower_array, lower_count=len(lowers), data=data_array, data_count=len(data),
-                         upper=_text(upper, kept),
+        above_array = _array(above, kept)
+        stack = lz_stack(above=above_array, above_count=len(above), image=_text(image, kept),
+                         erofs_source=<lz_erofs_source> <int> _SOURCES[erofs_source], lowers=lower_array,
+                         lower_count=len(lowers), data=data_array, data_count=len(data), upper=_text(upper, kept),
                          work=_text(work, kept), target=_text(target, kept), metacopy=metacopy,
                          redirect_dir=redirect_dir, is_volatile=volatile, user_xattr=user_xattr, read_only=read_only,
                          attach_dir=_text(attach_dir, kept), force_paths=force_paths)
@@ -89,6 +93,7 @@ def mount_stack(image, lowers, data, upper, work, target, *, bint metacopy=True,
     finally:
         free(lower_array)
         free(data_array)
+        free(above_array)
     check(rc, &detail)
     return _USED[<int> used]
 

@@ -25,6 +25,7 @@ def attach(mount: Mount, target: str, *, erofs_source: str = "auto", force_paths
         mount.upper,
         mount.work,
         target,
+        above=mount.above,
         metacopy=mount.metacopy,
         redirect_dir=mount.redirect_dir,
         volatile=mount.volatile,

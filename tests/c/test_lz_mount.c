@@ -236,6 +236,40 @@ static void many_lowers(void)
     shell("rm -rf [01]*");
 }
 
+/* Uppers of earlier mounts over the image: their marks count, and what is renamed twice is still found. */
+static void directories_over_the_image(void)
+{
+    char newer[128], older[128];
+    (void)snprintf(newer, sizeof newer, "%s/newer", top);
+    (void)snprintf(older, sizeof older, "%s/older", top);
+    const char *above[] = {newer, older};
+    shell("mkdir older newer");
+    for (int by_path = 0; by_path < 2; by_path++) {
+        const char *steps[] = {"chmod 600 merged/usr/object && mv merged/usr merged/usr2 && echo 1 > merged/one",
+                               "mv merged/usr2 merged/usr3 && rm merged/one && echo 2 > merged/two", "true"};
+        for (size_t count = 0; count < 3; count++) {
+            fresh_upper();
+            struct lz_stack stack = container();
+            stack.above = count == 1 ? above + 1 : above;
+            stack.above_count = count;
+            stack.force_paths = by_path;
+            CHECK_EQ(mount_it(&stack, NULL), 0);
+            shell(steps[count]);
+            if (count == 2)
+                shell("test $(stat -c %s:%a merged/usr3/object) = 10000:600 && test ! -e merged/one -a ! -e merged/usr "
+                      "&& cmp merged/usr3/object merged/usr3/link && grep -q 2 merged/two && grep -q hello merged/etc/motd");
+            unmount_it();
+            if (count < 2)
+                shell(count == 0 ? "rm -rf older && mv upper older" : "rm -rf newer && mv upper newer");
+        }
+    }
+    struct lz_stack alone = {.above = above, .above_count = 1, .target = target};
+    CHECK_EQ(mount_it(&alone, NULL), 0);
+    shell("grep -q 2 merged/two");
+    unmount_it();
+    shell("rm -rf older newer");
+}
+
 static void long_image_path(void)
 {
     char before[512];
@@ -379,6 +413,10 @@ static void loop_devices_clear_themselves(void)
 
 static void every_failing_call(void)
 {
+    char place[128];
+    (void)snprintf(place, sizeof place, "%s/over", top);
+    CHECK_EQ(mkdir(place, 0755), 0);
+    const char *over = place;
     for (int way = 0; way < 8; way++) {
         long n = 1;
         for (;; n++) {
@@ -389,6 +427,8 @@ static void every_failing_call(void)
             stack.erofs_source = way & 1 ? LZ_EROFS_LOOP : LZ_EROFS_AUTO;
             stack.force_paths = way & 2;
             stack.is_volatile = true;
+            stack.above = &over;
+            stack.above_count = 1;
             struct lz_detail detail = {{0}};
             int before = count_descriptors();
             int rc = lz_mount_stack(fault_sys(&fault), &stack, NULL, &detail);
@@ -447,6 +487,7 @@ int main(void)
     RUN(every_way_to_mount);
     RUN(single_layers);
     RUN(many_lowers);
+    RUN(directories_over_the_image);
     RUN(long_image_path);
     RUN(failures_are_named);
     RUN(volatile_is_refused_the_second_time);
