@@ -187,6 +187,7 @@ class Store:
         that is not running; `volumes` then those without a name of their own that no container uses. A dry run changes
         nothing, and says what the same call would do without it.
         """
+        from lazarus.containers.removal import delete
         from lazarus.content.usage import disk_usage
         from lazarus.volumes.volumes import PrunedVolumes
 
@@ -198,10 +199,10 @@ class Store:
                 if container.status != "running":
                     size = disk_usage(container.directory).allocated
                     if not dry_run:
-                        container.remove()
+                        delete(container, False, checkpoints=False)  # the sweep below counts those
                     gone.append(PrunedContainer(container.id, container.name))
                     freed += size
-        freed += self.containers.sweep(dry_run)
+        freed += self.containers.sweep(dry_run, [container.id for container in gone])
         unused = PrunedVolumes((), 0)
         if volumes:
             unused = self.volumes.prune(dry_run=dry_run, gone=[container.id for container in gone])

@@ -67,6 +67,27 @@ def test_a_store_moves_to_its_pool_and_back(root: Path) -> None:
     check(root, pool=False)
 
 
+def test_checkpoints_move_too(root: Path) -> None:
+    fill(root)
+    with Store(root) as store:
+        container = store.containers.get("one")
+        container.checkpoint("kept")
+        with container.stack() as stack:
+            stack.open("/after", "w").close()
+        [fork] = container.fork(checkpoint="kept")
+        for move in (lambda: store.pool.create(SIZE), store.pool.destroy):
+            move()
+            assert [one.name for one in container.checkpoints()] == ["kept"]
+            for one, there in ((container, True), (fork, False)):
+                at = one.mount()
+                assert Path(at, "big").read_bytes() == b"changed" + BIG[7:] and os.path.exists(f"{at}/after") == there
+                one.unmount()
+        container.rollback("kept")
+        with container.stack() as stack:
+            assert not stack.exists("/after")
+    check(root, pool=False)
+
+
 def test_a_copy_up_shares_blocks(root: Path) -> None:
     """The first write to a 32 MiB file of an image takes next to no room."""
     size = 32 << 20

@@ -24,7 +24,8 @@ def test_a_new_store_has_its_directories_and_is_private(tmp_path: Path) -> None:
         assert store.paths.root == str(root)
     assert os.stat(root).st_mode & 0o7777 == 0o700
     assert {entry.name for entry in root.iterdir()} == {
-        *("lazarus.db", "blobs", "objects", "layers", "stacks", "containers", "volumes", "snapshots", "staging"),
+        *("lazarus.db", "blobs", "objects", "layers", "stacks", "containers", "checkpoints", "volumes", "snapshots"),
+        "staging",
         *("trash", "reserve"),
     }
 

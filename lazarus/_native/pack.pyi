@@ -15,7 +15,7 @@ def diff(
 ) -> list[Change]: ...
 def pack_upper(
     upper: str | PathLike[str],
-    lower_index: str | PathLike[str] | None,
+    lower_index: str | PathLike[str] | Index | None,
     layer_indexes: Sequence[str | PathLike[str]],
     objects: str | PathLike[str],
     out_fd: int,

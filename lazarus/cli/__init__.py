@@ -4,6 +4,7 @@
     run.py          create run start           (on the path that has to be fast: imports nothing that it can do without)
     containers.py   ps exec stop kill wait rm logs rename inspect
     files.py        diff commit cp export mount umount union
+    checkpoints.py  checkpoint fork log rollback
     trees.py        cat ls find du
     images.py       load save import images history tag rmi
     image.py        image squash|rebase|drop|reorder|split|diff
@@ -31,6 +32,7 @@ VERBS = {
     **dict.fromkeys(("ps", "exec", "stop", "kill", "wait", "rm", "logs", "rename", "inspect"), "containers"),
     **dict.fromkeys(("cat", "ls", "find", "du"), "trees"),
     **dict.fromkeys(("diff", "commit", "cp", "export", "mount", "umount", "union"), "files"),
+    **dict.fromkeys(("checkpoint", "fork", "log", "rollback"), "checkpoints"),
     **dict.fromkeys(("load", "save", "import", "images", "history", "tag", "rmi"), "images"),
     **dict.fromkeys(
         ("image squash", "image rebase", "image drop", "image reorder", "image split", "image diff"), "image"

@@ -178,7 +178,7 @@ def rm(store: Store, arguments: SimpleNamespace) -> int:
 
         def exists(name: str) -> bool:
             try:
-                store.containers.get(name)
+                store.containers.get(name.partition("@")[0])
             except NotFoundError:
                 return False
             except LazarusError:
@@ -186,7 +186,20 @@ def rm(store: Store, arguments: SimpleNamespace) -> int:
             return True
 
         names = [name for name in names if exists(name)]
-    return each(store, names, lambda container: container.remove(force=arguments.force, volumes=arguments.volumes))
+    return max([_rm(store, name, arguments) for name in names], default=0)
+
+
+def _rm(store: Store, name: str, arguments: SimpleNamespace) -> int:
+    container, at, checkpoint = name.partition("@")
+
+    def act(found: Container) -> str:
+        if at:
+            found.remove_checkpoint(checkpoint)
+        else:
+            found.remove(force=arguments.force, volumes=arguments.volumes)
+        return name
+
+    return each(store, [container], act)
 
 
 def logs(store: Store, arguments: SimpleNamespace) -> int:
@@ -306,7 +319,7 @@ VERBS = {
             "rm",
             "remove containers and all that they have written",
             rm,
-            (CONTAINERS,),
+            (Word("containers", "CONTAINER[@CHECKPOINT]", f"{CONTAINER.help}; or one of its checkpoints", "+"),),
             (
                 Option(("-f", "--force"), "force", "kill running ones first; a missing one is no error"),
                 Option(("-v", "--volumes"), "volumes", "also the volumes without a name that were made for them"),

@@ -13,6 +13,7 @@ _GROUPS = {
     "run": "Starting containers",
     "containers": "Containers",
     "files": "Files of containers",
+    "checkpoints": "Checkpoints of containers' files",
     "trees": "Files of images and containers, without a mount",
     "images": "Images",
     "image": "Layers of images",

@@ -15,10 +15,8 @@ if TYPE_CHECKING:
 
     from lazarus.store import Store
 
-_ROOMS = (
-    *("blobs", "layers", "objects", "stacks", "containers", "volumes", "snapshots"),
-    *("staging", "trash", "reserve", "total"),
-)
+_SOMETIMES = ("checkpoints", "volumes", "snapshots")  # said when there are some
+_ROOMS = ("blobs", "layers", "objects", "stacks", "containers", *_SOMETIMES, "staging", "trash", "reserve", "total")
 
 
 def df(store: Store, arguments: SimpleNamespace) -> int:
@@ -30,7 +28,7 @@ def df(store: Store, arguments: SimpleNamespace) -> int:
     rows = [
         (name, str(usage[name]["count"]), size(usage[name]["bytes"]), size(usage[name]["allocated"]))
         for name in _ROOMS
-        if name in usage and (name not in ("volumes", "snapshots") or usage[name]["count"])
+        if name in usage and (name not in _SOMETIMES or usage[name]["count"])
     ]
     print_table(("WHAT", "COUNT", "SIZE", "ON DISK"), rows)
     print(f"\nreclaimable: {size(usage['reclaimable'])}")

@@ -10,16 +10,16 @@ from functools import cached_property
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
-from lazarus.containers import rootfs, shown
+from lazarus.containers import rootfs
 from lazarus.containers.execution import Execution
 from lazarus.containers.settings import Settings, check_environment, check_words, working_directory
 from lazarus.containers.state import Lock, State
-from lazarus.content.reserve import FULL
 from lazarus.errors import ConflictError, NotFoundError
 from lazarus.runtime.supervisor import Attachment
 from lazarus.terms import ChainID, Change, Digest, Json
 
 if TYPE_CHECKING:
+    from lazarus.containers.checkpoints import Checkpoint
     from lazarus.images import Image
     from lazarus.runtime.log import Record
     from lazarus.store import Store
@@ -296,6 +296,56 @@ class Container:
 
         copy_out(self, source, target, archive=archive)
 
+    # -- checkpoints of its files --
+
+    def checkpoint(self, name: str | None = None, *, sync: bool = False) -> Checkpoint:
+        """Freezes what it has written under a name (default: the next number), and goes on from there. Files alone,
+        without volumes.
+
+        Stopped: nothing is copied, about 0.3 ms; it must not be in use, nor a writable stack be open (`ConflictError`).
+        Running: its processes are frozen while what it has written is copied, or cloned where the file system can.
+        `sync`: it is on disk then; else it is as durable as what a container writes is.
+        Raises `FormatError` or `ConflictError` (name), `LimitError` (the chain is too long), `OSError`.
+        """
+        from lazarus.containers.checkpoints import take
+
+        return take(self, name, sync)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Its own, and those of others that it comes from; the oldest first."""
+        from lazarus.containers.checkpoints import listed
+
+        return listed(self)
+
+    def rollback(self, checkpoint: str | Checkpoint) -> None:
+        """Goes back to a checkpoint; what was written since is lost. Its settings and volumes stay as they are.
+
+        A name means one of its own checkpoints first. `ConflictError` while it runs or is in use; `NotFoundError`.
+        """
+        from lazarus.containers.checkpoints import rollback
+
+        rollback(self, checkpoint)
+
+    def fork(
+        self, n: int = 1, checkpoint: str | Checkpoint | None = None, *, name: str | None = None
+    ) -> list[Container]:
+        """New containers that go on from a checkpoint, with the settings of this one: all `n` of them, or none.
+
+        Without `checkpoint`: from where it is now; a checkpoint is taken first if it has written something since the
+        last one. `name` is the name of one, or with a number (NAME-1, ...) of each. Volumes that have a name are
+        shared, those without one are new. Nothing is copied: some 0.1 ms each. Raises as checkpoint() and rollback()
+        do, and `ConflictError` (name), `LimitError` (`n`).
+        """
+        from lazarus.containers.forks import fork
+
+        return fork(self, n, checkpoint, name)
+
+    def remove_checkpoint(self, name: str) -> None:
+        """Removes one of its own checkpoints that nothing lies on: `ConflictError` else."""
+        from lazarus.containers.checkpoints import remove
+
+        remove(self, name)
+
     # -- the end of it --
 
     def rename(self, name: str) -> None:
@@ -303,54 +353,14 @@ class Container:
         self.store.containers.rename(self, name)
 
     def remove(self, force: bool = False, *, volumes: bool = False) -> None:
-        """Removes it and all that it has written. `ConflictError` when it runs or its files are in use, unless `force`
-        kills it first, and leaves the files to whoever uses them. `volumes`: also the volumes without a name that were
-        made for it; those of an `auto_remove` container go always."""
+        """Removes it, all that it has written, and its checkpoints that no other container lies on. `ConflictError`
+        when it runs or its files are in use, unless `force` kills it first, and leaves the files to whoever uses them.
+        `volumes`: also the volumes without a name that were made for it; those of an `auto_remove` container go always.
+        """
         while not self._delete(force, volumes):
             self._execution.stop(0, 9)
 
     def _delete(self, force: bool, volumes: bool = False) -> bool:
-        """Row first: what has no row does not exist, whatever is left of its directory. False: it runs (`force` only).
+        from lazarus.containers.removal import delete
 
-        What it is doing is asked under the lock: another process may just have started it.
-        """
-        from lazarus._native.publish import remove_tree
-
-        store, trash = self.store, f"{self.store.paths.trash}/container-{self.id}"
-        volumes = (volumes or self.settings.auto_remove) and bool(self.settings.anonymous)
-        try:
-            with Lock(self.directory):
-                state = self._execution.settled()
-                ending_here = not state.process.alive and state.supervisor.pid == os.getpid()  # the end of a --rm
-                if state.status == "running" and not ending_here:
-                    if force:
-                        return False
-                    raise ConflictError(f"container {self.name}: it is running; stop it first, or force")
-                self._execution.end_stray()
-                shown.release(store, self.id, self.settings)
-                if not force and os.path.isdir(f"{self.directory}/union"):
-                    from lazarus.containers.stack import check_free
-
-                    check_free(self.directory)
-                if rootfs.is_mounted(self.rootfs):
-                    rootfs.unmount(self.directory, lazy=force)
-                try:
-                    store.content.reserve.with_room(lambda: store.containers.forget(self, volumes))
-                except OSError as error:
-                    if error.errno not in FULL:
-                        raise
-                    os.rename(self.directory, trash)  # a full disk, no reserve: its own files make room for the change
-                    remove_tree(trash)
-                    store.containers.forget(self, volumes)
-                else:
-                    os.rename(self.directory, trash)
-        except NotFoundError:  # without a directory: created by a process that died there
-            store.containers.forget(self, volumes)
-        remove_tree(trash)
-        for image in self.settings.images:  # their rows have gone with its own
-            with suppress(FileNotFoundError):
-                os.rename(store.paths.container(image.part), f"{store.paths.trash}/container-{image.part}")
-                remove_tree(f"{store.paths.trash}/container-{image.part}")
-        if volumes:
-            store.volumes.sweep()
-        return True
+        return delete(self, force, volumes)

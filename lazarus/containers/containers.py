@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from lazarus.containers.settings import (
     parse_mounts,
     working_directory,
 )
-from lazarus.containers.shown import insert_with_volumes
+from lazarus.containers.shown import Row, insert_with_volumes
 from lazarus.containers.state import Lock, Room, make_room_for_descriptors
 from lazarus.errors import ConflictError, ContainerRuntimeError, FormatError, NotFoundError
 from lazarus.terms import ChainID, Digest
@@ -119,20 +119,19 @@ class Containers:
         chosen = check_name(name) if name is not None else random_name()
         now = time.time()
         made = [(container_id, settings.diff_ids)]
-        rows: list[tuple[object, ...]] = []
+        rows: list[Row] = []
         if settings.images:
             from lazarus.containers import parts
 
             settings, new = parts.plan(self.store, settings)
-            for part_id, part_image, own in new:
-                digests = (part_image.digest, part_image.chain_id)
-                rows.append((part_id, f"{container_id}/{part_id}", *digests, now, own.to_json(), container_id))
-                made.append((part_id, own.diff_ids))
-        rows.insert(0, (container_id, chosen, image.digest, image.chain_id, now, settings.to_json(), None))
+            for part in new:
+                rows.append(part.row(container_id, now))
+                made.append((part.part_id, part.settings.diff_ids))
+        row = Row(container_id, chosen, image.digest, image.chain_id, now, settings)
         roots = [self.store.stacks.open(diff_ids).root for _, diff_ids in made]
         with Room(self.store.paths.containers):
-            insert_with_volumes(self.store, rows, settings)
-            container = Container(self.store, container_id, chosen, image.digest, image.chain_id, now, settings)
+            insert_with_volumes(self.store, [row, *rows])
+            container = Container(self.store, *row[:6])
             try:
                 for (one, _), root in zip(made, roots, strict=True):
                     place = self.store.paths.container(one)
@@ -196,22 +195,30 @@ class Containers:
             raise ConflictError(f"container name {name}: already in use") from None
         container.name = name
 
-    def sweep(self, dry_run: bool = False) -> int:
-        """Removes directories without a row, of processes or machines that died at the wrong moment; the bytes on disk
-        that it gave back, or with `dry_run` would give.
+    def sweep(self, dry_run: bool = False, gone: Collection[str] = ()) -> int:
+        """Removes directories without a row, of processes or machines that died at the wrong moment, and checkpoints
+        that no container needs; the bytes on disk that it gave back, or with `dry_run` would give. `gone` are IDs of
+        containers that count as removed.
 
-        A row is there before its directory, and gone before it goes: so who holds the lock of a directory without a row
-        is the only one who knows of it.
+        A row is there before its directory, and gone before it goes; those of forks come together, while nobody else
+        has the room. So who has that, and the lock of a directory without a row, is the only one who knows of it.
         """
         from lazarus._native.publish import remove_tree
+        from lazarus.containers.checkpoints import sweep
         from lazarus.content.usage import disk_usage
 
         rows = self.store.catalogue.read()
         freed = 0
-        for name in os.listdir(self.store.paths.containers):
+
+        def without_row(name: str) -> bool:
+            return rows.execute("SELECT 1 FROM containers WHERE id = ?", (name,)).fetchone() is None
+
+        found = list(filter(without_row, os.listdir(self.store.paths.containers)))
+        if found:
+            with Room(self.store.paths.containers, alone=True):  # who was making some is done
+                found = list(filter(without_row, found))
+        for name in found:
             directory, trash = f"{self.store.paths.containers}/{name}", f"{self.store.paths.trash}/container-{name}"
-            if rows.execute("SELECT 1 FROM containers WHERE id = ?", (name,)).fetchone() is not None:
-                continue
             try:
                 with Lock(directory):
                     if dry_run:
@@ -223,7 +230,7 @@ class Containers:
             except (NotFoundError, NotADirectoryError, ConflictError):
                 continue  # somebody removes it just now, or still uses its files
             freed += remove_tree(trash)
-        return freed
+        return freed + sweep(self.store, gone, dry_run)
 
     @contextmanager
     def still(self) -> Iterator[None]:

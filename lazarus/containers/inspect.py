@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lazarus.containers import chain
+from lazarus.containers.checkpoints import standing
 from lazarus.containers.rootfs import hostname_of
 from lazarus.runtime.log import timestamp
 from lazarus.terms import Json
@@ -93,14 +95,25 @@ def inspect(container: Container) -> Json:
                 for mount in settings.tmpfs
             ),
         ],
+        "Checkpoint": _standing(container),
         "GraphDriver": {
             "Name": "lazarus",
             "Data": {
                 "UpperDir": f"{container.directory}/upper",
                 "WorkDir": f"{container.directory}/work",
                 "MergedDir": container.rootfs,
+                "Checkpoints": list(chain.uppers(container.store.paths, container.directory)),
                 "Layers": [str(diff_id) for diff_id in settings.diff_ids],
             },
         },
         "LogPath": f"{container.directory}/log",
     }
+
+
+def _standing(container: Container) -> Json | None:
+    """The checkpoint that it went on from."""
+    key = standing(container)
+    if key is None:
+        return None
+    container_id, _, name = key.partition("/")
+    return {"Container": container_id, "Name": name}

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from lazarus.containers.shown import Row
 from lazarus.errors import ContainerRuntimeError, NotFoundError
 from lazarus.runtime.bundle import Bind
 from lazarus.terms import Mount
@@ -34,6 +35,11 @@ class NewPart(NamedTuple):
     part_id: str
     image: Image
     settings: Settings
+
+    def row(self, container_id: str, created: float) -> Row:
+        """Its row, as a part of that container. Nobody calls it by its name."""
+        name = f"{container_id}/{self.part_id}"
+        return Row(self.part_id, name, self.image.digest, self.image.chain_id, created, self.settings, container_id)
 
 
 def plan(store: Store, settings: Settings) -> tuple[Settings, tuple[NewPart, ...]]:

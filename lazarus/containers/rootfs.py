@@ -11,6 +11,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from lazarus._native.openat2 import open_in_root
+from lazarus.containers import chain
 from lazarus.containers.settings import Settings
 from lazarus.errors import ConflictError, ContainerRuntimeError, UnsupportedError
 from lazarus.runtime.bundle import Bind
@@ -36,6 +37,7 @@ def describe(store: Store, directory: str, settings: Settings) -> Mount:
     stack = store.stacks.open(settings.diff_ids)
     init = f"{directory}/init"
     return Mount(
+        above=chain.uppers(store.paths, directory),
         image=stack.image_path,
         lowers=(init,) if os.path.isdir(init) else (),
         data=(store.paths.objects,),

@@ -15,13 +15,14 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lazarus.containers.settings import Settings
 from lazarus.errors import ConflictError, ContainerRuntimeError, NotFoundError
 from lazarus.runtime.bundle import Bind, Tmpfs
+from lazarus.terms import ChainID, Digest
 
 if TYPE_CHECKING:
     from lazarus.store import Store
@@ -36,28 +37,43 @@ class _Changed(Exception):
     """A volume that was there has been removed: try again."""
 
 
-def insert_with_volumes(store: Store, rows: Sequence[tuple[object, ...]], settings: Settings) -> None:
-    """Inserts a container's row and those of its parts, in one transaction with those of the volumes that it names and
-    that are not there.
+class Row(NamedTuple):
+    """A container's row, or that of a part of one (see parts.py)."""
 
-    Nothing needs to be synced for the container; volumes are on disk before their rows are. Raises `NotFoundError`
-    (image), `ConflictError` (name of the container).
+    id: str
+    name: str
+    manifest_digest: Digest
+    chain_id: ChainID
+    created: float
+    settings: Settings
+    part_of: str | None = None
+
+
+def insert_with_volumes(
+    store: Store, rows: Sequence[Row], place: Callable[[sqlite3.Connection], None] | None = None
+) -> None:
+    """Inserts rows of containers and their parts, in one transaction with those of the volumes that they name and that
+    are not there; `place` is called in it when nothing else can go wrong.
+
+    Nothing needs to be synced for a container; volumes are on disk before their rows are. Raises `NotFoundError`
+    (image), `ConflictError` (name of a container).
     """
+    wanted = [(row.settings, name) for row in rows for name in _names(row.settings)]
+    names = {name: settings for settings, name in wanted}
     while True:
         with suppress(_Changed), ExitStack() as stack:
             new = None
-            found = {name: store.volumes.find(name) for name in _names(settings)}
-            known = {name for name, volume in found.items() if volume is not None}
-            kept = [volume for volume in found.values() if volume is not None and _survives(volume, settings)]
+            found = {name: store.volumes.find(name) for name in names}
+            kept = [volume for volume in found.values() if volume is not None and _survives(volume, names[volume.name])]
             for volume in kept:
                 volume.sync()
-            if missing := [name for name in _names(settings) if name not in known]:
+            missing = [name for name, volume in found.items() if volume is None]
+            lasting = [name for name in missing if not (name in names[name].anonymous and names[name].ephemeral)]
+            if missing:
                 new = stack.enter_context(store.volumes.making())
                 for name in missing:
-                    anonymous = name in settings.anonymous
-                    new.stage(name, {}, anonymous=anonymous, durable=not (anonymous and settings.ephemeral))
-            durable = bool(kept) or any(name not in settings.anonymous for name in missing)
-            _insert(store, rows, settings, new, durable or (bool(missing) and not settings.ephemeral))
+                    new.stage(name, {}, anonymous=name in names[name].anonymous, durable=name in lasting)
+            _insert(store, rows, frozenset(names), new, place, bool(kept or lasting))
             return
 
 
@@ -71,37 +87,43 @@ def _names(settings: Settings) -> list[str]:
 
 
 def _insert(
-    store: Store, rows: Sequence[tuple[object, ...]], settings: Settings, new: NewVolumes | None, durable: bool
+    store: Store,
+    rows: Sequence[Row],
+    names: frozenset[str],
+    new: NewVolumes | None,
+    place: Callable[[sqlite3.Connection], None] | None,
+    durable: bool,
 ) -> None:
-    container_id, name = rows[0][:2]
-    sources = [settings.image, *(mount.source for mount in settings.images)]
-    try:
-        with store.catalogue.write(durable=durable) as connection:
-            for row, source in zip(rows, sources, strict=True):
-                if connection.execute("SELECT 1 FROM images WHERE manifest_digest=?", (row[2],)).fetchone() is None:
-                    raise NotFoundError(f"image {source}: it has been removed")
-            connection.executemany(
-                "INSERT INTO containers(id, name, manifest_digest, chain_id, created, config, part_of)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                rows,
-            )
-            there = frozenset(_there(connection, settings))
-            if new is not None:
-                new.place(connection, but=there)
-                there = frozenset(_there(connection, settings))
-            if there != frozenset(_names(settings)):
-                raise _Changed
-            connection.executemany(
-                "INSERT INTO container_volumes VALUES (?, ?)", [(container_id, volume) for volume in _names(settings)]
-            )
-    except sqlite3.IntegrityError:
-        raise ConflictError(f"container name {name}: already in use") from None
+    with store.catalogue.write(durable=durable) as connection:
+        for row in rows:
+            image = connection.execute("SELECT 1 FROM images WHERE manifest_digest=?", (row.manifest_digest,))
+            if image.fetchone() is None:
+                raise NotFoundError(f"image {row.settings.image}: it has been removed")
+            try:
+                connection.execute(
+                    "INSERT INTO containers(id, name, manifest_digest, chain_id, created, config, part_of)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (*row[:5], row.settings.to_json(), row.part_of),
+                )
+            except sqlite3.IntegrityError:
+                raise ConflictError(f"container name {row.name}: already in use") from None
+        there = _there(connection, names)
+        if new is not None:
+            new.place(connection, but=there)
+            there = _there(connection, names)
+        if there != names:
+            raise _Changed
+        connection.executemany(
+            "INSERT INTO container_volumes VALUES (?, ?)",
+            [(row.id, name) for row in rows for name in _names(row.settings)],
+        )
+        if place is not None:
+            place(connection)
 
 
-def _there(connection: sqlite3.Connection, settings: Settings) -> Iterator[str]:
-    for name in _names(settings):
-        if connection.execute("SELECT 1 FROM volumes WHERE name=?", (name,)).fetchone() is not None:
-            yield name
+def _there(connection: sqlite3.Connection, names: frozenset[str]) -> frozenset[str]:
+    asked = "SELECT 1 FROM volumes WHERE name=?"
+    return frozenset(name for name in names if connection.execute(asked, (name,)).fetchone() is not None)
 
 
 # -- a start --

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from lazarus._native.publish import remove_tree
-from lazarus.containers import rootfs
+from lazarus.containers import chain, rootfs
 from lazarus.containers.state import Lock
 from lazarus.errors import ConflictError, NotFoundError
 from lazarus.union.layer_stack import LayerStack, Stats
@@ -81,7 +81,8 @@ def _sources(store: Store, directory: str, settings: Settings) -> list[Source]:
     store.stacks.open(settings.diff_ids)  # whose index every process shares
     init = f"{directory}/init"
     layers: list[Source] = [store.layers.get(diff_id) for diff_id in settings.diff_ids]
-    return [*layers, init] if os.path.isdir(init) else layers
+    checkpoints = reversed(chain.uppers(store.paths, directory))
+    return [*layers, *([init] if os.path.isdir(init) else []), *checkpoints]
 
 
 def _upper(directory: str) -> dict[str, Any]:

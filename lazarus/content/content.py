@@ -139,9 +139,9 @@ class ContentStore:
         return verify(self, repair)
 
     def usage(self) -> dict[str, Any]:
-        """For `system df`: for each of blobs, layers, objects, stacks, containers, volumes, staging (and trash, and the
-        reserve): `count`, `bytes` (logical) and `allocated` (on disk); `total` is their sum; `reclaimable` bytes on
-        disk."""
+        """For `system df`: for each of blobs, layers, objects, stacks, containers, checkpoints, volumes, staging (and
+        trash, and the reserve): `count`, `bytes` (logical) and `allocated` (on disk); `total` is their sum;
+        `reclaimable` bytes on disk."""
         from lazarus.content.usage import usage
 
         return usage(self)

@@ -10,6 +10,7 @@ class StorePaths:
 
     __slots__ = (
         "blobs",
+        "checkpoints",
         "containers",
         "db",
         "layers",
@@ -31,6 +32,7 @@ class StorePaths:
         self.layers = f"{root}/layers"
         self.stacks = f"{root}/stacks"
         self.containers = f"{root}/containers"
+        self.checkpoints = f"{root}/checkpoints"
         self.volumes = f"{root}/volumes"
         self.snapshots = f"{root}/snapshots"
         self.staging = f"{root}/staging"
@@ -46,6 +48,7 @@ class StorePaths:
             self.layers,
             self.stacks,
             self.containers,
+            self.checkpoints,
             self.volumes,
             self.snapshots,
             self.staging,
@@ -99,6 +102,10 @@ class StorePaths:
     def container(self, container_id: str) -> str:
         """The directory of a container."""
         return f"{self.containers}/{container_id}"
+
+    def checkpoint(self, key: str) -> str:
+        """The directory of a checkpoint; `key` is container ID/name. Those of one container are in one directory."""
+        return f"{self.checkpoints}/{key}"
 
     def volume(self, name: str) -> str:
         """The directory of a volume."""

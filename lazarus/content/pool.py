@@ -254,7 +254,8 @@ class Pool:
             if room == "objects" or room in disk.PASSING:
                 continue
             place = getattr(paths, room)
-            held[room] = len(os.listdir(place))
+            names = os.listdir(place)
+            held[room] = sum(len(os.listdir(f"{place}/{name}")) if room == "checkpoints" else 1 for name in names)
             needed += disk_usage(os.path.realpath(place)).allocated
         free = free_bytes(paths.root)
         if needed > free:

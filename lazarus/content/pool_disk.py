@@ -31,8 +31,8 @@ from lazarus.errors import StoreError
 if TYPE_CHECKING:
     from lazarus.content.paths import StorePaths
 
-ROOMS = ("blobs", "objects", "layers", "stacks", "containers", "volumes", "snapshots", "staging", "trash")
 PASSING = ("staging", "trash")
+ROOMS = ("blobs", "objects", "layers", "stacks", "containers", "checkpoints", "volumes", "snapshots", *PASSING)
 HOST, POOL = "host", "pool/mount"  # what `data` leads to
 
 

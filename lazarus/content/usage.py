@@ -62,9 +62,10 @@ def usage(content: ContentStore) -> dict[str, Any]:
     paths = content.paths
     count, logical, allocated = sweep_objects(paths.objects, None, b"")
     rooms = {"objects": {"count": count, "bytes": logical, "allocated": allocated}}
-    for name in ("blobs", "layers", "stacks", "containers", "volumes", "snapshots", "staging", "trash", "reserve"):
+    kept = ("blobs", "layers", "stacks", "containers", "checkpoints", "volumes", "snapshots")
+    for name in (*kept, "staging", "trash", "reserve"):
         found = []
-        for directory in content.reserve.places() if name == "reserve" else [getattr(paths, name)]:
+        for directory in _places(content, name):
             entries = os.listdir(directory) if os.path.isdir(directory) else []  # the reserve may be missing
             found += [
                 disk_usage(f"{directory}/{entry}") for entry in entries if os.path.lexists(f"{directory}/{entry}")
@@ -76,3 +77,11 @@ def usage(content: ContentStore) -> dict[str, Any]:
         }
     rooms["total"] = {key: sum(room[key] for room in rooms.values()) for key in ("count", "bytes", "allocated")}
     return {**rooms, "reclaimable": collect(content, dry_run=True, rows=None).bytes}
+
+
+def _places(content: ContentStore, room: str) -> list[str]:
+    """The directories whose entries are things of that room."""
+    if room == "reserve":
+        return content.reserve.places()
+    place: str = getattr(content.paths, room)
+    return [f"{place}/{name}" for name in os.listdir(place)] if room == "checkpoints" else [place]

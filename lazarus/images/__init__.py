@@ -104,7 +104,7 @@ class Images:
         "-"."""
         from contextlib import ExitStack
 
-        from lazarus.images.build import add_layer
+        from lazarus.images.build import add_layers
         from lazarus.images.source import open_file
         from lazarus.oci.platforms import parse_platform
 
@@ -114,10 +114,10 @@ class Images:
             staged = self.store.layers.ingest(lease, fd, limits=limits, name=what, progress=progress)
             if staged.tar_size == 0:  # a pipe whose writer failed, rather than a root file system
                 raise TruncatedError(f"{what}: empty: not a tar")
-            digest = add_layer(
+            digest = add_layers(
                 self.store,
                 None,
-                staged,
+                [staged],
                 lease,
                 changes=tuple(changes),
                 author="",
@@ -129,10 +129,10 @@ class Images:
             )
         return self.get(digest)
 
-    def add_layer(
+    def add_layers(
         self,
         base: Image | None,
-        staged: StagedLayer,
+        staged: Sequence[StagedLayer],
         lease: Lease,
         *,
         changes: Sequence[str] = (),
@@ -141,10 +141,10 @@ class Images:
         created: float | None = None,
         reference: str | None = None,
     ) -> Image:
-        """A new image of `base`'s layers and a staged one; publishes the lease. For commits."""
-        from lazarus.images.build import add_layer
+        """A new image of `base`'s layers and staged ones; publishes the lease and the last of them. For commits."""
+        from lazarus.images.build import add_layers
 
-        digest = add_layer(
+        digest = add_layers(
             self.store,
             base,
             staged,

@@ -76,10 +76,10 @@ class NewImage:
         )
 
 
-def add_layer(
+def add_layers(
     store: Store,
     base: Image | None,
-    staged: StagedLayer,
+    staged: Sequence[StagedLayer],
     lease: Lease,
     *,
     changes: tuple[str, ...],
@@ -90,20 +90,22 @@ def add_layer(
     reference: str | None,
     platform: Platform | None,
 ) -> Digest:
-    """Writes config and manifest of `base` plus `staged` and publishes the lease; the manifest's digest.
+    """Writes config and manifest of `base` plus `staged`, of which all but the last are published, and publishes the
+    lease with that one; the manifest's digest.
 
     Same inputs, same bytes. Docker's media types of a base become OCI's; the layers' digests stay.
     """
     document = _config(base, staged, changes, author, message, created, created_by, platform)
     layers = [] if base is None else [as_oci(layer) for layer in base.manifest.layers]
-    digest = staged.blob or Digest(staged.diff_id)
-    size = staged.blob_size if staged.blob is not None else staged.tar_size
-    compression = staged.blob_compression if staged.blob is not None else "none"
-    layers.append(Descriptor(media.layer_media_type(compression), digest, size))
-    diff_ids = [*(() if base is None else base.diff_ids), staged.diff_id]
-    size_of_all = (0 if base is None else base.size) + staged.tar_size
+    for layer in staged:
+        digest = layer.blob or Digest(layer.diff_id)
+        size = layer.blob_size if layer.blob is not None else layer.tar_size
+        compression = layer.blob_compression if layer.blob is not None else "none"
+        layers.append(Descriptor(media.layer_media_type(compression), digest, size))
+    diff_ids = [*(() if base is None else base.diff_ids), *(layer.diff_id for layer in staged)]
+    size_of_all = (0 if base is None else base.size) + sum(layer.tar_size for layer in staged)
     return publish_image(
-        store, lease, document, list(zip(diff_ids, layers, strict=True)), [staged], created, size_of_all, reference
+        store, lease, document, list(zip(diff_ids, layers, strict=True)), staged[-1:], created, size_of_all, reference
     )
 
 
@@ -140,7 +142,7 @@ def publish_image(
 
 def _config(
     base: Image | None,
-    staged: StagedLayer,
+    staged: Sequence[StagedLayer],
     changes: tuple[str, ...],
     author: str,
     message: str,
@@ -161,8 +163,10 @@ def _config(
     if author:
         document["author"] = author
     document["config"] = instructions.apply(document.get("config") or {}, changes)
-    document["history"] = [*(document.get("history") or []), {key: value for key, value in line.items() if value}]
-    diff_ids = [*(() if base is None else base.diff_ids), staged.diff_id]
+    below = {"created": when, "created_by": f"{created_by} (checkpoint)"}
+    lines = [*(below for _ in staged[1:]), {key: value for key, value in line.items() if value}]
+    document["history"] = [*(document.get("history") or []), *lines]
+    diff_ids = [*(() if base is None else base.diff_ids), *(layer.diff_id for layer in staged)]
     document["rootfs"] = {"type": "layers", "diff_ids": list(diff_ids)}
     return document
 

@@ -7,7 +7,8 @@ follows the change. Only below a directory that was replaced or renamed are both
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ def diff(stack: LayerStack) -> Iterator[Change]:
         ending.callback(before.close)
         upper = os.open(stack.upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         ending.callback(os.close, upper)
-        yield from changes(stack, before, upper, prefix)
+        yield from changes(stack, before, [upper], len(stack.layers), prefix)
 
 
 def _by_marks(stack: LayerStack, upper: str, index: Index) -> list[Change]:
@@ -53,12 +54,18 @@ def _by_marks(stack: LayerStack, upper: str, index: Index) -> list[Change]:
     return native_diff(upper, index, paths, objects, maps=maps, user_xattr=stack.user_xattr)
 
 
-def changes(now: Union, before: Union, upper: int, prefix: str) -> Iterator[Change]:
-    """A directory before its children, children by name, as `lazarus._native.pack.diff` has them. `upper` is an open
-    directory, `prefix` that of its marks, "user.overlay." or "trusted.overlay."."""
-    pending: list[Iterator[_Step]] = [_names(now, before, upper, b"", False)]
+def changes(now: Union, before: Union, uppers: Sequence[int], first: int, prefix: str) -> Iterator[Change]:
+    """What `now` shows and `before` does not, or differently: a directory before its children, children by name, as
+    `lazarus._native.pack.diff` has them.
+
+    `uppers` are open directories, the topmost first, which lie in `now` over all that `before` has: only names in them
+    are looked at. `first` is the layer number of the lowest of them, `prefix` is that of their marks, "user.overlay."
+    or "trusted.overlay.".
+    """
+    pending: list[tuple[Sequence[int], Iterator[_Step]]] = [(uppers, _names(now, before, uppers, b"", False))]
     while pending:
-        step = next(pending[-1], None)
+        above, steps = pending[-1]
+        step = next(steps, None)
         if step is None:
             pending.pop()
             continue
@@ -67,28 +74,58 @@ def changes(now: Union, before: Union, upper: int, prefix: str) -> Iterator[Chan
             if old is not None:
                 yield Change("D", path, old.kind)
             continue
-        marks, target = _marks(upper, path, prefix)
-        moved = whole if target is None else target != path  # moved away and back, it lies over its own lowers again
+        if old is not None and whole and new.entry >= 0 and (new.layer, new.entry) == (old.layer, old.entry):
+            continue  # moved away in one upper, and back in another
+        found = _Found(above, path, prefix, whole)
         size = new.size if new.kind == "file" else 0
         if old is None:
             yield Change("A", path, new.kind, True, size)
         else:
-            in_place = "metacopy" in marks and new.data_layer != new.layer and not moved
-            yield Change("C", path, new.kind, not (new.kind == "directory" or in_place), size)
+            yield Change("C", path, new.kind, not (new.kind == "directory" or found.keeps_content(new, first)), size)
         if new.kind == "directory":
             same = before if old is not None and old.kind == "directory" else None
-            pending.append(_names(now, same, upper, path, moved or "opaque" in marks))
+            pending.append((found.directories, _names(now, same, found.directories, path, found.whole)))
 
 
-def _names(now: Union, before: Union | None, upper: int, path: bytes, whole: bool) -> Iterator[_Step]:
-    """What may have changed in a directory: what the upper holds of it, or (`whole`) everything in both views. `before`
+class _Found:
+    """What the uppers have under one path, as far down as it counts."""
+
+    def __init__(self, uppers: Sequence[int], path: bytes, prefix: str, whole: bool) -> None:
+        self.directories: list[int] = []  # uppers in which it is a directory that is merged
+        self._marks: set[str] | None = None  # of the topmost
+        targets, opaque = [], False
+        for upper in uppers:
+            marks, target, is_directory = _marks(upper, path, prefix)
+            if marks is None:
+                continue
+            self._marks = marks if self._marks is None else self._marks
+            targets += [target] if target is not None else []
+            opaque = opaque or "opaque" in marks
+            if not is_directory and "metacopy" not in marks:
+                break
+            if is_directory:
+                self.directories.append(upper)
+            if opaque or (target is not None and target != path):
+                break
+        # moved away and back, it lies over its own lowers again
+        self.moved = any(target != path for target in targets) if targets else whole
+        self.whole = self.moved or opaque
+
+    def keeps_content(self, new: Info, first: int) -> bool:
+        """Has a file that was there only got other attributes?"""
+        return bool(self._marks and "metacopy" in self._marks) and new.data_layer < first and not self.moved
+
+
+def _names(now: Union, before: Union | None, uppers: Sequence[int], path: bytes, whole: bool) -> Iterator[_Step]:
+    """What may have changed in a directory: what the uppers hold of it, or (`whole`) everything in both views. `before`
     is None when no such directory was there: a symlink of its name must not lead to another."""
+    names: set[bytes] = set()
     if whole:
         names = {name for union in (now, before) if union is not None for name, _ in union_read.scan(union, path)}
-    else:
+    for upper in () if whole else uppers:
         directory = open_in_root(upper, path or b"/", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
-            names = {os.fsencode(name) for name in os.listdir(directory)}
+            names.update(os.fsencode(name) for name in os.listdir(directory))
         finally:
             os.close(directory)
     for name in sorted(names):
@@ -103,21 +140,23 @@ def _info(union: Union, path: bytes) -> Info | None:
         return None
 
 
-def _marks(upper: int, path: bytes, prefix: str) -> tuple[set[str], bytes | None]:
-    """overlay's marks on a file or directory of the upper, without their prefix (none when it is not there), and the
-    path that its redirect leads to."""
+def _marks(upper: int, path: bytes, prefix: str) -> tuple[set[str] | None, bytes | None, bool]:
+    """overlay's marks on a file or directory of the upper, without their prefix (None when it is not there), the path
+    that its redirect leads to, and whether it is a directory."""
     try:
         file = open_in_root(upper, path, os.O_PATH | os.O_NOFOLLOW)
     except (FileNotFoundError, NotADirectoryError):
-        return set(), None
+        return None, None, False
     try:
         name = f"/proc/self/fd/{file}"  # leads to what was opened, also when that is a symlink
+        is_directory = stat.S_ISDIR(os.fstat(file).st_mode)
         marks = {mark.removeprefix(prefix) for mark in os.listxattr(name)}
         if "redirect" not in marks:
-            return marks, None
+            return marks, None, is_directory
         target = os.getxattr(name, prefix + "redirect")
     finally:
         os.close(file)
     if not target.startswith(b"/"):  # a name in the same directory, which may itself have been moved
-        return marks, None if target == os.path.basename(path) else os.path.join(os.path.dirname(path), target)
-    return marks, target
+        same = target == os.path.basename(path)
+        return marks, None if same else os.path.join(os.path.dirname(path), target), is_directory
+    return marks, target, is_directory

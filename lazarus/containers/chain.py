@@ -1,0 +1,103 @@
+"""What a container's upper lies on: the chain of its checkpoints, then its image.
+
+An upper says itself which checkpoint it lies on, in an xattr of its root directory that no view of the files shows. A
+checkpoint's own upper says the same of the one before. So what a container consists of changes with the one exchange of
+names that puts another upper in its place, and no row has to agree with it.
+
+A checkpoint is called <container ID>/<name> here: its key, which is also its path below `checkpoints/`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from lazarus.errors import CorruptError, UnsupportedError
+
+if TYPE_CHECKING:
+    from lazarus.content.paths import StorePaths
+
+BASE = "trusted.overlay.lazarus.base"  # the checkpoint that an upper lies on
+AFTER = "trusted.overlay.lazarus.after"  # the last one that was taken of it while its container ran
+_OWN, _ESCAPED = "trusted.overlay.", "trusted.overlay.overlay."  # overlayfs' own xattrs, and files' of that name
+
+MAX_LENGTH = 490  # the kernel takes 500 lowers (OVL_MAX_STACK); the image, its objects and mount points are some
+
+
+def mark_of(upper: str, mark: str = BASE) -> str | None:
+    """The key in one of its marks; None when it has none. `FileNotFoundError` without such a directory."""
+    try:
+        return os.fsdecode(os.getxattr(upper, mark))
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
+            return None
+        raise
+
+
+def chain(paths: StorePaths, directory: str) -> tuple[str, ...]:
+    """The keys of the checkpoints that the upper of the container in `directory` lies on, the newest first. 2 us each.
+
+    `CorruptError` names one that is gone, as after a power cut.
+    """
+    found: list[str] = []
+    upper, of = f"{directory}/upper", f"container {os.path.basename(directory)[:12]}"
+    while (key := mark_of(upper)) is not None:
+        if len(found) > MAX_LENGTH or key in found[-1:]:
+            raise CorruptError(f"{of}: checkpoint {spoken(key)}: it lies on itself")
+        found.append(key)
+        upper = f"{paths.checkpoint(key)}/upper"
+        if not os.path.isdir(upper):
+            raise CorruptError(f"{of}: checkpoint {spoken(key)}, which its files lie on, is gone")
+    return tuple(found)
+
+
+def uppers(paths: StorePaths, directory: str) -> tuple[str, ...]:
+    """The directories of that chain, the newest first."""
+    return tuple(f"{paths.checkpoint(key)}/upper" for key in chain(paths, directory))
+
+
+def spoken(key: str) -> str:
+    """A key as a person reads it: short ID@name."""
+    container_id, _, name = key.partition("/")
+    return f"{container_id[:12]}@{name}"
+
+
+class RootDirectory(NamedTuple):
+    """What an overlay's root shows of its upper: owner, mode, times in ns, xattrs but overlayfs' own."""
+
+    uid: int
+    gid: int
+    mode: int
+    times: tuple[int, int]
+    xattrs: tuple[tuple[str, bytes], ...]
+
+    @classmethod
+    def of(cls, upper: str) -> RootDirectory:
+        """Of an upper that is there."""
+        status = os.lstat(upper)
+        names = [name for name in os.listxattr(upper) if not name.startswith(_OWN) or name.startswith(_ESCAPED)]
+        xattrs = tuple((name, os.getxattr(upper, name)) for name in names)
+        times = (status.st_atime_ns, status.st_mtime_ns)
+        return cls(status.st_uid, status.st_gid, status.st_mode & 0o7777, times, xattrs)
+
+    def make(self, place: str, base: str | None) -> None:
+        """An empty upper that lies on `base`. `UnsupportedError` for a user who may not write overlayfs' xattrs."""
+        os.mkdir(place, 0o700)
+        try:
+            os.chown(place, self.uid, self.gid)
+            os.chmod(place, self.mode)
+            for name, value in self.xattrs:
+                os.setxattr(place, name, value)
+            if base is not None:
+                os.setxattr(place, BASE, os.fsencode(base))
+        except PermissionError as error:
+            raise UnsupportedError("checkpoints need root: a container's files carry overlayfs' own marks") from error
+        os.utime(place, ns=self.times)
+
+
+def remember(upper: str, key: str) -> None:
+    """Marks an upper, which may be mounted, as one that a checkpoint was taken of."""
+    with suppress(OSError):  # it is for looks alone
+        os.setxattr(upper, AFTER, os.fsencode(key))

@@ -1,0 +1,161 @@
+"""New containers that go on from a checkpoint of another one.
+
+All of them, or none: their directories are made in a lease's staging, and get their names in the transaction that
+inserts their rows. Nothing is copied: each has an empty upper that lies on the checkpoint. A container that has written
+nothing since its last checkpoint (or ever) lends what it lies on; any other takes a checkpoint first.
+
+A fork has the settings of its origin: volumes that have a name are shared with it, those without one are new and begin
+with what the image has; so do images that are mounted in it. Host names and the files that Lazarus binds over /etc are
+its own.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from lazarus.containers import chain, checkpoints, parts
+from lazarus.containers.names import check_name, random_name
+from lazarus.containers.shown import Row, insert_with_volumes
+from lazarus.containers.state import Lock, Room
+from lazarus.errors import ConflictError, LimitError
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+
+    from lazarus.containers.container import Container
+    from lazarus.containers.settings import Settings
+    from lazarus.content.lease import Lease
+    from lazarus.store import Store
+
+MOST = 10_000  # in one call
+_TRIES = 20  # with other random names, when one is taken
+
+
+class _Origin(NamedTuple):
+    """What every fork gets: the checkpoint that it lies on, the attributes of its root directory, and the mount points
+    that its image lacks."""
+
+    base: str | None
+    root: chain.RootDirectory
+    init: Sequence[tuple[str, int]]
+
+
+def fork(
+    container: Container, count: int, checkpoint: str | checkpoints.Checkpoint | None, name: str | None
+) -> list[Container]:
+    """See `Container.fork`."""
+    if not 0 < count <= MOST:
+        raise LimitError(f"fork of {container.name}: {count} containers; from 1 to {MOST} are made at once")
+    if name is not None:
+        check_name(name if count == 1 else f"{name}-{count}")
+    store = container.store
+    with Room(store.paths.containers), Lock(container.directory), store.content.lease("fork") as lease:
+        origin = _origin(container, checkpoint)
+        made = [_make(lease, origin) for _ in range(count)]
+        for tried in range(_TRIES):
+            names = _names(name, count)
+            try:
+                return _insert(container, lease, made, names)
+            except ConflictError:
+                if name is not None or tried == _TRIES - 1:
+                    raise
+    raise AssertionError
+
+
+def _names(prefix: str | None, count: int) -> list[str]:
+    if prefix is not None:
+        return [prefix] if count == 1 else [f"{prefix}-{number}" for number in range(1, count + 1)]
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found[random_name()] = None
+    return list(found)
+
+
+def _origin(container: Container, checkpoint: str | checkpoints.Checkpoint | None) -> _Origin:
+    """Takes a checkpoint where one is needed; the lock is held."""
+    paths, upper = container.store.paths, f"{container.directory}/upper"
+    init = _listing(f"{container.directory}/init")
+    if checkpoint is not None:
+        key = checkpoints.find(container, checkpoint).key
+        return _Origin(key, chain.RootDirectory.of(f"{paths.checkpoint(key)}/upper"), init)
+    root = chain.RootDirectory.of(upper)
+    if not os.listdir(upper):
+        return _Origin(chain.mark_of(upper), root, init)
+    return _Origin(checkpoints.take_now(container).key, root, init)
+
+
+def _listing(top: str) -> list[tuple[str, int]]:
+    """Relative path and mode of what is in the directory, parents first. There are directories and empty files."""
+    found = []
+    for place, directories, files in os.walk(top):
+        for name in (*directories, *files):
+            path = f"{place}/{name}"
+            found.append((path[len(top) :], os.lstat(path).st_mode))
+    return found
+
+
+def _make(lease: Lease, origin: _Origin) -> str:
+    """The directory of one fork."""
+    place = lease.new_directory("fork")
+    origin.root.make(f"{place}/upper", origin.base)
+    for name in ("work", "merged"):  # the rest comes with a start
+        os.mkdir(f"{place}/{name}", 0o755)
+    if origin.init:
+        os.mkdir(f"{place}/init", 0o755)
+    for path, mode in origin.init:
+        if mode & 0o170000 == 0o040000:
+            os.mkdir(f"{place}/init{path}", 0o755)
+            os.chmod(f"{place}/init{path}", mode & 0o7777)
+        else:
+            os.mknod(f"{place}/init{path}", mode)
+    return place
+
+
+def _insert(container: Container, lease: Lease, made: Sequence[str], names: Sequence[str]) -> list[Container]:
+    store, now = container.store, time.time()
+    digests = (container.manifest_digest, container.chain_id)
+    rows = [Row(os.urandom(32).hex(), name, *digests, now, _settings(container.settings)) for name in names]
+    places = [(directory, store.paths.container(row.id)) for directory, row in zip(made, rows, strict=True)]
+    part_rows: list[Row] = []
+    for at, row in enumerate(rows if container.settings.images else ()):
+        settings, new = parts.plan(store, row.settings)
+        rows[at] = row._replace(settings=settings)
+        part_rows += [part.row(row.id, now) for part in new]
+        places += [(_make_part(store, lease, part), store.paths.container(part.part_id)) for part in new]
+    moved: list[tuple[str, str]] = []
+
+    def place(connection: sqlite3.Connection) -> None:
+        lease.check_row(connection)
+        for directory, there in places:
+            os.rename(directory, there)
+            moved.append((directory, there))
+
+    try:
+        insert_with_volumes(store, [*rows, *part_rows], place)
+    except BaseException:
+        for directory, there in moved:
+            os.rename(there, directory)
+        raise
+    return [type(container)(store, *row[:6]) for row in rows]
+
+
+def _make_part(store: Store, lease: Lease, part: parts.NewPart) -> str:
+    """The directory for what a fork will change in an image that is mounted in it."""
+    place = lease.new_directory("part")
+    for name in ("upper", "work", "merged", "bundle"):
+        os.mkdir(f"{place}/{name}", 0o755)
+    store.stacks.open(part.settings.diff_ids).root.apply(f"{place}/upper")
+    return place
+
+
+def _settings(settings: Settings) -> Settings:
+    """Its own, with new volumes in place of those that were made for the origin."""
+    if not settings.anonymous:
+        return settings
+    from lazarus.volumes.names import random_name as volume_name
+
+    volumes = (mount._replace(name=volume_name()) if mount.anonymous else mount for mount in settings.volumes)
+    return settings._replace(volumes=tuple(volumes))
