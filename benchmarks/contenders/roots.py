@@ -244,6 +244,7 @@ class VolumeContainer(Root):
     def prepare(self) -> None:
         self.store = lazarus.Store(self.place / "store")
         with tempfile.TemporaryDirectory(dir=self.place) as empty:
+            os.chmod(empty, 0o755)  # which the root of its containers has, too
             for name in ("bin", "lib", "lib64", "sbin"):
                 if os.path.islink(f"/{name}"):
                     os.symlink(f"usr/{name}", f"{empty}/{name}")
