@@ -41,7 +41,7 @@ class Command:
             env={**os.environ, **(env or {})},
             stdout=options.pop("stdout", subprocess.PIPE),
             stderr=subprocess.PIPE,
-            timeout=60,
+            timeout=options.pop("timeout", 60),
             **options,
         )
         return Result(done.returncode, done.stdout or b"", done.stderr)

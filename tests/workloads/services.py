@@ -59,9 +59,9 @@ class Service:
         self.lazarus.ok("stop", "--time", "50", self.name)
         assert self.lazarus.ok("wait", self.name) == "0", self.logs()
 
-    def ask(self, *command: str) -> str:
+    def ask(self, *command: str, seconds: float = 60) -> str:
         """What a further command in it prints; it must succeed."""
-        return self.lazarus.ok("exec", self.name, *command)
+        return self.lazarus.ok("exec", self.name, *command, timeout=seconds)
 
     def load(self, *command: str) -> None:
         """A further command in it that goes on until it is killed with it."""
