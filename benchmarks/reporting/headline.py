@@ -54,6 +54,8 @@ WANTED = (
     Wanted("PostgreSQL transactions (pgbench) in a volume", "database__sqlite_and_postgres", "transactions",
            "In a volume"),
     Wanted("chunks of a buffer, cut and hashed", "chunk__throughput", "cut and SHA-256"),
+    Wanted("bytes sent when 1 % of a 1 GiB volume has changed", "volume__second_push", "sent",
+           "second push of 1024 MiB, pages of 4 KiB"),
 )  # fmt: skip
 
 

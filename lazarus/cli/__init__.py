@@ -8,7 +8,7 @@
     trees.py        cat ls find du
     images.py       load save import images history tag rmi
     image.py        image squash|rebase|drop|reorder|split|diff
-    volumes.py      volume create|ls|inspect|rm|prune|cp|export|import
+    volumes.py      volume create|ls|inspect|rm|prune|cp|export|import|push|pull
     snapshots.py    volume snapshot|snapshots|rollback|clone|diff|forget
     system.py       system df|prune|info|check, version, completion
     pool.py         pool create|status|grow|destroy
@@ -40,7 +40,7 @@ VERBS = {
     **dict.fromkeys(
         (
             *("volume create", "volume ls", "volume inspect", "volume rm", "volume prune"),
-            *("volume cp", "volume export", "volume import"),
+            *("volume cp", "volume export", "volume import", "volume push", "volume pull"),
         ),
         "volumes",
     ),

@@ -1,7 +1,9 @@
-"""`volume create`, `volume ls`, `volume inspect`, `volume rm`, `volume prune`, `volume cp`, `export` and `import`."""
+"""`volume create`, `volume ls`, `volume inspect`, `volume rm`, `volume prune`, `volume cp`, `export`, `import`,
+`push` and `pull`."""
 
 from __future__ import annotations
 
+import os
 import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -133,6 +135,55 @@ def import_(store: Store, arguments: SimpleNamespace) -> int:
     return 0
 
 
+def push(store: Store, arguments: SimpleNamespace) -> int:
+    """A volume as chunks to an OCI layout or archive."""
+    from lazarus.cli.progress import progress_bars
+    from lazarus.volumes.names import split_snapshot
+
+    name, snapshot = split_snapshot(arguments.name)
+    with progress_bars(not arguments.quiet) as progress:
+        pushed = store.volumes.get(name).push(arguments.destination, snapshot=snapshot, progress=progress)
+    if arguments.format == "json":
+        print_json(
+            {
+                "Digest": str(pushed.digest),
+                "Total": pushed.size,
+                "New": pushed.new,
+                "Sent": pushed.sent,
+                "Entries": pushed.entries,
+                "Chunks": pushed.chunks,
+                "Packs": pushed.packs,
+                "Skipped": [os.fsdecode(path) for path in pushed.skipped],
+            }
+        )
+    else:
+        print(f"Pushed {arguments.name}: {size(pushed.sent)} sent of {size(pushed.size)}, {pushed.digest}")
+    return 0
+
+
+def pull(store: Store, arguments: SimpleNamespace) -> int:
+    """A new volume from chunks; prints its name."""
+    from lazarus.cli.progress import progress_bars
+
+    with progress_bars(not arguments.quiet) as progress:
+        pulled = store.volumes.pull(arguments.source, arguments.name, progress=progress)
+    if arguments.format == "json":
+        print_json(
+            {
+                "Name": pulled.volume.name,
+                "Digest": str(pulled.digest),
+                "Total": pulled.size,
+                "Read": pulled.read,
+                "Entries": pulled.entries,
+            }
+        )
+    else:
+        print(pulled.volume.name)
+    return 0
+
+
+_PLACE = "oci:DIRECTORY[:TAG] or oci-archive:FILE[:TAG]"
+_NO_BARS = Option(("-q", "--quiet"), "quiet", "draw no progress bars")
 _NAME = Word("name", "VOLUME", "name of a volume")
 _NAMES = Word("names", "VOLUME[@NAME]", "name of a volume, or of a snapshot of it", "+")
 
@@ -221,6 +272,29 @@ VERBS = {
             (_NAME, Word("file", "FILE", "a tar (plain, gzip or zstd); - for standard input")),
             (),
             "The volume must be there. Files in the way are replaced, directories stay.",
+        ),
+        Verb(
+            "volume push",
+            "write a volume or snapshot as an OCI artifact of chunks; again, only what changed",
+            push,
+            (
+                Word("name", "VOLUME[@NAME]", "a volume as it is now, or a snapshot of it"),
+                Word("destination", "DESTINATION", _PLACE),
+            ),
+            (_NO_BARS, FORMAT),
+            "Into a directory only chunks are written that no volume there has. Containers may use the volume"
+            " meanwhile; files that change then may come torn, but for those of a snapshot.",
+        ),
+        Verb(
+            "volume pull",
+            "make a volume from what push wrote; prints its name",
+            pull,
+            (
+                Word("source", "SOURCE", _PLACE),
+                Word("name", "NAME", "name of the new volume (default: the one it was pushed under)", "?"),
+            ),
+            (_NO_BARS, FORMAT),
+            "Everything is checked. Without a TAG there must be one volume in it.",
         ),
     )
 }

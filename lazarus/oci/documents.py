@@ -96,16 +96,24 @@ def parse_manifest(data: bytes, media_type: str | None, what: str) -> Manifest:
 
     Layers may have any media type: whoever reads them asks `media.layer_compression`.
     """
-    document = load_object(data, what)
-    media_type = _agree(document, media_type, media.MANIFESTS, "manifests", what)
-    _check_spelling(document, ("schemaVersion", "mediaType", "config", "layers", "annotations", "subject"), what)
-    config = parse_descriptor(document.get("config"), f"{what}, config")
+    manifest = parse_artifact(data, media_type, what)
+    config = manifest.config
     if media.is_layer(config.media_type) or config.media_type in media.MANIFESTS | media.INDEXES:
         raise FormatError(f"{what}: its config is of media type {config.media_type}")
     if config.media_type not in media.CONFIGS:
         raise UnsupportedError(
             f"{what}: config of media type {config.media_type:.100}: an artifact, not a container image"
         )
+    return manifest
+
+
+def parse_artifact(data: bytes, media_type: str | None, what: str) -> Manifest:
+    """A manifest of anything: config and layers may have any media type. See `parse_manifest`."""
+    document = load_object(data, what)
+    media_type = _agree(document, media_type, media.MANIFESTS, "manifests", what)
+    names = ("schemaVersion", "mediaType", "artifactType", "config", "layers", "annotations", "subject")
+    _check_spelling(document, names, what)
+    config = parse_descriptor(document.get("config"), f"{what}, config")
     layers = _list(document.get("layers"), f"{what}, layers")
     return Manifest(
         config,

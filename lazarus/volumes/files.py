@@ -1,4 +1,4 @@
-"""Copying between a volume and the host, and all its files as a tar.
+"""Copying between a volume and the host, and all its files as a tar or as chunks.
 
 A volume is a directory in which containers may be at work meanwhile: names are resolved below it each time (openat2),
 and nothing they make of their paths leads out of it. The rules of a copy are those of lazarus/union/copy.py.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import IO, TYPE_CHECKING
 
 from lazarus._native.openat2 import open_in_root
@@ -20,6 +20,9 @@ from lazarus.union.pipe import through_pipe
 from lazarus.volumes.populate import settle
 
 if TYPE_CHECKING:
+    from lazarus.oci.transports import Place
+    from lazarus.terms import Progress
+    from lazarus.volumes.artifact.push import Pushed
     from lazarus.volumes.volume import Volume
 
 
@@ -58,6 +61,22 @@ def import_(volume: Volume, in_fd: int) -> int:
             return through_pipe(lambda out_fd: decompress(in_fd, out_fd), read)
         except (IsADirectoryError, NotADirectoryError) as error:
             raise ConflictError(f"volume {volume.name}: a directory and a file meet: {one_line(error)}") from error
+
+
+def push(volume: Volume, place: Place, snapshot: str | None, progress: Progress | None) -> Pushed:
+    """See `Volume.push`."""
+    from lazarus.volumes.artifact.push import push as push_directory
+
+    with ExitStack() as reading:
+        if snapshot is None:
+            root = reading.enter_context(_opened(volume))
+        else:
+            found = volume.get_snapshot(snapshot)
+            reading.enter_context(found.reading())
+            root = os.open(found.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            reading.callback(os.close, root)
+        return push_directory(root, place, name=volume.name, labels=volume.labels, progress=progress)
+    raise AssertionError
 
 
 @contextmanager

@@ -25,11 +25,11 @@ class _Staged(NamedTuple):
 
 
 class NewVolumes:
-    """What `Volumes.making` gives. What is staged and not placed goes with the lease."""
+    """What `Volumes.making` gives. What is staged and not placed goes with its `lease`."""
 
     def __init__(self, paths: StorePaths, lease: Lease) -> None:
         self._paths = paths
-        self._lease = lease
+        self.lease = lease
         self._staged: list[_Staged] = []
         self._sync = False
 
@@ -39,7 +39,7 @@ class NewVolumes:
         """An empty directory, which `place` will show as the volume of this (checked) name; returns what will be seen
         of it. Not `durable`: it is not synced, for it goes with a container that does not survive a power cut either,
         or `sync` follows."""
-        directory = self._lease.new_directory("volume")
+        directory = self.lease.new_directory("volume")
         os.mkdir(f"{directory}/data", 0o755)
         os.chmod(f"{directory}/data", 0o755)  # whatever the umask
         if durable:
@@ -53,7 +53,7 @@ class NewVolumes:
         """Has all that was staged on disk, and what was put into it since."""
         from lazarus._native.sync import syncfs
 
-        syncfs(self._lease.fd)
+        syncfs(self.lease.fd)
         self._sync = True
 
     def place(self, connection: sqlite3.Connection, but: frozenset[str] = frozenset()) -> None:
@@ -62,7 +62,7 @@ class NewVolumes:
 
         What has the name already and no row was left by somebody who died, and is thrown away.
         """
-        self._lease.check_row(connection)
+        self.lease.check_row(connection)
         now = time.time()
         wanted = [staged for staged in self._staged if staged.name not in but]
         for staged in wanted:
@@ -72,7 +72,7 @@ class NewVolumes:
             )
             place = self._paths.volume(staged.name)
             if os.path.lexists(place):
-                os.rename(place, self._lease.new_path("rubbish"))
+                os.rename(place, self.lease.new_path("rubbish"))
             os.rename(staged.directory, place)
         if wanted and self._sync:
             fsync_directory(self._paths.volumes)

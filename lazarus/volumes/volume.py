@@ -9,11 +9,12 @@ from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
 from lazarus.errors import NotFoundError
-from lazarus.terms import Json, ViewChange
+from lazarus.terms import Json, Progress, ViewChange
 from lazarus.volumes.locks import held
 
 if TYPE_CHECKING:
     from lazarus.store import Store
+    from lazarus.volumes.artifact.push import Pushed
     from lazarus.volumes.hooks import Hook
     from lazarus.volumes.retention import Decision, Policy
     from lazarus.volumes.snapshot import Cloned, Cost, Snapshot
@@ -194,6 +195,20 @@ class Volume:
         from lazarus.volumes.files import import_
 
         return import_(self, source if isinstance(source, int) else source.fileno())
+
+    def push(self, destination: str, *, snapshot: str | None = None, progress: Progress | None = None) -> Pushed:
+        """Writes it, or a snapshot of it, as an OCI artifact of chunks to `oci:DIRECTORY[:TAG]` or
+        `oci-archive:FILE[:TAG]`; in a directory only those chunks that no volume there has. See
+        `lazarus/volumes/artifact` for the format.
+
+        Containers may use it meanwhile; files that change then may come torn, but for those of a snapshot. Raises
+        `FormatError`, `UnsupportedError` (a registry), `NotFoundError`, `ConflictError` (a directory that is no
+        layout), `OSError`; what had the tag keeps it then.
+        """
+        from lazarus.oci.transports import parse_place
+        from lazarus.volumes.files import push
+
+        return push(self, parse_place(destination), snapshot, progress)
 
     # -- for this room, and for containers --
 

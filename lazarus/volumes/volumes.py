@@ -15,6 +15,8 @@ from lazarus.volumes.volume import Volume
 
 if TYPE_CHECKING:
     from lazarus.store import Store
+    from lazarus.terms import Progress
+    from lazarus.volumes.artifact.pull import Pulled
 
 _BATCH = 100  # volumes that a prune removes at once: each is locked meanwhile, with two descriptors
 _FILTERS = ("name", "label", "label!", "dangling")
@@ -52,6 +54,27 @@ class Volumes:
                 elif not exist_ok:
                     raise ConflictError(f"volume {chosen}: there is one already")
         return self.get(chosen)
+
+    def pull(
+        self,
+        source: str,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> Pulled:
+        """A new volume from what `Volume.push` wrote to `oci:DIRECTORY[:TAG]` or `oci-archive:FILE[:TAG]`; without a
+        tag there must be one volume in it. Name and labels are those that it was pushed with, unless given. Owners, and
+        xattrs of the system, need root.
+
+        Everything is checked, and on disk when this returns. Raises `ConflictError` (the name is taken),
+        `NotFoundError`, `FormatError`, `UnsafeError`, `LimitError`, `CorruptError`, `UnsupportedError`, `OSError`, and
+        leaves nothing then.
+        """
+        from lazarus.oci.transports import parse_place
+        from lazarus.volumes.artifact.pull import pull
+
+        return pull(self.store, parse_place(source), name, labels, progress)
 
     @contextmanager
     def making(self) -> Iterator[NewVolumes]:
