@@ -159,13 +159,18 @@ def test_mounted_all_at_once(store: Store) -> None:
     origin = sh(store, ":")
     Path(origin.mount(), "file").write_text("x")
     origin.unmount()
-    found = origin.fork(20)
+    found = [*origin.fork(20, mount=True), *origin.fork(3)]
     for number, one in enumerate(found):
         Path(one.mount(), "own").write_text(str(number))
     for number, one in enumerate(found):
         assert sorted({"file", "own"} - set(os.listdir(one.rootfs))) == []
         assert Path(one.rootfs, "own").read_text() == str(number)
         assert os.listdir(f"{one.directory}/upper") == ["own"]
+        one.unmount()
+    never = sh(store, "echo started")
+    for one in never.fork(3, mount=True):
+        assert os.path.isdir(f"{one.rootfs}/proc") and os.path.ismount(one.rootfs)
+        assert start(one) == (0, "started\n")
         one.unmount()
 
 

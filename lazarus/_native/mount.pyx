@@ -27,6 +27,7 @@ cdef extern from "tree/lz_mount_stack.h":
     int lz_mount_stack(const lz_sys *sys, const lz_stack *stack, lz_erofs_source *used, lz_detail *detail) nogil
     int lz_mount_bind(const lz_sys *sys, const char *source, const char *target, bint read_only, bint recursive,
                       lz_detail *detail) nogil
+    int lz_mount_view(const lz_sys *sys, int directory_fd, lz_detail *detail) nogil
     int lz_is_mount(const lz_sys *sys, const char *path) nogil
     int lz_unmount(const lz_sys *sys, const char *target, bint lazy, lz_detail *detail) nogil
     int lz_mount_supports(const lz_sys *sys, const char *type, const char *key, lz_detail *detail) nogil
@@ -109,6 +110,22 @@ def bind(source, target, *, bint read_only=False, bint recursive=True):
     with nogil:
         rc = lz_mount_bind(lz_sys_linux(), from_path, to_path, read_only, recursive, &detail)
     check(rc, &detail)
+
+
+def hold(target):
+    """A descriptor, which the caller closes, that keeps what is mounted at `target` alive when it is unmounted there:
+    the kernel writes back what it holds when the descriptor is closed."""
+    cdef lz_detail detail
+    cdef int rc
+    cdef int directory = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    detail.text[0] = 0
+    try:
+        with nogil:
+            rc = lz_mount_view(lz_sys_linux(), directory, &detail)
+    finally:
+        os.close(directory)
+    check(rc, &detail)
+    return rc
 
 
 def unmount(target, bint lazy=False):

@@ -31,9 +31,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lazarus._native.pool import exchange
 from lazarus._native.publish import remove_tree
-from lazarus.containers import chain, rootfs
+from lazarus.containers import chain
 from lazarus.containers.names import is_name
 from lazarus.containers.state import Lock, Room
+from lazarus.containers.unmounted import Unmounted
 from lazarus.errors import ConflictError, FormatError, LimitError, NotFoundError
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def _exchange(container: Container, one: Checkpoint, begun: str, sync: bool) -> 
     chain.RootDirectory.of(upper).make(f"{begun}/upper", one.key)
     if sync:
         _sync(container.directory)
-    with _Unmounted(container):
+    with Unmounted(container):
         os.rename(begun, place)
         exchange(f"{place}/upper", upper)
     if sync:
@@ -223,23 +224,6 @@ def _sync(directory: str) -> None:
     sync_file_system(f"{directory}/.")
 
 
-class _Unmounted:
-    """While it lasts the container is not mounted, and then it is again if it was. `ConflictError` in use."""
-
-    def __init__(self, container: Container) -> None:
-        self._container = container
-        self._was = rootfs.is_mounted(container.rootfs)
-
-    def __enter__(self) -> None:
-        if self._was:
-            rootfs.unmount(self._container.directory)
-
-    def __exit__(self, *_: object) -> None:
-        if self._was:
-            container = self._container
-            rootfs.mount(container.store, container.directory, container.settings)
-
-
 # -- going back --
 
 
@@ -261,13 +245,13 @@ def _roll_back(container: Container, checkpoint: str | Checkpoint) -> None:
             check_free(container.directory)
         fresh = lease.new_path("upper")
         chain.RootDirectory.of(f"{store.paths.checkpoint(one.key)}/upper").make(fresh, one.key)
-        with _Unmounted(container):
+        with Unmounted(container) as unmounted:
             exchange(fresh, f"{container.directory}/upper")
             with suppress(FileNotFoundError):  # maps of files that are gone
                 os.rename(f"{container.directory}/union/blocks", lease.new_path("blocks"))
-        with suppress(OSError):
-            os.rename(fresh, trash)
-    remove_tree(trash)
+            with suppress(OSError):  # a full disk: it goes with the lease
+                os.rename(fresh, trash)
+                unmounted.rubbish.append(trash)
 
 
 # -- the end of them --

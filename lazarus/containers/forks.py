@@ -15,11 +15,13 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from lazarus.containers import chain, checkpoints, parts
+from lazarus.containers import chain, checkpoints, parts, rootfs
 from lazarus.containers.names import check_name, random_name
 from lazarus.containers.shown import Row, insert_with_volumes
 from lazarus.containers.state import Lock, Room
 from lazarus.errors import ConflictError, LimitError
+from lazarus.mounts import attach, detach
+from lazarus.terms import Mount
 
 if TYPE_CHECKING:
     import sqlite3
@@ -44,9 +46,49 @@ class _Origin(NamedTuple):
 
 
 def fork(
-    container: Container, count: int, checkpoint: str | checkpoints.Checkpoint | None, name: str | None
+    container: Container, count: int, checkpoint: str | checkpoints.Checkpoint | None, name: str | None, mount: bool
 ) -> list[Container]:
     """See `Container.fork`."""
+    forks = _fork(container, count, checkpoint, name)
+    if mount:
+        try:
+            _mount_all(container.store, forks)
+        except BaseException:
+            for one in forks:
+                one.remove(force=True, volumes=True)
+            raise
+    return forks
+
+
+def _mount_all(store: Store, forks: Sequence[Container]) -> None:
+    """The first as any container; then what is the same for all is asked for, and its image mounted, once."""
+    first, *others = forks
+    first.mount()
+    if not others:
+        return
+    mount = rootfs.describe(store, first.directory, first.settings)
+    init = _listing(f"{first.directory}/init")
+    with store.content.lease("mount") as lease:
+        image = lease.new_directory("image")
+        attach(Mount(image=mount.image, read_only=True), image)
+        try:
+            for one in others:
+                with Lock(one.directory):
+                    if rootfs.is_mounted(one.rootfs):
+                        continue
+                    own = f"{one.directory}/init"
+                    if init and not os.path.isdir(own):
+                        _make_init(own, init)
+                    upper, work = f"{one.directory}/upper", f"{one.directory}/work"
+                    lowers = (image, *((own,) if init else ()))
+                    attach(mount._replace(image=None, lowers=lowers, upper=upper, work=work), one.rootfs)
+        finally:
+            detach(image, lazy=True)
+
+
+def _fork(
+    container: Container, count: int, checkpoint: str | checkpoints.Checkpoint | None, name: str | None
+) -> list[Container]:
     if not 0 < count <= MOST:
         raise LimitError(f"fork of {container.name}: {count} containers; from 1 to {MOST} are made at once")
     if name is not None:
@@ -104,14 +146,18 @@ def _make(lease: Lease, origin: _Origin) -> str:
     for name in ("work", "merged"):  # the rest comes with a start
         os.mkdir(f"{place}/{name}", 0o755)
     if origin.init:
-        os.mkdir(f"{place}/init", 0o755)
-    for path, mode in origin.init:
-        if mode & 0o170000 == 0o040000:
-            os.mkdir(f"{place}/init{path}", 0o755)
-            os.chmod(f"{place}/init{path}", mode & 0o7777)
-        else:
-            os.mknod(f"{place}/init{path}", mode)
+        _make_init(f"{place}/init", origin.init)
     return place
+
+
+def _make_init(place: str, init: Sequence[tuple[str, int]]) -> None:
+    os.mkdir(place, 0o755)
+    for path, mode in init:
+        if mode & 0o170000 == 0o040000:
+            os.mkdir(f"{place}{path}", 0o755)
+            os.chmod(f"{place}{path}", mode & 0o7777)
+        else:
+            os.mknod(f"{place}{path}", mode)
 
 
 def _insert(container: Container, lease: Lease, made: Sequence[str], names: Sequence[str]) -> list[Container]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lazarus.content.catalogue import Catalogue
     from lazarus.content.paths import StorePaths
 
-HOUSEKEEPING = ("collect", "recover", "stack", "volume", "rollback")  # these look for no layers and blobs to reuse
+HOUSEKEEPING = ("collect", "recover", "stack", "volume", "rollback", "mount")  # they reuse no layers and blobs
 LIFETIME = 24 * 3600.0  # seconds; matters only where the process cannot be looked up (another PID namespace)
 
 

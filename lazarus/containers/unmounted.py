@@ -1,0 +1,78 @@
+"""A mounted container whose upper is exchanged for another one: unmounted for that moment, and mounted again."""
+
+from __future__ import annotations
+
+import os
+from _thread import start_new_thread
+from contextlib import suppress
+from typing import TYPE_CHECKING, Self
+
+from lazarus._native import mount as native
+from lazarus._native.pool import exchange
+from lazarus._native.publish import remove_tree
+from lazarus.containers import rootfs
+from lazarus.errors import LazarusError
+
+if TYPE_CHECKING:
+    from lazarus.containers.container import Container
+
+
+class Unmounted:
+    """While it lasts the container is not mounted, and then it is again if it was. `ConflictError` in use.
+
+    Who is the last to let go of an overlay waits until its upper's file system has written everything back. Here that
+    is a thread of ours: the old overlay lives on for a moment, and has the old work directory for itself. `rubbish` is
+    removed before that, so that it is not written first. Killed meanwhile, the next one who opens the store does it.
+    """
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self._was = rootfs.is_mounted(container.rootfs)
+        self._held = -1
+        self.rubbish: list[str] = []
+
+    def __enter__(self) -> Self:
+        if self._was and not self._container.settings.ephemeral:
+            self._held = native.hold(self._container.rootfs)
+        try:
+            if self._was:
+                rootfs.unmount(self._container.directory)
+        except BaseException:
+            self._let_go()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        container, work = self._container, ""
+        try:
+            if self._held >= 0:
+                work = self._another_work()
+            if self._was:
+                rootfs.mount(container.store, container.directory, container.settings)
+        finally:
+            if self._held >= 0 or self.rubbish:
+                start_new_thread(self._finish, (work,))
+
+    def _another_work(self) -> str:
+        """Puts an empty work directory in place of the one that the old overlay has, which goes to the trash: where."""
+        directory, paths = self._container.directory, self._container.store.paths
+        trash, new = f"{paths.trash}/work-{os.urandom(8).hex()}", f"{directory}/work.new"
+        remove_tree(new)
+        os.mkdir(new, 0o755)
+        exchange(new, f"{directory}/work")
+        os.rename(new, trash)
+        return trash
+
+    def _finish(self, work: str) -> None:
+        for path in self.rubbish:
+            with suppress(OSError, LazarusError):
+                remove_tree(path)
+        self._let_go()
+        with suppress(OSError, LazarusError):
+            if work:
+                remove_tree(work)
+
+    def _let_go(self) -> None:
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
