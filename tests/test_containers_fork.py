@@ -174,6 +174,24 @@ def test_mounted_all_at_once(store: Store) -> None:
         one.unmount()
 
 
+def test_mount_points_in_common(store: Store) -> None:
+    """Those that the image lacks are the checkpoint's, until a fork needs others or the checkpoint goes."""
+    origin = sh(store, "echo x >>/file; cat /file")
+    origin.checkpoint("old")
+    assert start(origin) == (0, "x\n")
+    one, other = origin.fork(2)
+    assert os.path.islink(f"{one.directory}/init") and start(one) == (0, "x\nx\n")
+    one.rollback("old")
+    other.remove()
+    origin.rollback("old")
+    origin.remove_checkpoint("1")
+    assert start(one) == (0, "x\n") and not os.path.islink(f"{one.directory}/init")
+    [again] = one.fork()
+    assert start(again) == (0, "x\nx\n")
+    with again.stack(read_only=True) as stack:
+        assert stack.exists("/proc")
+
+
 def test_commits_share_layers(store: Store) -> None:
     origin = sh(store, ":")
     write(origin, "a", "1")

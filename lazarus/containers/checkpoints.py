@@ -3,6 +3,7 @@
 checkpoints/<container ID>/<name>/
     upper               what was the container's upper, in overlayfs' own format; nobody writes it any more
     checkpoint.json     when it was taken, and after which one
+    init                mount points that the image lacks, for forks (see lazarus.containers); not in all
 
 **While the container is stopped** nothing is copied: an empty upper that lies on the new checkpoint (see chain.py) is
 made in the checkpoint's place, and the two uppers exchange names. Killed before that one step, nothing has happened: an

@@ -15,6 +15,7 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from lazarus._native.publish import remove_tree
 from lazarus.containers import chain, checkpoints, parts, rootfs
 from lazarus.containers.names import check_name, random_name
 from lazarus.containers.shown import Row, insert_with_volumes
@@ -38,11 +39,12 @@ _TRIES = 20  # with other random names, when one is taken
 
 class _Origin(NamedTuple):
     """What every fork gets: the checkpoint that it lies on, the attributes of its root directory, and the mount points
-    that its image lacks."""
+    that its image lacks: by a link to those of the checkpoint, or as a copy of its origin's ("": neither)."""
 
     base: str | None
     root: chain.RootDirectory
-    init: Sequence[tuple[str, int]]
+    init_link: str
+    init_copy: str
 
 
 def fork(
@@ -67,7 +69,7 @@ def _mount_all(store: Store, forks: Sequence[Container]) -> None:
     if not others:
         return
     mount = rootfs.describe(store, first.directory, first.settings)
-    init = _listing(f"{first.directory}/init")
+    init = os.path.isdir(f"{first.directory}/init")
     with store.content.lease("mount") as lease:
         image = lease.new_directory("image")
         attach(Mount(image=mount.image, read_only=True), image)
@@ -78,7 +80,7 @@ def _mount_all(store: Store, forks: Sequence[Container]) -> None:
                         continue
                     own = f"{one.directory}/init"
                     if init and not os.path.isdir(own):
-                        _make_init(own, init)
+                        rootfs.copy_init(f"{first.directory}/init", own)
                     upper, work = f"{one.directory}/upper", f"{one.directory}/work"
                     lowers = (image, *((own,) if init else ()))
                     attach(mount._replace(image=None, lowers=lowers, upper=upper, work=work), one.rootfs)
@@ -119,24 +121,35 @@ def _names(prefix: str | None, count: int) -> list[str]:
 def _origin(container: Container, checkpoint: str | checkpoints.Checkpoint | None) -> _Origin:
     """Takes a checkpoint where one is needed; the lock is held."""
     paths, upper = container.store.paths, f"{container.directory}/upper"
-    init = _listing(f"{container.directory}/init")
     if checkpoint is not None:
-        key = checkpoints.find(container, checkpoint).key
-        return _Origin(key, chain.RootDirectory.of(f"{paths.checkpoint(key)}/upper"), init)
-    root = chain.RootDirectory.of(upper)
-    if not os.listdir(upper):
-        return _Origin(chain.mark_of(upper), root, init)
-    return _Origin(checkpoints.take_now(container).key, root, init)
+        key: str | None = checkpoints.find(container, checkpoint).key
+        root = chain.RootDirectory.of(f"{paths.checkpoint(key or '')}/upper")
+    else:
+        root = chain.RootDirectory.of(upper)
+        key = checkpoints.take_now(container).key if os.listdir(upper) else chain.mark_of(upper)
+    own = f"{container.directory}/init"
+    if not os.path.isdir(own):
+        return _Origin(key, root, "", "")
+    if key is None:
+        return _Origin(key, root, "", own)
+    _share_init(container, own, key)
+    return _Origin(key, root, f"../../checkpoints/{key}/init", "")
 
 
-def _listing(top: str) -> list[tuple[str, int]]:
-    """Relative path and mode of what is in the directory, parents first. There are directories and empty files."""
-    found = []
-    for place, directories, files in os.walk(top):
-        for name in (*directories, *files):
-            path = f"{place}/{name}"
-            found.append((path[len(top) :], os.lstat(path).st_mode))
-    return found
+def _share_init(container: Container, own: str, key: str) -> None:
+    """A copy of the origin's mount points that all forks of a checkpoint have in common, with the checkpoint: making
+    directories is what a fork costs most."""
+    there = f"{container.store.paths.checkpoint(key)}/init"
+    if not os.path.isdir(there):
+        new = f"{container.directory}/init.new"
+        remove_tree(new)
+        rootfs.copy_init(own, new)
+        try:
+            os.rename(new, there)
+        except OSError:
+            if not os.path.isdir(there):
+                raise
+            remove_tree(new)  # another container that lies on it was faster
 
 
 def _make(lease: Lease, origin: _Origin) -> str:
@@ -145,19 +158,11 @@ def _make(lease: Lease, origin: _Origin) -> str:
     origin.root.make(f"{place}/upper", origin.base)
     for name in ("work", "merged"):  # the rest comes with a start
         os.mkdir(f"{place}/{name}", 0o755)
-    if origin.init:
-        _make_init(f"{place}/init", origin.init)
+    if origin.init_link:
+        os.symlink(origin.init_link, f"{place}/init")
+    elif origin.init_copy:
+        rootfs.copy_init(origin.init_copy, f"{place}/init")
     return place
-
-
-def _make_init(place: str, init: Sequence[tuple[str, int]]) -> None:
-    os.mkdir(place, 0o755)
-    for path, mode in init:
-        if mode & 0o170000 == 0o040000:
-            os.mkdir(f"{place}{path}", 0o755)
-            os.chmod(f"{place}{path}", mode & 0o7777)
-        else:
-            os.mknod(f"{place}{path}", mode)
 
 
 def _insert(container: Container, lease: Lease, made: Sequence[str], names: Sequence[str]) -> list[Container]:

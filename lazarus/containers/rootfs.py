@@ -130,6 +130,7 @@ def add_mount_points(store: Store, directory: str, settings: Settings) -> None:
     if not missing:
         return
     unmount(directory)
+    _own_init(directory)
     modes = {mount.target: 0o1777 if mount.mode is None else mount.mode for mount in settings.tmpfs}
     for path, is_directory in missing:
         place = f"{directory}/init{path}"
@@ -139,6 +140,34 @@ def add_mount_points(store: Store, directory: str, settings: Settings) -> None:
         if not is_directory:
             os.close(os.open(place, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
     mount(store, directory, settings)
+
+
+def _own_init(directory: str) -> None:
+    """A fork's mount points are a checkpoint's, and others have them too: from here on they are its own."""
+    init = f"{directory}/init"
+    if not os.path.islink(init):
+        return
+    from lazarus._native.publish import remove_tree
+
+    new = f"{directory}/init.new"
+    remove_tree(new)
+    if os.path.isdir(init):
+        copy_init(init, new)
+    os.unlink(init)
+    if os.path.isdir(new):
+        os.rename(new, init)
+
+
+def copy_init(source: str, target: str) -> None:
+    """A layer of mount points again: directories with their modes, and empty files."""
+    os.mkdir(target, 0o755)
+    for place, directories, files in os.walk(source):
+        there = target + place[len(source) :]
+        for name in directories:
+            os.mkdir(f"{there}/{name}", 0o755)
+            os.chmod(f"{there}/{name}", os.lstat(f"{place}/{name}").st_mode & 0o7777)
+        for name in files:
+            os.close(os.open(f"{there}/{name}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
 
 
 def _exists(root: int, path: str) -> bool:
