@@ -38,7 +38,7 @@ test: $(VENV)/built $(VENV)/system-test ## every test: C under sanitizers, and P
 
 # Of the workloads those that every change has to stand.
 test-python: $(VENV)/built $(VENV)/system-test ## the Python tests alone
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 	@$(BIN)/python -m pytest -m workload $(FIRST_WORKLOADS)
 
 test-workloads: $(VENV)/built $(VENV)/system-test ## real databases and sites in containers, killed under load

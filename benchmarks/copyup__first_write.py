@@ -22,4 +22,4 @@ def test_first_write(benchmark: Any, disk: Disk, mebibytes: int, quick: bool) ->
         pytest.skip("not in the quick set")
     lower = roots.lower_with_big(disk.path / "lower", mebibytes << 20)
     work, case = workload("random_writes", 1), f"1 x 4 KiB into {mebibytes} MiB"
-    ask(benchmark, disk, roots.ways(quick), work, lower=lower, case=case, rounds=7)
+    ask(benchmark, disk, roots.ways(quick), work, lower=lower, case=case, rounds=7, commit=not quick)

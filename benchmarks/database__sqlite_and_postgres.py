@@ -81,13 +81,15 @@ def alone() -> tuple[str, ...]:
 def test_sqlite(benchmark: Any, disk: Disk, quick: bool) -> None:
     transactions = 100 if quick else 1000
     database = Database("sqlite", disk.path / "lower")
-    database.ask(benchmark, disk, "sqlite", transactions, f"SQLite, {transactions:,} transactions into 90 MB")
+    database.ask(benchmark, disk, "sqlite", transactions, f"SQLite, {transactions:,} transactions into 90 MB",
+                 commit=not quick)  # fmt: skip
 
 
 def test_postgres(benchmark: Any, disk: Disk, quick: bool, alone: tuple[str, ...]) -> None:
     seconds = 2 if quick else 5
     database = Database("postgres", disk.path / "lower", before=alone)
-    database.ask(benchmark, disk, "postgres", seconds, f"PostgreSQL, {seconds} s of pgbench on 190 MB")
+    case = f"PostgreSQL, {seconds} s of pgbench on 190 MB"
+    database.ask(benchmark, disk, "postgres", seconds, case, commit=not quick)
 
 
 def test_postgres_in_a_volume(benchmark: Any, disk: Disk, quick: bool, alone: tuple[str, ...]) -> None:

@@ -144,6 +144,17 @@ def test_ways_that_fail_are_missing_and_leave_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.root
+def test_some_turns_are_committed_by_those_who_can(tmp_path: Path) -> None:
+    benchmark = Benchmark()
+    with Disk(tmp_path, HERE, 0) as disk:
+        lower = roots.lower_with_big(disk.path / "lower", 1 << 20)
+        work, ways = workload("append", 1), (roots.KernelOverlay, roots.Plain)
+        ask(benchmark, disk, ways, work, lower=lower, case="x", rounds=5, commit=True)
+    assert benchmark.rows("commit") == {roots.KernelOverlay.name: 3}
+    assert benchmark.rows("fsync") == {roots.KernelOverlay.name: 5, roots.Plain.name: 5}
+
+
 def test_ours_that_fails_is_an_error(tmp_path: Path) -> None:
     class Broken(Unprepared):
         name = "lazarus (broken)"

@@ -122,7 +122,7 @@ def test_a_handler_that_raises_during_the_start_finds_the_process() -> None:
         raise KeyboardInterrupt
 
     def start(_streams: Streams, _console: str | None) -> int:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)  # another thread would take the process's at once
         pids.append(spawn(["/bin/sleep", "60"], [], stdin=0, stdout=1, stderr=2))
         return pids[0]
 

@@ -149,7 +149,9 @@ def test_what_is_in_the_way(volume: Volume) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"no tar at all" * 99, gzip.compress(b"x" * 999), tar_of(file("f", b"x" * 999))[:900]]
+    "data",
+    [b"no tar at all" * 99, gzip.compress(b"x" * 999), tar_of(file("f", b"x" * 999))[:900]],
+    ids=["words", "gzip of words", "cut"],
 )
 def test_no_tar(volume: Volume, data: bytes) -> None:
     with pytest.raises((FormatError, TruncatedError)):
