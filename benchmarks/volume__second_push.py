@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.contenders.peers import LAZARUS
+from benchmarks.contenders import peers
 from benchmarks.harness.results import OURS, record, record_missing
 
 FILES = 4
@@ -86,7 +86,7 @@ class _Work:
         self._size = size
         self._changed = changed
         self._chance = random.Random(5)
-        self._command = [LAZARUS, "--root", str(scratch / "store")]
+        self._command = [peers.LAZARUS, "--root", str(scratch / "store")]
         subprocess.run([*self._command, "volume", "create", "data"], check=True, capture_output=True)
         (found,) = json.loads(subprocess.check_output([*self._command, "volume", "inspect", "data"]))
         self._data = Path(found["Mountpoint"])
@@ -133,13 +133,14 @@ class _Work:
         place = self._scratch / name.replace(" ", "-")
         environment = {"BORG_BASE_DIR": str(self._scratch / "borg"), "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes"}
         environment["BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK"] = "yes"
+        borg = peers.program("borg")
         if not place.exists():
             subprocess.run(
-                ["borg", "init", "-e", "none", str(place)], check=True, capture_output=True,
+                [borg, "init", "-e", "none", str(place)], check=True, capture_output=True,
                 env={**os.environ, **environment},
             )  # fmt: skip
         archive = f"{place}::{time.monotonic_ns()}"
-        command = ["borg", "create", "--compression", "zstd,1", "--chunker-params", chunker, archive, str(self._data)]
+        command = [borg, "create", "--compression", "zstd,1", "--chunker-params", chunker, archive, str(self._data)]
         return self._timed(command, place, **environment)
 
     def _tar(self) -> tuple[float, float]:

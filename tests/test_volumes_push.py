@@ -134,6 +134,32 @@ def test_packs_that_are_hardly_used_are_left(store: Store, tmp_path: Path) -> No
     assert look(Path(store.volumes.pull(f"oci:{tmp_path}/out:v1", "new").volume.path)) == look(Path(volume.path))
 
 
+def test_what_moved_is_found_again(store: Store, tmp_path: Path) -> None:
+    """Under a new tag each time, so that the old pack is still named."""
+    volume = make(store, size=8 * MIB)
+    volume.push(f"oci:{tmp_path}/out:v1")
+    os.truncate(f"{volume.path}/data", MIB)
+    assert volume.push(f"oci:{tmp_path}/out:v2").sent > MIB
+    assert volume.push(f"oci:{tmp_path}/out:v3").sent < 20_000
+    assert look(Path(store.volumes.pull(f"oci:{tmp_path}/out:v3", "new").volume.path)) == look(Path(volume.path))
+
+
+def test_small_packs_do_not_pile_up(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lazarus.volumes.artifact import push
+
+    monkeypatch.setattr(push, "_CROWD", 3)
+    volume = make(store, size=MIB)
+    counts, sent = [], 0
+    for number in range(30):
+        Path(volume.path, f"small{number}").write_bytes(os.urandom(3000))
+        pushed = volume.push(f"oci:{tmp_path}/out:v1")
+        counts.append(pushed.packs)
+        sent += pushed.sent
+    assert max(counts) <= 10 and counts[3] == 4, counts
+    assert sent < 2.5 * MIB
+    assert look(Path(store.volumes.pull(f"oci:{tmp_path}/out:v1", "new").volume.path)) == look(Path(volume.path))
+
+
 def test_a_damaged_chunk_is_not_moved(store: Store, tmp_path: Path) -> None:
     volume = make(store, size=8 * MIB)
     volume.push(f"oci:{tmp_path}/out:v1")

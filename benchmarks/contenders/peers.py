@@ -26,6 +26,12 @@ _podmans: dict[Path, Path] = {}  # their homes, and where each keeps what lives 
 _numbers = itertools.count()
 
 
+def program(name: str) -> str:
+    """One that PyPI brought, else what is on the path under this name."""
+    ours = Path(sys.executable).with_name(name)
+    return str(ours) if ours.exists() else name
+
+
 def versions() -> dict[str, str]:
     """`name -> version line`, or "missing"."""
     found = {name: _version([name, *words]) for name, words in _VERSIONS.items()}
@@ -39,7 +45,7 @@ def versions() -> dict[str, str]:
 
 _VERSIONS = {
     **dict.fromkeys(("podman", "ctr", "umoci", "crun", "runc", "fuse-overlayfs", "btrfs"), ("--version",)),
-    **dict.fromkeys(("casync", "mkcomposefs", "proot", "tar", "gzip", "cp"), ("--version",)),
+    **dict.fromkeys(("casync", "mkcomposefs", "proot", "tar", "gzip", "zstd", "cp"), ("--version",)),
     "mkfs.ext4": ("-V",),
     "mkfs.xfs": ("-V",),
     "/usr/lib/postgresql/15/bin/postgres": ("--version",),

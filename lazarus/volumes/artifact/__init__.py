@@ -25,7 +25,8 @@ number, a lower one, and each name is one component: there is no path in it that
 **A push** reads the tables of all packs that volumes' artifacts in the destination have, cuts, and sends what is in
 none of them in new packs, then index and manifest. Packs that the volume has no chunk in are not named. Packs of which
 less than a quarter is used are not named either: their chunks go into new ones, so that what a pull fetches stays
-within four times what it needs.
+within four times what it needs. So do those of small packs when there are many. What no manifest names any more stays
+in a layout until somebody removes it; `skopeo copy` to a new one leaves it behind.
 
 **A pull** checks every blob's SHA-256 and size, every table's SHA-256, every chunk's length and SHA-256, and that what
 the index says is a tree that these chunks fill exactly, before anything shows; see index.py for the rules.
@@ -41,5 +42,6 @@ random; bytes sent as a share of the volume, and before compression:
     FastCDC, 16 KiB       4.22 %   (8.25 %)         2.68 %   (5.23 %)
 
 Small blocks cost at the first push: 54.98 % was sent with 4 KiB, 54.32 % with 8, 51.45 % with FastCDC of 8 KiB, for
-zstd sees less at once and a row is 1 % of a block. The index is 11 KB of that, so it is not split.
+zstd sees less at once and a row is 1 % of a block. The index is 11 KB of that, so it is not split. Memory: 138 MiB for
+that volume (262,144 chunks), of which about 115 bytes are for each chunk; a pull takes as much.
 """

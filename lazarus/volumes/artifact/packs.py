@@ -30,7 +30,9 @@ MIN_CHUNK, MAX_CHUNK = 2 << 10, 1 << 20  # the last of a file, or before a hole,
 MAX_PACK_CHUNKS = 1 << 20
 
 SIZE = 16 << 20  # stored bytes of a pack; 16 MiB a descriptor of 400 bytes make a manifest of 4 MiB for 160 GiB
-LEVEL = 1  # of zstd: see the measurements in the README
+#: Of zstd. In pieces of 4 KiB libraries, text and a database shrink to 0.37, 0.33 and 0.33 at 140 to 190 MB/s a core;
+#: level 3 makes 0.36, 0.33 and 0.34 of them, level 6 0.36, 0.31 and 0.33 at a third of the speed.
+LEVEL = 1
 _PENDING = 1 << 16
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     Array: TypeAlias = numpy.ndarray[Any, numpy.dtype[Any]]
 
 _USED = 4  # a pack of which less than one part in so many is used is not named again
+_CROWD = 32  # packs of about one size, when they are small
 _INDEX_LEVEL = 9
 _COPY = 8 << 20
 log = logging.getLogger(__name__)
@@ -62,9 +64,13 @@ class _ToDirectory:
         self.sent = 0
 
     def packs(self) -> list[Pack]:
-        """Those that are whole as far as their size and table tell; others are not used again."""
+        """Those that are whole as far as their size and table tell; others are not used again.
+
+        The latest come first, for a chunk is looked for in this order: one that was taken out of an old pack is found
+        where it went, and not taken out again because another tag still has the old pack.
+        """
         found: dict[Digest, Pack] = {}
-        for entry in self._layout.index().manifests:
+        for entry in reversed(self._layout.index().manifests):
             if entry.media_type != media.OCI_MANIFEST:
                 continue
             what = f"manifest {entry.digest}"
@@ -199,22 +205,22 @@ class _Push:
         final = numpy.zeros(known, "u8")  # of the old chunks
         moved: list[tuple[Pack, Array, int]] = []
         at = 0
-        for pack, begin in zip(self._old, first[:-1].tolist(), strict=True):
-            mine = used[begin : begin + len(pack.rows)]
-            live = int(pack.rows["stored"][mine].sum(dtype="u8"))
-            if live * _USED >= pack.descriptor.size - packs.ROW_SIZE * len(pack.rows):
+        mine = [used[begin : begin + count] for begin, count in zip(first[:-1].tolist(), counts, strict=True)]
+        stays = _stay(self._old, mine)
+        for pack, chosen, begin, stay in zip(self._old, mine, first[:-1].tolist(), stays, strict=True):
+            if stay:
                 kept.append(pack)
                 final[begin : begin + len(pack.rows)] = numpy.arange(at, at + len(pack.rows))
                 at += len(pack.rows)
-            elif live:
-                moved.append((pack, numpy.flatnonzero(mine), begin))
+            elif chosen.any():
+                moved.append((pack, numpy.flatnonzero(chosen), begin))
         # new chunks follow, then those that move, in the order in which they are written
         fresh = self._known.count - known
         after = at + fresh
-        for pack, chosen, begin in moved:
-            final[begin + chosen] = numpy.arange(after, after + len(chosen))
-            after += len(chosen)
-            self._move(writer, pack, chosen)
+        for pack, which, begin in moved:
+            final[begin + which] = numpy.arange(after, after + len(which))
+            after += len(which)
+            self._move(writer, pack, which)
         writer.finish()
         new = numbers >= known
         result = numpy.where(new, numbers - known + at, 0)
@@ -273,6 +279,21 @@ class _Push:
             len(used),
             scanned.skipped,
         )
+
+
+def _stay(old: Sequence[Pack], used: Sequence[Array]) -> list[bool]:
+    """Which packs stay as they are, with which of their chunks are used.
+
+    Not those of which little is used. And of small ones of about one size (within a factor of four) no more than
+    _CROWD: when there are more, all of them go into larger ones, so that a thousand small pushes leave few packs, and
+    a chunk is sent again a few times at most.
+    """
+    sizes = [pack.descriptor.size - packs.ROW_SIZE * len(pack.rows) for pack in old]
+    stored = [int(pack.rows["stored"][mine].sum(dtype="u8")) for pack, mine in zip(old, used, strict=True)]
+    stays = [live * _USED >= size for live, size in zip(stored, sizes, strict=True)]
+    classes = [size.bit_length() // 2 if size < packs.SIZE // 2 else -1 for size in sizes]
+    crowds = Counter(number for number, stay in zip(classes, stays, strict=True) if stay)
+    return [stay and (number < 0 or crowds[number] <= _CROWD) for number, stay in zip(classes, stays, strict=True)]
 
 
 def compress(data: bytes) -> bytes:
