@@ -190,6 +190,52 @@ def test_pushes_at_once_lose_no_tag(tmp_path: Path) -> None:
             assert Path(back.path, "data").read_bytes() == Path(store.volumes.get(name).path, "data").read_bytes()
 
 
+def test_push_of_what_changes_meanwhile(store: Store, tmp_path: Path) -> None:
+    """Files that come, go, shrink and become something else while they are read: each push is whole by itself."""
+    volume = store.volumes.create("db")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("secret")
+    stop = threading.Event()
+
+    def restless(seed: int) -> None:
+        chance, place = random.Random(seed), Path(volume.path, str(seed))
+        while not stop.is_set():
+            place.mkdir(exist_ok=True)
+            name = place / str(chance.randrange(6))
+            kind = chance.randrange(5)
+            if name.is_dir() and not name.is_symlink():
+                shutil.rmtree(name)
+            elif kind == 0 and name.is_file() and not name.is_symlink():
+                os.truncate(name, chance.randrange(1 << 20))
+            else:
+                name.unlink(missing_ok=True)
+                if kind == 1:
+                    name.mkdir()
+                    (name / "secret").write_bytes(b"mine")
+                elif kind == 2:
+                    name.symlink_to(outside)
+                elif kind == 3:
+                    name.write_bytes(chance.randbytes(1 << 20))
+                    os.setxattr(name, "user.x", b"x")
+                    os.removexattr(name, "user.x")
+
+    threads = [threading.Thread(target=restless, args=(seed,)) for seed in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(25):
+            volume.push(f"oci:{tmp_path}/out:v1")
+            pulled = store.volumes.pull(f"oci:{tmp_path}/out:v1", f"new{number}").volume
+            for secret in Path(pulled.path).glob("*/*/secret"):
+                assert secret.parent.is_symlink() or secret.read_bytes() in (b"mine", b"")
+            pulled.remove()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
 # -- a full disk --
 
 

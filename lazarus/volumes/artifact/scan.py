@@ -42,6 +42,8 @@ _KINDS = {
 }
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
+# or it is something else by now, or has lost an xattr, which are told from a name that is gone by nobody
+_CHANGED = (*_GONE, errno.EINVAL, errno.ENODATA)
 
 Numbers = Callable[[memoryview, "Array"], "Array"]
 
@@ -189,10 +191,11 @@ class Scan:
                 below = path + b"/" + name if path else name
                 if len(below) > index.MAX_PATH:
                     raise LimitError(f"{os.fsdecode(below):.100}...: a path of more than {index.MAX_PATH} bytes")
+                before = len(self._columns["parent"])
                 try:
                     entry, found = self._look(fd, parent, name, below)
                 except OSError as error:
-                    if error.errno in _GONE:
+                    if error.errno in _CHANGED and len(self._columns["parent"]) == before:
                         continue
                     error.filename = below
                     raise
