@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from lazarus._native import frame
@@ -127,7 +127,7 @@ class Known:
 class PackWriter:
     """Chunks that come are compressed and put in packs; `emit(descriptor, data)` gets each pack that is full.
 
-    Two threads compress; what waits is one pack.
+    Two threads compress, a third one hashes and writes; that has one pack at a time, and another one is filled.
     """
 
     def __init__(self, emit: Callable[[Descriptor, memoryview], None], size: int = SIZE, level: int = LEVEL) -> None:
@@ -138,7 +138,8 @@ class PackWriter:
         self._rows: list[bytes] = []
         self._count = 0
         self._pool = ThreadPoolExecutor(2)
-        self.counts: list[int] = []  # of the chunks in each pack
+        self._thread = ThreadPoolExecutor(1)
+        self._waiting: Future[None] | None = None
         self.packs: list[Descriptor] = []
 
     def add(self, window: memoryview, rows: Array) -> None:
@@ -182,25 +183,34 @@ class PackWriter:
                 self._close()
 
     def _close(self) -> None:
-        table = b"".join(self._rows)
-        self._body += table
-        annotations = {CHUNKS_KEY: str(self._count), TABLE_KEY: str(sha256(table))}
-        digest = Digest("sha256:" + hashlib.sha256(self._body).hexdigest())
-        descriptor = Descriptor(PACK, digest, len(self._body), None, annotations)
-        with memoryview(self._body) as view:
-            self._emit(descriptor, view)
-        self.packs.append(descriptor)
-        self.counts.append(self._count)
+        """Has the pack hashed and written, while the next one is filled."""
+        self._wait()
+        self._waiting = self._thread.submit(self._write, self._body, b"".join(self._rows), self._count)
         self._body, self._rows, self._count = bytearray(), [], 0
 
+    def _write(self, body: bytearray, table: bytes, count: int) -> None:
+        body += table
+        annotations = {CHUNKS_KEY: str(count), TABLE_KEY: str(sha256(table))}
+        digest = Digest("sha256:" + hashlib.sha256(body).hexdigest())
+        descriptor = Descriptor(PACK, digest, len(body), None, annotations)
+        self._emit(descriptor, memoryview(body))
+        self.packs.append(descriptor)
+
+    def _wait(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.result()
+
     def finish(self) -> None:
-        """The last pack, if there is anything in it."""
+        """The last pack, if there is anything in it; all are written when this returns."""
         if self._count:
             self._close()
+        self._wait()
 
     def close(self) -> None:
         """Ends its threads."""
         self._pool.shutdown()
+        self._thread.shutdown()
 
 
 def starts(counts: Sequence[int]) -> Array:
