@@ -42,7 +42,7 @@ test-python: $(VENV)/built $(VENV)/system-test ## the Python tests alone
 	@$(BIN)/python -m pytest -m workload $(FIRST_WORKLOADS)
 
 test-workloads: $(VENV)/built $(VENV)/system-test ## real databases and sites in containers, killed under load
-	@$(BIN)/python -m pytest -m workload tests/workloads --durations=0
+	@$(BIN)/python -m pytest -m workload tests/workloads
 
 # As many jobs as there are cores; beside the Python tests, which are one, as many as are left.
 test-c: $(VENV)/system-build ## the C tests alone

@@ -47,7 +47,7 @@ def on_disk(directory: str | Path) -> int:
     return int(subprocess.run(["du", "-sB1", directory], check=True, capture_output=True, text=True).stdout.split()[0])
 
 
-def test_one_copy_for_all(lazarus: Command, image: str) -> None:
+def test_one_copy_for_all(lazarus: Command, image: str, capsys: pytest.CaptureFixture[str]) -> None:
     write(lazarus, image, PARTS)
     volume = Path(json.loads(lazarus.ok("volume", "inspect", "lake"))[0]["Mountpoint"])
     table, everything = on_disk(volume), on_disk(lazarus.root)
@@ -61,7 +61,8 @@ def test_one_copy_for_all(lazarus: Command, image: str) -> None:
     }, "the files of the containers are those of the volume"
     assert not first["writable"]
     grown = on_disk(lazarus.root) - everything
-    print(f"{READERS} containers read {table:,} bytes; the store has grown by {grown:,}")
+    with capsys.disabled():
+        print(f"\n{READERS} containers read {table:,} bytes; the store has grown by {grown:,}")
     assert grown < table / 10 and on_disk(volume) == table
 
 

@@ -73,7 +73,9 @@ def test_under_load(lazarus: Command, stored: str) -> None:
 
 
 @pytest.mark.parametrize("stored", ["pool"], indirect=True)
-def test_a_clone_of_a_gigabyte_serves(lazarus: Command, stored: str, store_root: Path) -> None:
+def test_a_clone_of_a_gigabyte_serves(
+    lazarus: Command, stored: str, store_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Where files can be cloned: no byte of it is copied."""
     server = postgres.server(lazarus, "server", IMAGE, *IN_VOLUME)
     server.start()
@@ -89,4 +91,5 @@ def test_a_clone_of_a_gigabyte_serves(lazarus: Command, stored: str, store_root:
     copy = postgres.server(lazarus, "copy", IMAGE, "-v", f"copy:{postgres.HOME}")
     copy.start()
     assert postgres.sql(copy, "SELECT count(*) FROM pgbench_accounts") == "6500000"
-    print(f"cloned {cost.shared:,} bytes of {cost.entries:,} files in {cloned * 1e3:.1f} ms")
+    with capsys.disabled():
+        print(f"\ncloned {cost.shared:,} bytes of {cost.entries:,} files in {cloned * 1e3:.1f} ms")
