@@ -26,7 +26,7 @@ struct lz_overlay {
     const int *lower_fds; /* topmost first; directories or detached mounts */
     size_t lower_count;
     size_t detached_first, detached_count; /* which of them are detached mounts: so many from that one on */
-    const int *data_fds;   /* data-only lowers */
+    const int *data_fds;                   /* data-only lowers */
     size_t data_count;
     int upper_fd, work_fd; /* both -1: read-only */
     bool metacopy;         /* metacopy=on */

@@ -257,7 +257,8 @@ static void directories_over_the_image(void)
             shell(steps[count]);
             if (count == 2)
                 shell("test $(stat -c %s:%a merged/usr3/object) = 10000:600 && test ! -e merged/one -a ! -e merged/usr "
-                      "&& cmp merged/usr3/object merged/usr3/link && grep -q 2 merged/two && grep -q hello merged/etc/motd");
+                      "&& cmp merged/usr3/object merged/usr3/link && grep -q 2 merged/two && grep -q hello "
+                      "merged/etc/motd");
             unmount_it();
             if (count < 2)
                 shell(count == 0 ? "rm -rf older && mv upper older" : "rm -rf newer && mv upper newer");
