@@ -25,17 +25,21 @@ struct copier {
 
 /* Owner, mode, xattrs and time of what `dir` and `name` say; "" is dir itself. In this order: a change of owner clears
  * set-user-ID bits and capabilities. A symlink has no mode. By name where there is one: a descriptor's mode goes through
- * /proc, which is slower, and the copy is ours alone. */
-static int set_attributes(const struct copier *self, const struct lz_walk_node *node, int dir, const char *name)
+ * /proc, which is slower, and the copy is ours alone. What `made` (NULL: nothing is known) shows as right is left: each
+ * change is a transaction of the file system. */
+static int set_attributes(const struct copier *self, const struct lz_walk_node *node, int dir, const char *name,
+                          const struct stat *made)
 {
     const struct lz_sys *sys = self->sys;
     int flags = name[0] == 0 ? AT_EMPTY_PATH : AT_SYMLINK_NOFOLLOW;
-    int rc = sys->fchownat(sys->ctx, dir, name, node->uid, node->gid, flags);
+    bool owned = made != NULL && made->st_uid == node->uid && made->st_gid == node->gid;
+    bool moded = made != NULL && (made->st_mode & 07777) == node->mode;
+    int rc = owned ? 0 : sys->fchownat(sys->ctx, dir, name, node->uid, node->gid, flags);
     if (rc >= 0 && name[0] == 0) {
         char path[LZ_FD_PATH_SIZE];
         lz_fd_path(dir, path);
         rc = sys->fchmodat(sys->ctx, AT_FDCWD, path, node->mode);
-    } else if (rc >= 0 && node->kind != LZ_KIND_SYMLINK) {
+    } else if (rc >= 0 && !moded && node->kind != LZ_KIND_SYMLINK) {
         rc = sys->fchmodat(sys->ctx, dir, name, node->mode);
     }
     for (size_t i = 0; rc >= 0 && i < node->xattr_count; i++) {
@@ -96,16 +100,19 @@ static int copy_file(struct copier *self, const struct lz_walk_node *node, int p
     int from = open_source(self, node, &info);
     if (from < 0)
         return from == -ENOENT ? 1 : from;
-    int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW;
-    int fd = self->sys->openat(self->sys->ctx, parent, name, flags, 0600), rc = fd;
+    const struct lz_sys *sys = self->sys;
+    struct stat made = {0};
+    int fd = sys->openat(sys->ctx, parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, node->mode & 0777), rc = fd;
     if (fd >= 0) {
-        rc = copy_data(self, from, &info, fd);
+        rc = sys->fstatat(sys->ctx, fd, "", &made, AT_EMPTY_PATH);
         if (rc == 0)
-            rc = set_attributes(self, node, parent, name);
-        int closed = self->sys->close(self->sys->ctx, fd);
+            rc = copy_data(self, from, &info, fd);
+        if (rc == 0)
+            rc = set_attributes(self, node, parent, name, &made);
+        int closed = sys->close(sys->ctx, fd);
         rc = rc < 0 ? rc : closed;
     }
-    (void)self->sys->close(self->sys->ctx, from);
+    (void)sys->close(sys->ctx, from);
     return rc;
 }
 
@@ -120,7 +127,7 @@ static int copy_special(const struct copier *self, const struct lz_walk_node *no
     else
         rc =
             sys->mknodat(sys->ctx, parent, name, lz_kind_to_mode(node->kind) | 0600, makedev(node->major, node->minor));
-    return rc >= 0 ? set_attributes(self, node, parent, name) : rc;
+    return rc >= 0 ? set_attributes(self, node, parent, name, NULL) : rc;
 }
 
 /* The directory that `path` is in, or will be, and its name there. No symlink is followed: what was copied so far may be
@@ -213,7 +220,7 @@ static int visit_directory(void *ctx, const struct lz_walk_node *node)
             keep_in_place(self, from, fd);
             (void)sys->close(sys->ctx, from);
         }
-        rc = set_attributes(self, node, fd, "");
+        rc = set_attributes(self, node, fd, "", NULL);
         (void)sys->close(sys->ctx, fd);
     }
     return rc >= 0 ? 0 : lz_fail(self->detail, rc, "copying /%s: %s", node->path, lz_error_text(rc));

@@ -1,0 +1,118 @@
+"""What does it take to keep what a volume of 1 GiB is, to make a new one of it, and to go back?
+
+Ours: `snapshot`, `clone` and `rollback` of the API, in process; on ext4 in a pool. They end when all is on disk.
+Theirs: `cp -a --reflink=auto`, and on btrfs `btrfs subvolume snapshot`, each with a sync of the file system after it.
+All take turns; what they have made is removed out of turn.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lazarus
+from benchmarks.harness.disks import Disk
+from benchmarks.harness.results import OURS, record, record_missing
+from lazarus.volumes.volume import Volume
+
+MIB = 1 << 20
+CASES = {"one file of 1 GiB": (1, 1024), "1,000 files of 1 MiB": (1000, 1)}  # files, MiB of each
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_snapshot_clone_rollback(benchmark: Any, disk: Disk, quick: bool, case: str) -> None:
+    samples: defaultdict[tuple[str, str], list[float]] = defaultdict(list)  # (contender, metric) -> seconds
+    missing: dict[str, str] = {}
+    with lazarus.Store(disk.path / "store") as store:
+        if disk.type == "ext4":
+            store.pool.create(3 << 30)
+        volume = store.volumes.create("db")
+        _fill(Path(volume.path), case)
+        peers = dict(_peers(disk, case, missing))
+        os.sync()
+
+        def turn() -> None:
+            for metric, seconds in _ours(volume):
+                samples[OURS, metric].append(seconds)
+            for name, act in list(peers.items()):
+                begun = time.perf_counter()
+                try:
+                    act()
+                    subprocess.run(["sync", "-f", disk.path], check=True)
+                except (OSError, subprocess.CalledProcessError) as error:
+                    missing[name] = str(error)
+                    del peers[name]
+                else:
+                    for metric in ("snapshot", "clone"):  # to them it is one
+                        samples[name, metric].append(time.perf_counter() - begun)
+                _remove(disk.path / "copy")
+                os.sync()
+
+        turn()
+        samples.clear()
+        benchmark.pedantic(turn, rounds=3 if quick else 11, iterations=1)
+        shared = volume.snapshot("last").cost
+        volume.remove()
+        if disk.type == "ext4":
+            store.pool.destroy()
+    record_missing(benchmark, missing)
+    print(f"\n{case} on {disk.type}: {shared.shared >> 20} MiB shared, {shared.copied >> 20} MiB copied")
+    for (name, metric), seconds in samples.items():
+        row = record(benchmark, name, metric, "s", seconds, case=case, file_system=disk.type)
+        print(f"  {name:28} {metric:10} {row.median * 1e3:8.1f} ms ± {row.spread * 1e3:.1f}")
+
+
+def _ours(volume: Volume) -> Iterator[tuple[str, float]]:
+    acts: dict[str, Callable[[], object]] = {
+        "snapshot": lambda: volume.snapshot("s"),
+        "clone": lambda: volume.clone("c"),
+        "rollback": lambda: volume.rollback("s"),
+    }
+    for metric, act in acts.items():
+        begun = time.perf_counter()
+        act()
+        yield metric, time.perf_counter() - begun
+    volume.get_snapshot("s").remove()
+    volume.store.volumes.remove("c")
+    os.sync()
+
+
+def _fill(place: Path, case: str) -> None:
+    count, size = CASES[case]
+    block = os.urandom(MIB)
+    for number in range(count):
+        with open(place / f"{number:04}", "wb") as file:
+            for _ in range(size):
+                file.write(block)
+
+
+def _peers(disk: Disk, case: str, missing: dict[str, str]) -> Iterator[tuple[str, Callable[[], object]]]:
+    """What they copy is in a directory, which is a subvolume where there is such a thing."""
+    source, copy = disk.path / "peer", disk.path / "copy"
+    has_subvolumes = disk.type == "btrfs" and shutil.which("btrfs") is not None
+    if has_subvolumes:
+        subprocess.run(["btrfs", "-q", "subvolume", "create", source], check=True)
+    else:
+        source.mkdir()
+    _fill(source, case)
+    yield "cp -a --reflink=auto", lambda: subprocess.run(["cp", "-a", "--reflink=auto", source, copy], check=True)
+    name = "btrfs snapshot"
+    if has_subvolumes:
+        command = ["btrfs", "-q", "subvolume", "snapshot", source, copy]
+        yield name, lambda: subprocess.run(command, check=True)
+    else:
+        missing[name] = "the file system is not btrfs" if disk.type != "btrfs" else "btrfs is not installed"
+
+
+def _remove(copy: Path) -> None:
+    if os.path.isdir(copy) and os.stat(copy).st_ino == 256:  # the root of a subvolume
+        subprocess.run(["btrfs", "-q", "subvolume", "delete", copy], check=False)
+    shutil.rmtree(copy, ignore_errors=True)
