@@ -8,6 +8,7 @@ Life of a volume
                 one kernel file system; nothing is ever mounted `volatile`
     snapshot    what it is at one moment, under a name: a tree of its own that shares its blocks (see snapshot.py). A
                 volume can go back to one, and a new volume can begin with one; they go with the volume
+    push, pull  it, or a snapshot, as chunks in an OCI layout, and a new volume from there (see artifact/)
     remove      refused as long as a container names it, running or not; row gone, then the directory to the trash
 
 volumes/<name>/
@@ -21,8 +22,8 @@ their names in the transaction that inserts their rows; what no row names is rub
 are safe on a disk ([a-zA-Z0-9][a-zA-Z0-9_.-]*); paths inside are resolved with openat2 below `data`, never by the host,
 for whoever writes in a volume can put a symlink anywhere in it.
 
-Locks. Who populates, copies, exports or imports holds the room (`content.readers`: a pool waits, or refuses, to move
-it) and the volume's directory, shared; who populates or removes it alone. A
-snapshot or a rollback holds first the containers that name it, so that none starts, and then the volume, alone; a start
-waits there. Who reads a snapshot holds its directory, shared.
+Locks. Who populates, copies, pushes, exports or imports holds the room (`content.readers`: a pool waits, or refuses,
+to move it) and the volume's directory, shared; who populates or removes it alone. A snapshot or a rollback holds first
+the containers that name it, so that none starts, and then the volume, alone; a start waits there. Who reads a snapshot
+holds its directory, shared.
 """

@@ -42,6 +42,6 @@ random; bytes sent as a share of the volume, and before compression:
     FastCDC, 16 KiB       4.22 %   (8.25 %)         2.68 %   (5.23 %)
 
 Small blocks cost at the first push: 54.98 % was sent with 4 KiB, 54.32 % with 8, 51.45 % with FastCDC of 8 KiB, for
-zstd sees less at once and a row is 1 % of a block. The index is 11 KB of that, so it is not split. Memory: 138 MiB for
+zstd sees less at once and a row is 1 % of a block. The index is 11 KB of that, so it is not split. Memory: 154 MiB for
 that volume (262,144 chunks), of which about 115 bytes are for each chunk; a pull takes as much.
 """
