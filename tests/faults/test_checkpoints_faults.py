@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from container_helpers import remove_all, sh
 from kill_at_lines import run_until
+from store_helpers import make_tar
+from test_volumes_faults import leave, on_a_small_disk
 
 from lazarus.containers import Container
 from lazarus.errors import NotFoundError
@@ -171,3 +173,35 @@ def test_nothing_is_left_when_the_last_is_gone(root: Path) -> None:
             assert os.listdir(store.paths.checkpoints) == []
 
     killed_at_any_moment(root, act, check)
+
+
+# -- a full disk --
+
+
+def refused_or_done(disk: Path) -> None:
+    with Store(disk / "store") as store:
+        (disk / "tar").write_bytes(make_tar({"data/file": b"x"}))
+        store.images.import_(str(disk / "tar"), "small:1", changes=['CMD ["sh"]'])
+        container = store.containers.create("small:1", name="one")
+        write(container, "one")
+        container.checkpoint("a")
+        write(container, "two")
+        leave(disk, 0)
+        store.content.reserve.give()
+        leave(disk, 0)
+        for act in (lambda: container.checkpoint("b"), lambda: container.fork(3)):
+            with pytest.raises(OSError, match="No space"):
+                act()
+        assert names(whole(store)) == ["a"] and len(os.listdir(store.paths.containers)) == 1
+        (disk / "ballast").unlink()
+        store.content.reserve.fill()
+        leave(disk, -60_000)  # not a block more than the reserve
+        container.rollback("a")
+        assert files(container) == {"f-one": "one"}
+        container.remove()
+        store.prune()
+        assert os.listdir(store.paths.checkpoints) == []
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    on_a_small_disk(tmp_path, refused_or_done)
