@@ -21,8 +21,9 @@ class Unmounted:
     """While it lasts the container is not mounted, and then it is again if it was. `ConflictError` in use.
 
     Who is the last to let go of an overlay waits until its upper's file system has written everything back. Here that
-    is a thread of ours: the old overlay lives on for a moment, and has the old work directory for itself. `rubbish` is
-    removed before that, so that it is not written first. Killed meanwhile, the next one who opens the store does it.
+    is a thread of ours: the old overlay lives on for a moment, and has the old work directory for itself. Nobody can
+    write through it; the kernel's log may say all the same that a lower is another mount's upper. `rubbish` is removed
+    before that, so that it is not written first. Killed meanwhile, the next one who opens the store does it.
     """
 
     def __init__(self, container: Container) -> None:
