@@ -40,6 +40,8 @@ def versions() -> dict[str, str]:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             found[package] = "missing"
+    if found["borgbackup"] == "missing":  # Debian's, as a program: enough for archives, not for its chunker
+        found["borgbackup"] = _version(["borg", "--version"])
     return found
 
 

@@ -186,7 +186,7 @@ class Container(Root):
         self.store = lazarus.Store(self.place / "store")
         try:
             if self.pool:
-                self.store.pool.create(self.pool)
+                self.store.pool.create(min(self.pool, free_bytes(self.place) * 9 // 10))
             with packed(self.lower) as tar:
                 assert tar.stdout is not None
                 self.store.images.import_(tar.stdout, "bench:lower", changes=['CMD ["true"]'])

@@ -193,7 +193,7 @@ def _amplification(run: Run) -> Figure | None:
     cases = list(dict.fromkeys(row.case for row in chosen))
     systems = list(dict.fromkeys(row.file_system for row in chosen))
     colors = _colors({row.contender for row in chosen})
-    _, axes = plt.subplots(1, len(cases), figsize=(5.5 * len(cases), 3.4), squeeze=False)
+    _, axes = plt.subplots(1, len(cases), figsize=(max(8.4, 5.5 * len(cases)), 3.4), squeeze=False)
     for case, axis in zip(cases, axes[0], strict=True):
         width = 0.8 / len(colors)
         for number, contender in enumerate(colors):

@@ -4,6 +4,7 @@ A hook is a command (a list of words; `["sh", "-c", text]` for a shell's) or a f
 environment, the function gets as a mapping:
 
     VOLUME, SNAPSHOT    the names
+    LAZARUS_ROOT        the store, which `lazarus` in a command then speaks of
     PHASE               "before" or "after"
     OUTCOME             after: "taken", or "failed" (`before` failed, or the disk was full, ...)
     ERROR               after, when it failed: why, in one line

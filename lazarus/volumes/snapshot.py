@@ -116,7 +116,8 @@ def take(volume: Volume, name: str | None, hooks: Hooks, freeze: bool) -> Snapsh
     store = volume.store
     chosen = _free_name(volume, name)
     store.content.reserve.check()
-    with hooks.around({"VOLUME": volume.name, "SNAPSHOT": chosen}), store.content.lease("volume") as lease:
+    facts = {"VOLUME": volume.name, "SNAPSHOT": chosen, "LAZARUS_ROOT": store.paths.root}
+    with hooks.around(facts), store.content.lease("volume") as lease:
         with store.containers.at_rest(volume, "freeze" if freeze else "leave"):
             staged = _stage(volume, chosen, lease)
         return _publish(*staged, lease)  # containers go on meanwhile
