@@ -53,6 +53,13 @@ _CREATE = (
     Option(("--entrypoint",), "entrypoint", "program in place of the image's entrypoint; empty: none", "PROGRAM"),
     Option(("--label", "-l"), "labels", "a label", "NAME[=VALUE]", many=True),
     Option(("--stop-signal",), "stop_signal", "signal that `stop` sends first", "SIGNAL"),
+    Option(
+        ("--storage-opt",),
+        "storage_opt",
+        "what it may write, volumes apart: size=10G (300M at least)",
+        "size=SIZE",
+        many=True,
+    ),
     Option(("--read-only",), "read_only", "mount its root file system read-only"),
     Option(
         ("--rm",),
@@ -73,6 +80,22 @@ def read_env_file(path: str) -> list[str]:
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
         lines = [line.strip("\r\n").lstrip() for line in file]
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def _storage_size(options: list[str]) -> int | None:
+    """Bytes of the last `size=`."""
+    found = None
+    for text in options:
+        key, _, value = text.partition("=")
+        if key != "size":
+            raise Mistake(f"--storage-opt {text:.100}: not size=SIZE")
+        from lazarus.volumes.spelling import parse_size
+
+        try:
+            found = parse_size(value)
+        except ValueError:
+            raise Mistake(f"--storage-opt {text:.100}: not a size, as in size=10G") from None
+    return found
 
 
 def new_container(store: Store, arguments: SimpleNamespace) -> Container:
@@ -97,6 +120,7 @@ def new_container(store: Store, arguments: SimpleNamespace) -> Container:
         tty=arguments.tty,
         interactive=arguments.interactive,
         read_only=arguments.read_only,
+        size=_storage_size(arguments.storage_opt),
         entrypoint=arguments.entrypoint,
         labels=labels,
         stop_signal=arguments.stop_signal,

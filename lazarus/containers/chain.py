@@ -28,6 +28,8 @@ MAX_LENGTH = 490  # the kernel takes 500 lowers (OVL_MAX_STACK); the image, its 
 
 def mark_of(upper: str, mark: str = BASE) -> str | None:
     """The key in one of its marks; None when it has none. `FileNotFoundError` without such a directory."""
+    if os.path.islink(upper):  # its size is limited (lazarus/content/limited.py): such have no checkpoints
+        return None
     try:
         return os.fsdecode(os.getxattr(upper, mark))
     except OSError as error:

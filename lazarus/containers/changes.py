@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lazarus.containers.chain import mark_of, uppers
 from lazarus.containers.freeze import frozen
 from lazarus.containers.state import Lock
+from lazarus.content.limited import is_limited
 from lazarus.errors import FormatError, NotFoundError
 from lazarus.terms import Change
 from lazarus.union.pipe import through_pipe
@@ -26,6 +27,13 @@ COMPRESSIONS = ("gzip", "zstd", "none")
 
 def diff(container: Container) -> list[Change]:
     """See `Container.diff`."""
+    if is_limited(container.directory):
+        with Lock(container.directory):
+            return _diff(container)
+    return _diff(container)
+
+
+def _diff(container: Container) -> list[Change]:
     upper = f"{container.directory}/upper"
     try:
         while True:

@@ -36,7 +36,7 @@ from lazarus.containers import chain
 from lazarus.containers.names import is_name
 from lazarus.containers.state import Lock, Room
 from lazarus.containers.unmounted import Unmounted
-from lazarus.errors import ConflictError, FormatError, LimitError, NotFoundError
+from lazarus.errors import ConflictError, FormatError, LimitError, NotFoundError, UnsupportedError
 
 if TYPE_CHECKING:
     from lazarus.containers.container import Container
@@ -143,8 +143,15 @@ def _check_there(container: Container) -> None:
 # -- taking one --
 
 
+def check_no_limit(container: Container) -> None:
+    """`UnsupportedError` for a container whose size is limited: its upper cannot leave its image."""
+    if container.settings.size is not None:
+        raise UnsupportedError(f"container {container.name}: its size is limited, and such have no checkpoints")
+
+
 def take(container: Container, name: str | None, sync: bool) -> Checkpoint:
     """See `Container.checkpoint`."""
+    check_no_limit(container)
     if name is not None:
         check_name(name)
     container.store.content.reserve.check()

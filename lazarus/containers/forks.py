@@ -95,6 +95,7 @@ def _fork(
         raise LimitError(f"fork of {container.name}: {count} containers; from 1 to {MOST} are made at once")
     if name is not None:
         check_name(name if count == 1 else f"{name}-{count}")
+    checkpoints.check_no_limit(container)
     store = container.store
     with Room(store.paths.containers), Lock(container.directory), store.content.lease("fork") as lease:
         origin = _origin(container, checkpoint)

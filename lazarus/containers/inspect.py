@@ -60,6 +60,7 @@ def inspect(container: Container) -> Json:
             },
             "AutoRemove": settings.auto_remove,
             "ReadonlyRootfs": settings.read_only,
+            "StorageOpt": {} if settings.size is None else {"size": str(settings.size)},
             "Ephemeral": settings.ephemeral,
         },
         "Mounts": [

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lazarus.containers import chain, rootfs, shown
 from lazarus.containers.state import Lock
+from lazarus.content import limited
 from lazarus.content.reserve import FULL
 from lazarus.errors import ConflictError, CorruptError, NotFoundError
 
@@ -44,6 +45,7 @@ def delete(container: Container, force: bool, volumes: bool = False, *, checkpoi
                 rootfs.unmount(container.directory, lazy=force)
             with suppress(CorruptError, OSError):
                 lay_on = chain.chain(store.paths, container.directory)
+            limited.leave(container.directory, lazy=True)
             try:
                 store.content.reserve.with_room(lambda: store.containers.forget(container, volumes))
             except OSError as error:

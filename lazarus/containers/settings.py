@@ -28,7 +28,7 @@ class Mounts(NamedTuple):
 
 class Settings(NamedTuple):
     """Kept as JSON in the catalogue. `image` is what the caller called it, `args` Entrypoint and Cmd joined,
-    `image_env` the image's environment and `env` the caller's."""
+    `image_env` the image's environment and `env` the caller's; `size` is what its upper may take, in bytes."""
 
     image: str
     image_id: str
@@ -49,6 +49,7 @@ class Settings(NamedTuple):
     terminal: bool = False
     interactive: bool = False
     read_only: bool = False
+    size: int | None = None
     ephemeral: bool = False
     auto_remove: bool = False
 

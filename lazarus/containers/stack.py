@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lazarus._native.publish import remove_tree
 from lazarus.containers import chain, rootfs
 from lazarus.containers.state import Lock
+from lazarus.content.limited import is_limited
 from lazarus.errors import ConflictError, NotFoundError
 from lazarus.union.layer_stack import LayerStack, Stats
 
@@ -52,6 +53,9 @@ class ContainerStack(LayerStack):
                     _end_of_blocks(self.container.directory)
         finally:
             super().close()
+            if is_limited(self.container.directory):
+                with suppress(NotFoundError), Lock(self.container.directory):
+                    pass  # whose end unmounts what the stack has kept busy
 
 
 def open_stack(container: Container, read_only: bool, options: dict[str, Any]) -> ContainerStack:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from lazarus.content import limited
 from lazarus.content.lease import boot_id
 from lazarus.errors import NotFoundError
 from lazarus.runtime.log import timestamp
@@ -99,7 +100,10 @@ def write_state(directory: str, state: State) -> None:
 
 
 class Lock:
-    """Holds a container's directory: one process at a time starts, mounts or removes it. Any death releases it."""
+    """Holds a container's directory: one process at a time starts, mounts or removes it. Any death releases it.
+
+    The files of one whose size is limited can be reached in the meantime (see lazarus/content/limited.py).
+    """
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
@@ -113,6 +117,8 @@ class Lock:
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX)
                     if os.path.samestat(os.stat(self._directory), os.fstat(fd)):  # not removed, nor moved to a pool
+                        if limited.is_limited(self._directory):
+                            limited.reach(self._directory)
                         self._fd, fd = fd, -1
                         return self
                 finally:
@@ -131,6 +137,8 @@ class Lock:
     def release(self) -> None:
         """Gives it back before the end of the `with`."""
         if self._fd >= 0:
+            if limited.is_limited(self._directory):
+                limited.leave(self._directory)
             os.close(self._fd)
             self._fd = -1
 

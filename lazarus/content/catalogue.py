@@ -80,7 +80,7 @@ def _leaves_holes(path: str) -> bool:
 def _check_room_for_holes(path: str) -> None:
     """`OSError` ENOSPC when there is none. Asked, not tried: others need the room that a trial takes."""
     status = os.statvfs(os.path.dirname(path))
-    if status.f_bavail * status.f_frsize < 128 * 1024:
+    if status.f_bavail * status.f_frsize < 256 * 1024:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
 

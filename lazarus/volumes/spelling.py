@@ -86,7 +86,7 @@ def parse_mount(text: str) -> AnyMount:
     read_only = _truth(what, found.get("readonly", "false"))
     source = found.get("source", "")
     if kind == "tmpfs":
-        return Tmpfs(target, _convert(what, found, "size", _bytes), _convert(what, found, "mode", _mode), read_only)
+        return Tmpfs(target, _convert(what, found, "size", parse_size), _convert(what, found, "mode", _mode), read_only)
     if kind == "bind":
         if not source:
             raise FormatError(f"{what}: a bind mount needs a source")
@@ -211,7 +211,7 @@ def _convert(what: str, found: dict[str, str], key: str, convert: Callable[[str]
         raise FormatError(f"{what}: tmpfs-{key} {found[key]!r:.40} cannot be") from None
 
 
-def _bytes(text: str) -> int:
+def parse_size(text: str) -> int:
     """`1048576`, `64k`, `1.5m`, `1G`, `1gb`, `1GiB`: powers of 1024, as docker reads them."""
     number = text.lower().removesuffix("b").removesuffix("i")
     shift = {"k": 10, "m": 20, "g": 30, "t": 40}.get(number[-1:], 0)

@@ -1,0 +1,109 @@
+"""Containers whose size is limited: what they write stops at the limit, whoever writes it, and nobody else notices."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from container_helpers import execute, run, sh, start
+
+from lazarus.errors import LimitError, NotFoundError, UnsupportedError
+from lazarus.store import Store
+
+pytest_plugins = ("container_fixtures",)
+pytestmark = pytest.mark.root
+SIZE = 300 << 20
+
+
+def mounted(store: Store) -> bool:
+    return f"{store.paths.root}/containers" in Path("/proc/self/mountinfo").read_text()
+
+
+def test_the_limit_holds_and_harms_nobody(store: Store) -> None:
+    small = sh(store, "dd if=/dev/zero of=/big bs=1M count=400 2>&1; ls -l /big; echo after", size=SIZE)
+    code, said = start(small)
+    assert "No space left" in said and said.endswith("after\n") and code == 0
+    assert not mounted(store)
+    written = os.stat(f"{small.directory}/limit.image").st_blocks * 512
+    assert 200 << 20 < written < SIZE
+    assert run(store, "dd if=/dev/zero of=/big bs=1M count=320 2>/dev/null && echo fine") == (0, "fine\n")
+    assert start(sh(store, "dd if=/dev/zero of=/big bs=1M count=100 2>/dev/null && echo fine", size=SIZE))[0] == 0
+
+
+def test_what_it_wrote_is_seen_by_every_view(store: Store) -> None:
+    small = sh(store, "echo more >> /note; cat /note", size=SIZE)
+    assert start(small) == (0, "more\n")
+    assert start(small) == (0, "more\nmore\n")
+    assert [(change.change, change.path) for change in small.diff()] == [("A", b"/note")]
+    with small.stack(read_only=True) as files:
+        assert files.open("/note", "rb").read() == b"more\nmore\n"
+    with small.stack() as files, files.open("/note", "ab") as note:
+        note.write(b"stack\n")
+    assert not mounted(store)
+    assert Path(small.mount(), "note").read_text() == "more\nmore\nstack\n"
+    small.unmount()
+    image = small.commit("limited:1")
+    assert not mounted(store)
+    small.remove()
+    assert run(store, "true")[0] == 0
+    assert start(store.containers.create(image, command=["cat", "/note"])) == (0, "more\nmore\nstack\n")
+
+
+def test_while_it_runs(store: Store) -> None:
+    small = sh(store, "echo one > /one; sleep 60", size=SIZE, name="small")
+    small.start()
+    while execute(small, "cat", "/one") != (0, "one\n"):
+        pass
+    assert [change.path for change in small.diff()] == [b"/one"]
+    assert execute(small, "sh", "-c", "echo two > /two") == (0, "")
+    small.commit("limited:2")
+    assert small.inspect()["HostConfig"]["StorageOpt"] == {"size": str(SIZE)}
+    small.remove(force=True)
+    assert run(store, "true")[0] == 0
+    assert start(store.containers.create("limited:2", command=["cat", "/one", "/two"])) == (0, "one\ntwo\n")
+
+
+def test_a_stack_cannot_write_more_either(store: Store) -> None:
+    small = sh(store, ":", size=SIZE)
+    with small.stack() as files, pytest.raises(OSError, match="No space left"), files.open("/big", "wb") as big:
+        for _ in range(400):
+            big.write(os.urandom(1 << 20))
+    small.remove()
+    assert not mounted(store)
+
+
+def test_what_cannot_be(store: Store) -> None:
+    with pytest.raises(LimitError, match="300 MiB"):
+        sh(store, ":", size=1 << 20, name="tiny")
+    with pytest.raises(NotFoundError):
+        store.containers.get("tiny")
+    assert os.listdir(store.paths.containers) == []
+    small = sh(store, ":", size=SIZE)
+    with pytest.raises(UnsupportedError, match="its size is limited"):
+        small.checkpoint()
+    with pytest.raises(UnsupportedError, match="its size is limited"):
+        small.fork()
+
+
+def test_one_that_nobody_left(store: Store) -> None:
+    """A process that was killed while it had it mounted."""
+    from lazarus.content import limited
+
+    small = sh(store, "echo kept > /note; cat /note", size=SIZE)
+    limited.reach(small.directory)
+    assert start(small) == (0, "kept\n") and not mounted(store)
+    limited.reach(small.directory)
+    small.remove()
+    assert not mounted(store)
+
+
+def test_how_it_is_written() -> None:
+    from lazarus.cli.options import Mistake
+    from lazarus.cli.run import _storage_size
+
+    assert _storage_size([]) is None
+    assert _storage_size(["size=1G", "size=300M"]) == SIZE
+    for text in ("size", "size=", "size=much", "inodes=3", "size=-1"):
+        with pytest.raises(Mistake, match="--storage-opt"):
+            _storage_size([text])
