@@ -8,7 +8,7 @@ NATIVE := $(wildcard csrc/*/*.c csrc/*/*.h lazarus/_native/*.pyx lazarus/_native
 
 FIRST_WORKLOADS := $(addprefix tests/workloads/test_,relational_postgres.py embedded_sqlite.py)
 
-.PHONY: help setup demo test test-c test-python test-workloads test-threads fuzz lint format bench bench-quick clean
+.PHONY: help setup demo test test-c test-python test-first-workloads test-workloads test-threads fuzz lint format bench bench-quick clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -33,18 +33,20 @@ $(VENV)/built: $(VENV)/python $(NATIVE)
 demo: $(VENV)/built $(VENV)/system-demo ## the main job on a real Debian image
 	@demo/run
 
-test: $(VENV)/built $(VENV)/system-test ## every test: C under sanitizers, and Python beside it
-	@$(MAKE) --no-print-directory -j$(JOBS) test-python test-c
+# All three at once: the workloads mostly wait, for packages and for disks.
+test: $(VENV)/built $(VENV)/system-test ## every test: C under sanitizers, Python, and the first workloads
+	@$(MAKE) --no-print-directory -j3 test-python test-c test-first-workloads
 
-# Of the workloads those that every change has to stand.
 test-python: $(VENV)/built $(VENV)/system-test ## the Python tests alone
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+test-first-workloads: $(VENV)/built $(VENV)/system-test ## the workloads that every change has to stand
 	@$(BIN)/python -m pytest -m workload $(FIRST_WORKLOADS)
 
 test-workloads: $(VENV)/built $(VENV)/system-test ## real databases and sites in containers, killed under load
 	@$(BIN)/python -m pytest -m workload tests/workloads
 
-# As many jobs as there are cores; beside the Python tests, which are one, as many as are left.
+# As many jobs as there are cores; beside the other tests, which are two, as many as are left.
 test-c: $(VENV)/system-build ## the C tests alone
 	@$(MAKE) --no-print-directory $(ALL_CORES) -Otarget -C tests/c
 	@$(MAKE) --no-print-directory $(ALL_CORES) -Otarget -C tests/fuzz

@@ -38,8 +38,8 @@ def test_commands(volume: Volume, tmp_path: Path) -> None:
 def test_functions(volume: Volume) -> None:
     calls: list[Mapping[str, str]] = []
     volume.snapshot("s", before=calls.append, after=calls.append)
-    assert [call["PHASE"] for call in calls] == ["before", "after"]
-    assert calls[1] == {"VOLUME": "db", "SNAPSHOT": "s", "PHASE": "after", "OUTCOME": "taken"}
+    facts = {"VOLUME": "db", "SNAPSHOT": "s", "LAZARUS_ROOT": volume.store.paths.root}
+    assert calls == [{**facts, "PHASE": "before"}, {**facts, "PHASE": "after", "OUTCOME": "taken"}]
 
     def refuse(facts: Mapping[str, str]) -> None:
         raise ValueError("not now")
