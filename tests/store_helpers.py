@@ -6,9 +6,11 @@ import hashlib
 import io
 import os
 import sqlite3
+import stat
 import tarfile
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from lazarus.store import Store
@@ -118,3 +120,11 @@ def assert_tar(store: Store, diff_id: DiffID, tar: bytes) -> None:
         assert os.pread(fd, len(tar) + 1, 0) == tar
     finally:
         os.close(fd)
+
+
+def let_others_in(directory: Path) -> None:
+    """Another user can look into a directory of ours. Those above it lose nothing of their modes: /tmp is one."""
+    for place in (directory, *directory.parents):
+        mode = os.stat(place).st_mode
+        if mode & 0o055 != 0o055:
+            os.chmod(place, stat.S_IMODE(mode) | 0o055)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from cli_helpers import Command
 from pool_helpers import SIZE, check, fill, reboot, root
+from store_helpers import let_others_in
 
 from lazarus.cli import main
 from lazarus.cli.options import Mistake
@@ -95,8 +96,7 @@ def test_without_root(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     os.chown(home, 65534, 65534)
-    for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        os.chmod(parent, 0o755)
+    let_others_in(tmp_path)
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         pytest.skip("setpriv is not installed (Debian: util-linux)")

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from store_helpers import add_image, assert_whole, layer_tar
+from store_helpers import add_image, assert_whole, layer_tar, let_others_in
 
 import lazarus
 from lazarus.content import schema
@@ -101,10 +101,7 @@ def test_a_lost_directory_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", [0o000, 0o500])
 def test_no_permission(tmp_path: Path, mode: int) -> None:
     """As another user, in a directory that is there, and in one below."""
-    os.chmod(tmp_path, 0o755)
-    for parent in tmp_path.parents:
-        if parent != Path("/"):
-            os.chmod(parent, os.stat(parent).st_mode | 0o011)
+    let_others_in(tmp_path)
     Store(tmp_path / "store").close()
     os.chown(tmp_path / "store", 65534, 65534)
     os.chmod(tmp_path / "store", mode)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from cli_helpers import Command
+from store_helpers import let_others_in
 from volume_trees import allocated, fill, look
 
 from lazarus.errors import ConflictError, CorruptError, FormatError, NotFoundError, UnsafeError, UnsupportedError
@@ -321,8 +322,7 @@ def test_devices_need_root(store: Store, tmp_path: Path) -> None:
         try:
             (tmp_path / "theirs").mkdir()
             os.chown(tmp_path / "theirs", 12345, 12345)
-            for path in (tmp_path, *tmp_path.parents):
-                os.chmod(path, 0o755) if os.stat(path).st_uid == 0 and path != Path("/") else None
+            let_others_in(tmp_path)
             os.setresgid(12345, 12345, 12345)
             os.setresuid(12345, 12345, 12345)
             with Store(tmp_path / "theirs/store") as other:
