@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from container_helpers import IMAGE, clean, descriptors, inside, until
+from container_helpers import IMAGE, clean, descriptors, inside, remove_all, until
 from small_rootfs import make_rootfs, make_tar, need_runtime
 
 from lazarus.store import Store
@@ -50,3 +50,11 @@ def store(small_root: Path) -> Iterator[Store]:
     assert descriptors() == before, "descriptors leaked"
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+@pytest.fixture
+def no_checkpoints_left(store: Store) -> Iterator[None]:
+    """Removes all containers and volumes after a test, and with them the last checkpoint has to go."""
+    yield
+    remove_all(store)
+    assert os.listdir(store.paths.checkpoints) == []

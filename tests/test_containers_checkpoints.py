@@ -7,26 +7,18 @@ import json
 import os
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from container_fixtures import small_root, small_tar, store
-from container_helpers import IMAGE, execute, remove_all, run, sh, start, until
+from container_fixtures import no_checkpoints_left, small_root, small_tar, store
+from container_helpers import IMAGE, execute, run, sh, start, until
 
 from lazarus.containers import Container, chain
 from lazarus.errors import ConflictError, CorruptError, FormatError, LimitError, NotFoundError
 from lazarus.store import Store
 
-pytestmark = pytest.mark.root
-__all__ = ["small_root", "small_tar", "store"]
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(store: Store) -> Iterator[None]:
-    yield
-    remove_all(store)
-    assert os.listdir(store.paths.checkpoints) == []
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("no_checkpoints_left")]
+__all__ = ["no_checkpoints_left", "small_root", "small_tar", "store"]
 
 
 def write(container: Container, **files: str) -> None:

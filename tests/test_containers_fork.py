@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from container_fixtures import small_root, small_tar, store
-from container_helpers import execute, remove_all, sh, start, until
+from container_fixtures import no_checkpoints_left, small_root, small_tar, store
+from container_helpers import execute, sh, start, until
 
 from lazarus.containers import Container, forks
 from lazarus.errors import ConflictError, FormatError, LimitError, NotFoundError
 from lazarus.store import Store
 
-pytestmark = pytest.mark.root
-__all__ = ["small_root", "small_tar", "store"]
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(store: Store) -> Iterator[None]:
-    yield
-    remove_all(store)
-    assert os.listdir(store.paths.checkpoints) == []
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("no_checkpoints_left")]
+__all__ = ["no_checkpoints_left", "small_root", "small_tar", "store"]
 
 
 def write(container: Container, name: str, text: str) -> None:

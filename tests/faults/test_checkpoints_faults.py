@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,10 +23,8 @@ ROOMS += ("/lazarus/containers/removal.py", "/lazarus/containers/shown.py", "/la
 
 
 @pytest.fixture
-def root(store: Store, small_root: Path) -> Iterator[Path]:
-    yield small_root
-    remove_all(store)
-    assert os.listdir(store.paths.checkpoints) == []
+def root(no_checkpoints_left: None, small_root: Path) -> Path:
+    return small_root
 
 
 def files(container: Container) -> dict[str, str]:

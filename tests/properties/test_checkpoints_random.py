@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conformance import changes, scenario, stack
 from conformance.side_by_side import inside
 from conformance.trees import Tree, differences, read_tree
-from container_helpers import remove_all, sh
+from container_helpers import sh
 
 from lazarus.containers import Container
 from lazarus.store import Store
@@ -30,10 +29,8 @@ NAMES = ("a", "b", "c", "home", "data", "data/file", "bin/seq", "home/bob", "etc
 
 
 @pytest.fixture
-def clean(store: Store) -> Iterator[Store]:
-    yield store
-    remove_all(store)
-    assert os.listdir(store.paths.checkpoints) == []
+def clean(no_checkpoints_left: None, store: Store) -> Store:
+    return store
 
 
 def simple(tree: Tree) -> Tree:
