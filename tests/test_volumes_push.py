@@ -20,6 +20,7 @@ from lazarus.errors import ConflictError, CorruptError, FormatError, NotFoundErr
 from lazarus.oci.transports import Place, parse_place
 from lazarus.store import Store
 from lazarus.terms import ProgressEvent
+from lazarus.volumes.artifact.manifest import PLACES
 from lazarus.volumes.volume import Volume
 
 MIB = 1 << 20
@@ -270,11 +271,12 @@ def test_skopeo_copies_it(store: Store, tmp_path: Path) -> None:
 def test_places() -> None:
     assert parse_place("oci:/a/b") == Place("oci", "/a/b", "")
     assert parse_place("oci-archive:x.tar:a/b:1.0@x") == Place("oci-archive", "x.tar", "a/b:1.0@x")
-    for text in ("oci", "oci:", "oci::tag", "dir:/x", "/x", "oci:/x:", "oci:/x:-a", "oci:/x:a b", "oci:/x:a\n", ""):
+    for text in ("oci", "oci:", "oci::tag", "/x", "oci:/x:", "oci:/x:-a", "oci:/x:a b", "oci:/x:a\n", ""):
         with pytest.raises(FormatError):
             parse_place(text)
-    with pytest.raises(UnsupportedError, match="registries are not there yet"):
-        parse_place("docker://localhost:5000/x")
+    for text in ("docker://localhost:5000/x", "dir:/x"):
+        with pytest.raises(UnsupportedError, match="not supported here; known are oci:DIR"):
+            parse_place(text, PLACES)
 
 
 def test_wrong_destinations(store: Store, tmp_path: Path) -> None:
@@ -354,8 +356,8 @@ def test_command_line(store: Store, tmp_path: Path) -> None:
     for words, text in (
         (("pull", place), "volume db: there is one already"),
         (("pull", place, "../x"), "not a volume name"),
-        (("pull", "docker://x/y"), "registries are not there yet"),
-        (("push", "db", "docker://x/y"), "registries are not there yet"),
+        (("pull", "docker://x/y"), "docker: is not supported here"),
+        (("push", "db", "docker://x/y"), "docker: is not supported here"),
         (("push", "none", place), "not in this store"),
         (("push", "db", "elsewhere"), "not a place"),
     ):

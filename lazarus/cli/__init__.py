@@ -7,6 +7,7 @@
     checkpoints.py  checkpoint fork log rollback
     trees.py        cat ls find du
     images.py       load save import images history tag rmi
+    registry.py     pull
     image.py        image squash|rebase|drop|reorder|split|diff
     volumes.py      volume create|ls|inspect|rm|prune|cp|export|import|push|pull
     snapshots.py    volume snapshot|snapshots|rollback|clone|diff|forget
@@ -34,6 +35,7 @@ VERBS = {
     **dict.fromkeys(("diff", "commit", "cp", "export", "mount", "umount", "union"), "files"),
     **dict.fromkeys(("checkpoint", "fork", "log", "rollback"), "checkpoints"),
     **dict.fromkeys(("load", "save", "import", "images", "history", "tag", "rmi"), "images"),
+    "pull": "registry",
     **dict.fromkeys(
         ("image squash", "image rebase", "image drop", "image reorder", "image split", "image diff"), "image"
     ),

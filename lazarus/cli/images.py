@@ -30,7 +30,8 @@ def byte_count(text: str) -> int:
     return int(count)
 
 
-def _limits(arguments: SimpleNamespace) -> Limits | None:
+def limits(arguments: SimpleNamespace) -> Limits | None:
+    """What the options of LIMITS ask for; None when they ask for nothing."""
     from lazarus.terms import Limits
 
     given = {
@@ -58,7 +59,7 @@ def load(store: Store, arguments: SimpleNamespace) -> int:
             _binary_input(arguments.input),
             platform=arguments.platform,
             keep_blobs=not arguments.drop_blobs,
-            limits=_limits(arguments),
+            limits=limits(arguments),
             progress=progress,
         )
     for image in images:
@@ -91,7 +92,7 @@ def import_(store: Store, arguments: SimpleNamespace) -> int:
             changes=arguments.change,
             message=arguments.message,
             platform=arguments.platform,
-            limits=_limits(arguments),
+            limits=limits(arguments),
             progress=progress,
         )
     print(image.id)
@@ -195,7 +196,7 @@ def rmi(store: Store, arguments: SimpleNamespace) -> int:
 
 _IMAGE = Word("image", "IMAGE", "a reference, or an ID or the beginning of one")
 _IMAGES = Word("images", "IMAGE", "a reference, or an ID or the beginning of one", "+")
-_PLATFORM = Option(
+PLATFORM = Option(
     ("--platform",),
     "platform",
     "which image of an index of platforms, and of no other platform (default: this host's where there is a choice)",
@@ -205,7 +206,7 @@ _CHANGE = Option(
     ("-c", "--change"), "change", "a Dockerfile instruction for its config: CMD, ENV, ...", "INSTRUCTION", many=True
 )
 _NO_BARS = Option(("-q", "--quiet"), "quiet", "draw no progress bars")
-_LIMITS = (
+LIMITS = (
     Option(
         ("--max-tar-size",), "max_tar_size", "refuse layers that unpack to more", "BYTES", default=0, kind=byte_count
     ),
@@ -217,12 +218,12 @@ _LIMITS = (
 )
 _LOAD_OPTIONS = (
     Option(("-i", "--input"), "input", "archive or OCI layout directory (default: standard input)", "FILE"),
-    _PLATFORM,
+    PLATFORM,
     _NO_BARS,
     Option(
         ("--drop-blobs",), "drop_blobs", "do not keep compressed layers as they came: less disk, another digest on save"
     ),
-    *_LIMITS,
+    *LIMITS,
 )
 
 VERBS = {
@@ -259,9 +260,9 @@ VERBS = {
             (
                 _CHANGE,
                 Option(("-m", "--message"), "message", "comment in its history", "TEXT", default=""),
-                _PLATFORM._replace(help="the platform that it is for (default: this host's)"),
+                PLATFORM._replace(help="the platform that it is for (default: this host's)"),
                 _NO_BARS,
-                *_LIMITS,
+                *LIMITS,
             ),
         ),
         Verb(

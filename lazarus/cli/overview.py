@@ -16,6 +16,7 @@ _GROUPS = {
     "checkpoints": "Checkpoints of containers' files",
     "trees": "Files of images and containers, without a mount",
     "images": "Images",
+    "registry": "Images elsewhere",
     "image": "Layers of images",
     "volumes": "Volumes",
     "snapshots": "What volumes were",

@@ -11,6 +11,7 @@ class StorePaths:
     __slots__ = (
         "blobs",
         "checkpoints",
+        "claims",
         "containers",
         "db",
         "layers",
@@ -27,6 +28,7 @@ class StorePaths:
     def __init__(self, root: str) -> None:
         self.root = root
         self.db = f"{root}/lazarus.db"
+        self.claims = f"{root}/claims"
         self.blobs = f"{root}/blobs/sha256"
         self.objects = f"{root}/objects"
         self.layers = f"{root}/layers"

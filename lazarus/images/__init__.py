@@ -58,12 +58,49 @@ class Images:
 
         wanted = parse_platform(platform) if isinstance(platform, str) else platform
         found = load(self.store, source, platform=wanted, keep_blobs=keep_blobs, limits=limits, progress=progress)
-        images = []
-        for digest, names in found:
-            image = self.get(digest)
-            image.loaded_names = names
-            images.append(image)
-        return images
+        return [self._loaded(digest, names) for digest, names in found]
+
+    def _loaded(self, digest: Digest, names: tuple[str, ...]) -> Image:
+        image = self.get(digest)
+        image.loaded_names = names
+        return image
+
+    def pull(
+        self,
+        place: str,
+        *,
+        platform: Platform | str | None = None,
+        all_platforms: bool = False,
+        keep_blobs: bool = False,
+        limits: Limits | None = None,
+        progress: Progress | None = None,
+    ) -> builtins.list[Image]:
+        """Brings the image at a place (a reference, for a registry, or as `lazarus.oci.transports` spells them) into
+        the store, verified while it streams; layers that the store has are not fetched. `loaded_names` of each says
+        which names it got. An archive or layout of several images gives all of them, unless the place names one.
+
+        `platform` is as for `load`; `all_platforms` takes all of an index: that for this host (or `platform`) has the
+        name, the others have it with their platform after the tag ("app:1-linux-arm64"). `keep_blobs` keeps
+        compressed layers as they came, so that `save` and `push` elsewhere give the same manifest. `progress` gets
+        events from several threads, one at a time: exists, wait, pull and done for each layer.
+
+        Layers that have come whole stay when it fails or is killed: the next pull goes on from there. Raises what
+        `load` does.
+        """
+        from lazarus.images.pull import pull
+        from lazarus.oci.platforms import parse_platform
+        from lazarus.oci.transports import parse_place
+
+        found = pull(
+            self.store,
+            parse_place(place, bare=True),
+            platform=parse_platform(platform) if isinstance(platform, str) else platform,
+            every=all_platforms,
+            keep_blobs=keep_blobs,
+            limits=limits,
+            progress=progress,
+        )
+        return [self._loaded(digest, names) for digest, names in found]
 
     def save(
         self,

@@ -1,4 +1,4 @@
-"""Where an image is loaded from: a directory, an archive, a compressed archive, or a stream, made seekable."""
+"""Where images come from: a directory, an archive, a compressed archive, a stream, made seekable, or a registry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import sys
 from contextlib import ExitStack
 from typing import IO, TYPE_CHECKING
 
-from lazarus.errors import LazarusError, TruncatedError
+from lazarus.errors import FormatError, LazarusError, TruncatedError, UnsupportedError
+from lazarus.images.plan import OneImage
 from lazarus.oci.docker_archive import check_is_readable
 from lazarus.oci.layout import MARKER, ArchiveFiles, Layout, open_layout
 from lazarus.oci.outer_tar import OuterTar
@@ -18,6 +19,7 @@ from lazarus.terms import Limits
 
 if TYPE_CHECKING:
     from lazarus.content.lease import Lease
+    from lazarus.oci.transports import Place
 
 Source = str | bytes | os.PathLike[str] | os.PathLike[bytes] | IO[bytes]
 _MAGICS = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
@@ -45,6 +47,26 @@ def open_source(source: Source, lease: Lease, closing: ExitStack, limits: Limits
         return closing.enter_context(Layout(ArchiveFiles(tar)))
     check_is_readable(tar)
     return tar
+
+
+def open_place(
+    place: Place, lease: Lease, closing: ExitStack, limits: Limits | None = None
+) -> Layout | OuterTar | OneImage:
+    """What is at a place that is no registry. As `open_source`, but it must be what the place says that it is."""
+    if place.kind == "docker":
+        raise UnsupportedError(f"{place}: registries are not there yet")
+    if place.kind == "dir":
+        from lazarus.oci.dir_image import open_dir
+
+        image = closing.enter_context(open_dir(place.path))
+        return OneImage(image, image.root(), ())
+    if place.kind == "oci":
+        return closing.enter_context(open_layout(place.path))
+    found = open_source(place.path, lease, closing, limits)
+    if isinstance(found, Layout) != (place.kind == "oci-archive"):
+        kind = "an image layout" if isinstance(found, Layout) else "a docker-archive"
+        raise FormatError(f"{place.path}: {kind}, not what {place.kind}: says")
+    return found
 
 
 def open_file(source: Source, closing: ExitStack) -> tuple[int, str]:

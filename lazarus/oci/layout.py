@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from lazarus.errors import CorruptError, FormatError, LimitError, NotFoundError, UnsupportedError
 from lazarus.oci.outer_tar import OuterTar
@@ -17,6 +17,8 @@ from lazarus.terms import Descriptor, Digest
 MARKER = "oci-layout"
 INDEX = "index.json"
 VERSION = "1.0.0"
+_PIECE = 1 << 20
+_Result = TypeVar("_Result")
 
 
 class BlobSource:
@@ -44,6 +46,17 @@ class BlobSource:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def read_by(self, read: Callable[[int, int | None], _Result]) -> _Result:
+        """What `read(fd, offset)` returns, which reads `size` bytes from there."""
+        return read(self.fd, self.offset)
+
+    def pieces(self) -> Iterator[bytes]:
+        """All of it, in pieces of up to 1 MiB; fewer bytes when the file is shorter."""
+        at, end = self.offset, self.offset + self.size
+        while at < end and (piece := os.pread(self.fd, min(_PIECE, end - at), at)):
+            at += len(piece)
+            yield piece
 
     def read(self, what: str, limit: int = MAX_SIZE) -> bytes:
         """All of it; `LimitError` over `limit` bytes, `CorruptError` when the file is shorter."""
@@ -101,31 +114,27 @@ class ArchiveFiles:
         """Nothing to do."""
 
 
-class Layout:
-    """An image layout; blobs are looked at when they are asked for. A context manager."""
+class BlobFiles:
+    """Blobs as files of a directory or an archive; they are looked at when they are asked for. A context manager."""
 
     def __init__(self, files: DirectoryFiles | ArchiveFiles) -> None:
-        """Raises `FormatError` when `files` is no layout, `UnsupportedError` for another version."""
         self.what = files.what
         self._files = files
-        with files.open(MARKER) as source:
-            version = load_object(source.read(f"{self.what}: {MARKER}"), f"{self.what}: {MARKER}").get(
-                "imageLayoutVersion"
-            )
-        if version != VERSION:
-            raise UnsupportedError(f"{self.what}: image layout version {version!r:.40}, known is {VERSION}")
 
-    def index(self) -> bytes:
-        """The bytes of index.json."""
-        with self._files.open(INDEX) as source:
-            return source.read(f"{self.what}: {INDEX}")
+    def _places(self, digest: Digest) -> tuple[str, ...]:
+        """The names that a blob may have."""
+        raise NotImplementedError
 
     def blob(self, descriptor: Descriptor, what: str) -> BlobSource:
         """Where the blob lies; its size is checked, its bytes are not. `what` names it in errors ("layer sha256:.")."""
-        try:
-            source = self._files.open(f"blobs/sha256/{descriptor.digest.hex}")
-        except NotFoundError as error:
-            raise NotFoundError(f"{what}: not in {self.what}") from error
+        for name in self._places(descriptor.digest):
+            try:
+                source = self._files.open(name)
+                break
+            except NotFoundError as error:
+                missing = error
+        else:
+            raise NotFoundError(f"{what}: not in {self.what}") from missing
         if source.size != descriptor.size:
             source.close()
             raise CorruptError(f"{what}: {source.size} bytes in {self.what}, its descriptor says {descriptor.size}")
@@ -140,6 +149,10 @@ class Layout:
             raise CorruptError(f"{what}: its bytes have digest {found}")
         return data
 
+    def _document(self, name: str) -> bytes:
+        with self._files.open(name) as source:
+            return source.read(f"{self.what}: {name}")
+
     def close(self) -> None:
         """Blobs that are open stay open."""
         self._files.close()
@@ -151,6 +164,24 @@ class Layout:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Layout(BlobFiles):
+    """An image layout."""
+
+    def __init__(self, files: DirectoryFiles | ArchiveFiles) -> None:
+        """Raises `FormatError` when `files` is no layout, `UnsupportedError` for another version."""
+        super().__init__(files)
+        version = load_object(self._document(MARKER), f"{self.what}: {MARKER}").get("imageLayoutVersion")
+        if version != VERSION:
+            raise UnsupportedError(f"{self.what}: image layout version {version!r:.40}, known is {VERSION}")
+
+    def index(self) -> bytes:
+        """The bytes of index.json."""
+        return self._document(INDEX)
+
+    def _places(self, digest: Digest) -> tuple[str, ...]:
+        return (f"blobs/sha256/{digest.hex}",)
 
 
 def open_layout(path: str) -> Layout:

@@ -73,3 +73,8 @@ def select(wanted: Platform, candidates: Sequence[Descriptor], what: str) -> Des
         return candidates[0]
     there = sorted({str(c.platform) if c.platform else "unnamed" for c in candidates} - {"unknown/unknown"})
     raise NotFoundError(f"{what}: no image for platform {wanted}; there are: {', '.join(there) or 'none'}")
+
+
+def name_for(name: str, platform: Platform) -> str:
+    """`name:tag` with a platform after the tag, for images that share a name but for their platforms."""
+    return f"{name}-{str(normal(platform)).replace('/', '-')}"

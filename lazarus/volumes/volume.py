@@ -206,9 +206,10 @@ class Volume:
         layout), `OSError`; what had the tag keeps it then.
         """
         from lazarus.oci.transports import parse_place
+        from lazarus.volumes.artifact.manifest import PLACES
         from lazarus.volumes.files import push
 
-        return push(self, parse_place(destination), snapshot, progress)
+        return push(self, parse_place(destination, PLACES), snapshot, progress)
 
     # -- for this room, and for containers --
 

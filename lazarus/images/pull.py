@@ -1,0 +1,103 @@
+"""pull: an image from a registry, or from any other place, into the store; only the layers that are missing.
+
+Documents come first: manifest and config say which layers there are, and those whose diff ID the store has are not
+asked for. Each of the others is one pipeline, several run at once: bytes come from the network in one thread, go
+through a pipe into `layers.ingest`, which hashes, inflates, hashes the tar and every file, and writes each file once,
+into staging. A layer is published when it is whole, and the image when all of its layers are here.
+
+So what a kill or a full disk leaves is whole layers, which the next pull does not fetch again. Nobody names them yet,
+and a `system prune` after the pull's end takes them; while it runs its lease keeps them, and whatever it found here.
+Of several processes one fetches a layer (`lazarus.content.claims`), and the others find it.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from lazarus.content.claims import claim
+from lazarus.errors import CorruptError
+from lazarus.images.load import at_once, ingest_layer, publish_images
+from lazarus.images.plan import PlannedLayer, distinct, plan
+from lazarus.images.source import open_place
+from lazarus.terms import Digest, Limits, Platform, Progress, ProgressEvent
+
+if TYPE_CHECKING:
+    from lazarus.oci.transports import Place
+    from lazarus.store import Store
+
+#: As docker: three that wait for the network keep two cores busy.
+LAYERS_AT_ONCE = 3
+
+
+def pull(
+    store: Store,
+    place: Place,
+    *,
+    platform: Platform | None,
+    every: bool,
+    keep_blobs: bool,
+    limits: Limits | None,
+    progress: Progress | None,
+) -> list[tuple[Digest, tuple[str, ...]]]:
+    """See `Images.pull`; the manifest digests, with the names that each image got."""
+    with store.content.lease("pull") as lease, ExitStack() as closing:
+        images = plan(open_place(place, lease, closing, limits), platform, tag=place.tag, every=every)
+        fetch = _Fetch(store, keep_blobs, limits)
+        at_once(fetch.one, distinct(images), LAYERS_AT_ONCE, progress)
+        return publish_images(store, lease, images, (), progress)
+
+
+class _Fetch:
+    """Layers, each until it is published."""
+
+    def __init__(self, store: Store, keep_blobs: bool, limits: Limits | None) -> None:
+        self._store = store
+        self._keep_blobs = keep_blobs
+        self._limits = limits
+
+    def one(self, layer: PlannedLayer, progress: Progress | None) -> None:
+        """Has a layer in the store: finds it, waits for whoever fetches it, or fetches it."""
+
+        def say(action: str, done: int) -> None:
+            if progress is not None:
+                progress(ProgressEvent(action, layer.name, done, layer.size))
+
+        def wait(seconds: float) -> None:
+            say("wait", 0)  # raises when somebody has stopped us
+            time.sleep(seconds)
+
+        if self._is_here(layer):
+            say("exists", layer.size)
+            return
+
+        with claim(self._store.paths, layer.diff_id, wait) as waited:
+            if waited and self._is_here(layer):
+                say("exists", layer.size)
+                return
+            # A lease of its own: what is published with one is all objects in it, whichever layer they are for.
+            with self._store.content.lease("pull") as lease:
+                staged = ingest_layer(
+                    self._store,
+                    lease,
+                    layer,
+                    self._keep_blobs,
+                    self._limits,
+                    progress and (lambda event: say("pull", event.done)),
+                )
+                self._store.content.publish(lease, layers=[staged])
+            say("done", layer.size)
+
+    def _is_here(self, layer: PlannedLayer) -> bool:
+        """By diff ID; where the blob is to be kept, it must be here, too. A digest that is known to be another layer
+        is a lie of the documents."""
+        if layer.digest is not None:
+            known = self._store.layers.find_by_blob(layer.digest)
+            if known is not None and known != layer.diff_id:
+                raise CorruptError(f"layer {layer.digest}: tar has diff ID {known}, config says {layer.diff_id}")
+        if not self._store.layers.has(layer.diff_id):
+            return False
+        if not self._keep_blobs or layer.digest is None or layer.digest == layer.diff_id:
+            return True
+        return self._store.content.has_blob(layer.digest)
