@@ -23,8 +23,8 @@ from lazarus.containers.settings import (
     working_directory,
 )
 from lazarus.containers.shown import Row, insert_with_volumes
-from lazarus.containers.state import Lock, Room, make_room_for_descriptors
-from lazarus.content import limited
+from lazarus.containers.state import Lock, Room
+from lazarus.content import limited, readers
 from lazarus.errors import ConflictError, ContainerRuntimeError, FormatError, LazarusError, NotFoundError
 from lazarus.terms import ChainID, Digest
 
@@ -251,7 +251,7 @@ class Containers:
         """
         with Room(self.store.paths.containers, alone=True), ExitStack() as locks:
             containers = list(self._rows())
-            make_room_for_descriptors(len(containers))
+            readers.make_room_for_descriptors(len(containers))
             for container in containers:
                 try:
                     locks.enter_context(Lock(container.directory))
@@ -278,15 +278,14 @@ class Containers:
         with at_rest(self.store, volume, how):
             yield
 
-    def forget(self, container: Container, volumes: bool = False) -> None:
-        """Deletes the row: from here on the container does not exist. Its directory is the caller's business. With
-        `volumes` those that were made for it alone go in the same step, unless somebody else names them by now."""
-        names = container.settings.anonymous if volumes else ()
-        with self.store.catalogue.write(durable=bool(names) and not container.settings.ephemeral) as connection:
+    def forget(self, container: Container, volumes: Collection[str] = ()) -> None:
+        """Deletes the row: from here on the container does not exist. Its directory is the caller's business. Those
+        `volumes` go in the same step, unless somebody else names them by now."""
+        with self.store.catalogue.write(durable=bool(volumes) and not container.settings.ephemeral) as connection:
             connection.execute("DELETE FROM containers WHERE id = ?", (container.id,))
             connection.executemany(
                 "DELETE FROM volumes WHERE name = ?1 AND ?1 NOT IN (SELECT volume FROM container_volumes)",
-                [(name,) for name in names],
+                [(name,) for name in volumes],
             )
 
     def _from_row(self, row: sqlite3.Row) -> Container:

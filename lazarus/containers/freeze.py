@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from lazarus.containers.state import Lock, make_room_for_descriptors
+from lazarus.containers.state import Lock
+from lazarus.content import readers
 from lazarus.errors import ConflictError, ContainerRuntimeError, NotFoundError
 from lazarus.runtime import freezer
 
@@ -48,7 +49,7 @@ def at_rest(store: Store, volume: Volume, how: str) -> Iterator[None]:
     while True:
         with ExitStack() as locks:
             users = [] if how == "leave" else _naming(store, volume.name)
-            make_room_for_descriptors(len(users))
+            readers.make_room_for_descriptors(len(users))
             for container in users:
                 with suppress(NotFoundError):  # without a directory: created by a process that died there
                     locks.enter_context(Lock(container.directory))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from lazarus.containers import chain, rootfs, shown
@@ -13,6 +13,8 @@ from lazarus.content.reserve import FULL
 from lazarus.errors import ConflictError, CorruptError, NotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lazarus.containers.container import Container
 
 
@@ -22,11 +24,17 @@ def delete(container: Container, force: bool, volumes: bool = False, *, checkpoi
     What it is doing is asked under the lock: another process may just have started it. Without `checkpoints` those
     that nobody needs any more are left to the next sweep.
     """
+    with ExitStack() as locks:
+        return _delete(container, force, volumes or container.settings.auto_remove, checkpoints, locks)
+    raise AssertionError
+
+
+def _delete(container: Container, force: bool, volumes: bool, checkpoints: bool, locks: ExitStack) -> bool:
     from lazarus._native.publish import remove_tree
 
     store, trash = container.store, f"{container.store.paths.trash}/container-{container.id}"
     lay_on: tuple[str, ...] = ()
-    volumes = (volumes or container.settings.auto_remove) and bool(container.settings.anonymous)
+    names: Sequence[str] = ()
     try:
         with Lock(container.directory):
             state = container._execution.settled()
@@ -46,18 +54,23 @@ def delete(container: Container, force: bool, volumes: bool = False, *, checkpoi
             with suppress(CorruptError, OSError):
                 lay_on = chain.chain(store.paths, container.directory)
             limited.leave(container.directory, lazy=True)
+            names = _volumes(container, locks) if volumes else ()
             try:
-                store.content.reserve.with_room(lambda: store.containers.forget(container, volumes))
+                store.content.reserve.with_room(lambda: store.containers.forget(container, names))
             except OSError as error:
                 if error.errno not in FULL:
                     raise
                 os.rename(container.directory, trash)  # a full disk, no reserve: its own files make room for the change
                 remove_tree(trash)
-                store.containers.forget(container, volumes)
+                store.containers.forget(container, names)
             else:
                 os.rename(container.directory, trash)
     except NotFoundError:  # without a directory: created by a process that died there
-        store.containers.forget(container, volumes)
+        names = names or (_volumes(container, locks) if volumes else ())
+        store.containers.forget(container, names)
+    if names:
+        store.volumes.sweep()
+        locks.close()
     remove_tree(trash)
     for image in container.settings.images:  # their rows have gone with its own
         with suppress(FileNotFoundError):
@@ -68,6 +81,15 @@ def delete(container: Container, force: bool, volumes: bool = False, *, checkpoi
 
         with suppress(OSError):  # a full disk: a prune does it
             sweep_after(store, container.id, lay_on)
-    if volumes:
-        store.volumes.sweep()
     return True
+
+
+def _volumes(container: Container, locks: ExitStack) -> list[str]:
+    """The volumes that were made for it alone. `locks` gets what keeps others from copying them until they are gone;
+    one that is being copied stays, and is a prune's. The container is locked before them, as everywhere."""
+    found = []
+    for name in container.settings.anonymous:
+        with suppress(ConflictError):
+            locks.enter_context(container.store.volumes.nobody_in(name))
+            found.append(name)
+    return found

@@ -6,7 +6,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from lazarus.errors import ConflictError
 
@@ -41,3 +41,15 @@ def none(*rooms: str) -> Iterator[None]:
                     " or a volume copied"
                 ) from None
         yield
+
+
+def make_room_for_descriptors(count: int) -> None:
+    """Raises this process's soft limit, if need be and allowed, so that `count` more descriptors can be open: a lock is
+    one each."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + 512
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == -1 else min(wanted, hard), hard))

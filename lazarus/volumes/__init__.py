@@ -25,5 +25,5 @@ for whoever writes in a volume can put a symlink anywhere in it.
 Locks. Who populates, copies, pushes, exports or imports holds the room (`content.readers`: a pool waits, or refuses,
 to move it) and the volume's directory, shared; who populates or removes it alone. A snapshot or a rollback holds first
 the containers that name it, so that none starts, and then the volume, alone; a start waits there. Who reads a snapshot
-holds its directory, shared.
+holds its directory, shared; who removes it, or its volume, alone, and waits for nobody.
 """

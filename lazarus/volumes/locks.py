@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from lazarus.content import readers
@@ -19,13 +19,28 @@ if TYPE_CHECKING:
 def held(store: Store, directory: str, how: int, what: str) -> Iterator[None]:
     """Holds a directory (fcntl.LOCK_*), and the room of volumes where it is. Waits, unless LOCK_NB: `ConflictError`.
     `NotFoundError` when it is gone. `what` is for messages."""
+    with _room(store), ExitStack() as locks:
+        locks.callback(os.close, _locked(directory, how, what))
+        yield
+
+
+@contextmanager
+def nobody_in(store: Store, directories: Mapping[str, str]) -> Iterator[None]:
+    """Inside the `with` nobody holds any of these directories (and what to call each), but for those that are gone:
+    they can be removed. `ConflictError`, for nobody is waited for."""
+    readers.make_room_for_descriptors(len(directories))
+    with _room(store), ExitStack() as locks:
+        for directory, what in directories.items():
+            with suppress(NotFoundError):
+                locks.callback(os.close, _locked(directory, fcntl.LOCK_EX | fcntl.LOCK_NB, what))
+        yield
+
+
+@contextmanager
+def _room(store: Store) -> Iterator[None]:
     room = readers.hold(store.paths.volumes)
     try:
-        fd = _locked(directory, how, what)
-        try:
-            yield
-        finally:
-            os.close(fd)
+        yield
     finally:
         os.close(room)
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from lazarus.content.pool_disk import fsync_directory
 from lazarus.errors import ConflictError, NotFoundError
 from lazarus.terms import Json
-from lazarus.volumes.locks import held
+from lazarus.volumes.locks import held, nobody_in
 from lazarus.volumes.names import check_name, check_snapshot_name
 
 if TYPE_CHECKING:
@@ -119,8 +119,15 @@ def take(volume: Volume, name: str | None, hooks: Hooks, freeze: bool) -> Snapsh
     facts = {"VOLUME": volume.name, "SNAPSHOT": chosen, "LAZARUS_ROOT": store.paths.root}
     with hooks.around(facts), store.content.lease("volume") as lease:
         with store.containers.at_rest(volume, "freeze" if freeze else "leave"):
-            staged = _stage(volume, chosen, lease)
-        return _publish(*staged, lease)  # containers go on meanwhile
+            found, directory = _stage(volume, chosen, lease)
+        while True:  # containers go on meanwhile
+            try:
+                return _publish(found, directory, lease, volume.created)
+            except ConflictError:
+                if name is not None:
+                    raise
+            found = found._replace(name=_free_name(volume, None))  # another one was taken in the same millisecond
+            facts["SNAPSHOT"] = found.name
 
 
 def _free_name(volume: Volume, name: str | None) -> str:
@@ -153,8 +160,9 @@ def _copy(source: str, target: str) -> Cost:
     return Cost(*copy_tree(source, target))
 
 
-def _publish(found: Snapshot, directory: str, lease: Lease) -> Snapshot:
-    """On disk, and there for all. `ConflictError` when another process has taken the name meanwhile."""
+def _publish(found: Snapshot, directory: str, lease: Lease, born: float) -> Snapshot:
+    """On disk, and there for all. `ConflictError` when another process has taken the name meanwhile. `NotFoundError`
+    when the volume has been removed, even if there is a new one of its name."""
     from lazarus._native.sync import syncfs
 
     store = found.store
@@ -164,8 +172,8 @@ def _publish(found: Snapshot, directory: str, lease: Lease) -> Snapshot:
             lease.check_row(connection)
             connection.execute(
                 "INSERT INTO snapshots(volume, name, created, fresh, entries, shared, copied)"
-                " SELECT name, ?, ?, ?, ?, ?, ? FROM volumes WHERE name=?",
-                (found.name, found.created, found.fresh, *found.cost, found.volume),
+                " SELECT name, ?, ?, ?, ?, ?, ? FROM volumes WHERE name=? AND created=?",
+                (found.name, found.created, found.fresh, *found.cost, found.volume, born),
             )
             if connection.execute("SELECT changes()").fetchone()[0] == 0:
                 raise NotFoundError(f"volume {found.volume}: it has been removed")
@@ -180,8 +188,6 @@ def _publish(found: Snapshot, directory: str, lease: Lease) -> Snapshot:
 
 def remove(store: Store, volume: str, names: Iterable[str]) -> None:
     """Removes snapshots, all in one step: rows first, then their directories."""
-    from contextlib import ExitStack
-
     found = [get(store, volume, name) for name in names]
     if not found:
         return
@@ -193,11 +199,7 @@ def remove(store: Store, volume: str, names: Iterable[str]) -> None:
                 raise NotFoundError(f"snapshot {snapshot}: not in this store")
         return [str(snapshot) for snapshot in found]
 
-    with ExitStack() as locks:
-        for snapshot in found:
-            if os.path.isdir(snapshot.directory):  # else somebody has removed that: the row goes
-                busy = fcntl.LOCK_EX | fcntl.LOCK_NB
-                locks.enter_context(held(store, snapshot.directory, busy, f"snapshot {snapshot}"))
+    with nobody_in(store, {snapshot.directory: f"snapshot {snapshot}" for snapshot in found}):
         store.volumes.discard(delete)
 
 
@@ -211,7 +213,7 @@ def rollback(volume: Volume, name: str, keep: str | None) -> Cost:
     store.content.reserve.check()
     with store.content.lease("volume") as lease, store.containers.at_rest(volume, "refuse"):
         if kept is not None:
-            _publish(*_stage(volume, kept, lease), lease)
+            _publish(*_stage(volume, kept, lease), lease, volume.created)
         staged = f"{lease.new_directory('volume')}/data"
         with found.reading():
             cost = _copy(found.path, staged)

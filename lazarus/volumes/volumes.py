@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from lazarus.errors import ConflictError, FormatError, NotFoundError
+from lazarus.volumes.locks import nobody_in
 from lazarus.volumes.making import NewVolumes
 from lazarus.volumes.names import check_name, is_name, random_name
 from lazarus.volumes.volume import Volume
@@ -126,11 +126,18 @@ class Volumes:
                 raise NotFoundError(f"volume {name!r:.140}: not in this store")
             return [name] * gone
 
-        try:
-            with volume.lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
-                self.discard(delete)
-        except NotFoundError:  # its directory is gone, or another process removes it just now
+        with self.nobody_in(name):
             self.discard(delete)
+
+    @contextmanager
+    def nobody_in(self, name: str) -> Iterator[None]:
+        """Inside the `with` nobody copies from or to a volume, nor from its snapshots: they can be removed.
+        `ConflictError`, for nobody is waited for."""
+        volume = Volume(self.store, name, 0, {})
+        with nobody_in(self.store, {volume.directory: f"volume {name}"}):
+            snapshots = {snapshot.directory: f"snapshot {snapshot}" for snapshot in volume.snapshots}
+            with nobody_in(self.store, snapshots):
+                yield
 
     def prune(
         self, *, all: bool = False, filters: Iterable[str] = (), dry_run: bool = False, gone: Iterable[str] = ()
@@ -173,8 +180,7 @@ class Volumes:
         with ExitStack() as locks:
             for name in names:
                 with suppress(ConflictError):
-                    with suppress(NotFoundError):  # its directory is gone
-                        locks.enter_context(Volume(self.store, name, 0, {}).lock(fcntl.LOCK_EX | fcntl.LOCK_NB))
+                    locks.enter_context(self.nobody_in(name))
                     free.add(name)
             return self.discard(delete)
 
