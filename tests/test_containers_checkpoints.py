@@ -212,7 +212,9 @@ def test_removed_with_the_container(store: Store) -> None:
     write(container, x="1")
     container.checkpoint()
     container.checkpoint()
-    with pytest.raises(ConflictError, match="lies on it"):
+    with pytest.raises(
+        ConflictError, match=f"checkpoint {container.name}@kept: checkpoint {container.name}@1 lies on it"
+    ):
         container.remove_checkpoint("kept")
     with pytest.raises(NotFoundError, match="of its own"):
         container.remove_checkpoint("none")

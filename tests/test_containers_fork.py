@@ -86,7 +86,7 @@ def test_a_checkpoint_in_use(store: Store) -> None:
     origin.checkpoint("base")
     [one] = origin.fork(checkpoint="base")
     origin.rollback("base")
-    with pytest.raises(ConflictError, match=r"@base: container .* lies on it"):
+    with pytest.raises(ConflictError, match=rf"{origin.name}@base: container ({origin.name}|{one.name}) lies on it"):
         origin.remove_checkpoint("base")
     origin.remove()
     store.prune()

@@ -18,7 +18,8 @@ A checkpoint is as durable as what the container writes: not synced, unless that
 
 **Rollback** puts an empty upper on a checkpoint in the container's place, by an exchange too. **A checkpoint stays** as
 long as its container is there, or any container's files lie on it; then it is rubbish, which goes with the container
-that was the last, or with a prune. All of this happens under the container's lock.
+that was the last, or with a prune. All of this happens under the container's lock, and what puts one upper on another
+holds the room of containers, so that whoever removes checkpoints sees nothing half-way.
 """
 
 from __future__ import annotations
@@ -155,12 +156,12 @@ def take(container: Container, name: str | None, sync: bool) -> Checkpoint:
     if name is not None:
         check_name(name)
     container.store.content.reserve.check()
-    with Lock(container.directory):
+    with Room(container.store.paths.containers), Lock(container.directory):
         return take_now(container, name, sync)
 
 
 def take_now(container: Container, name: str | None = None, sync: bool = False) -> Checkpoint:
-    """take(); the lock is held."""
+    """take(); the room and the lock are held."""
     paths = container.store.paths
     running = container._execution.settled().status == "running"
     home = f"{paths.checkpoints}/{container.id}"
@@ -243,7 +244,7 @@ def rollback(container: Container, checkpoint: str | Checkpoint) -> None:
 def _roll_back(container: Container, checkpoint: str | Checkpoint) -> None:
     store = container.store
     trash = f"{store.paths.trash}/rollback-{os.urandom(8).hex()}"
-    with Lock(container.directory), store.content.lease("rollback") as lease:
+    with Room(store.paths.containers), Lock(container.directory), store.content.lease("rollback") as lease:
         if container._execution.settled().status == "running":
             raise ConflictError(f"container {container.name}: it is running; stop it first")
         one = find(container, checkpoint)
@@ -272,7 +273,7 @@ def remove(container: Container, name: str) -> None:
         one = read(paths, f"{container.id}/{name}") if is_name(name) else None
         if one is None:
             raise NotFoundError(f"container {container.name}: it has no checkpoint {name!r:.140} of its own")
-        for upper, what in _all_uppers(paths):
+        for upper, what in _all_uppers(container.store):
             if _lies_on(upper) == one.key:
                 raise ConflictError(f"checkpoint {container.name}@{name}: {what} lies on it")
         trash = _throw(paths, one.key)
@@ -283,7 +284,8 @@ def sweep(store: Store, gone: Collection[str] = (), dry_run: bool = False) -> in
     """Removes checkpoints that no container needs, as if those in `gone` were not there; the bytes on disk that this
     gave back, or with `dry_run` would give.
 
-    Nobody makes containers meanwhile: whose files lie on what is settled. 3 us for each container and checkpoint.
+    Nobody makes containers or checkpoints meanwhile, nor rolls back: whose files lie on what is settled. 3 us for each
+    container and checkpoint.
     """
     from lazarus.content.usage import disk_usage
 
@@ -328,14 +330,15 @@ def tidy(paths: StorePaths, container_id: str) -> None:
             remove_tree(f"{home}/{name}")
 
 
-def _all_uppers(paths: StorePaths, but: Collection[str] = ()) -> Iterator[tuple[str, str]]:
+def _all_uppers(store: Store) -> Iterator[tuple[str, str]]:
     """Every container's and every checkpoint's, and what to call it."""
-    for name in os.listdir(paths.containers):
-        if name not in but:
-            yield f"{paths.container(name)}/upper", f"container {name[:12]}"
+    paths, names = store.paths, dict(store.catalogue.read().execute("SELECT id, name FROM containers").fetchall())
+    for owner in os.listdir(paths.containers):
+        yield f"{paths.container(owner)}/upper", f"container {names.get(owner, owner[:12])}"
     for owner in os.listdir(paths.checkpoints):
         for name in os.listdir(f"{paths.checkpoints}/{owner}"):
-            yield f"{paths.checkpoint(f'{owner}/{name}')}/upper", f"checkpoint {chain.spoken(f'{owner}/{name}')}"
+            what = f"checkpoint {names.get(owner, owner[:12])}@{name}"
+            yield f"{paths.checkpoint(f'{owner}/{name}')}/upper", what
 
 
 def _lies_on(upper: str) -> str | None:
