@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,56 @@ def test_killed_meanwhile_they_go_on(store: Store, number: int) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -number
     goes_on(container)
     container.stop(0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGALRM])
+def test_all_of_ours_are_told_to_end_meanwhile(store: Store, number: int) -> None:
+    """As whoever stops a service does: all processes of its cgroup get the signal, the watcher, too."""
+    container = started(store)
+    goes_on(container)
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.signal(number, signal.SIG_DFL)
+            pipe, made = os.pipe, []
+            freezer.os.pipe = lambda: made.append(pipe()) or made[-1]
+            with Lock(container.directory), frozen([container]):
+                os.write(theirs, b" ".join(b"%d" % os.fstat(ends[1]).st_ino for ends in made[:1]))
+                time.sleep(60)
+        finally:
+            os._exit(1)
+    os.close(theirs)
+    both = _who_has(f"pipe:[{int(os.read(ours, 20))}]")
+    os.close(ours)
+    assert child in both and len(both) == 2
+    assert stands_still(container)
+    for one in sorted(both, reverse=True):  # the watcher first
+        os.kill(one, number)
+        time.sleep(0.05)
+    os.waitpid(child, 0)
+    goes_on(container)
+    until(lambda: not any(os.path.exists(f"/proc/{one}") for one in both))
+    container.stop(0)
+
+
+def test_a_watcher_that_is_killed_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    container = started(store)
+    monkeypatch.setattr(freezer, "_watch", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(ContainerRuntimeError, match="was killed; nothing was stopped"), frozen([container]):
+        raise AssertionError
+    goes_on(container)
+    container.stop(0)
+
+
+def _who_has(file: str) -> list[int]:
+    """Processes that have it open."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            if any(os.readlink(f"/proc/{pid}/fd/{fd}") == file for fd in os.listdir(f"/proc/{pid}/fd")):
+                found.append(int(pid))
+    return found
 
 
 def test_an_error_meanwhile(store: Store) -> None:

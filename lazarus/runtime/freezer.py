@@ -8,8 +8,8 @@ The second can be seen from inside: a handler for SIGCONT runs, and a parent tha
 with job control does) learns of the stop. A thread that waits for what it has vforked cannot stop, and does nothing.
 
 Nobody stays frozen because a process of ours was killed: before anything is stopped a watcher starts in a session of
-its own, whose only tie to us is a pipe. When that ends without a word it lets everything go on. Should both be killed,
-whoever freezes the container next lets it go on after.
+its own, whose only tie to us is a pipe. When that ends without a word it lets everything go on. SIGKILL alone ends it
+before; should that hit both, whoever freezes the container next lets it go on after.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from lazarus.runtime.supervisor import background
 
 PATIENCE = 10.0  # seconds that a process may need to come out of a system call
 _WAIT = 0.0005
+_READY = b"."
 # Where a thread waits that has vforked (vfork, clone and clone3), in /proc/<pid>/task/<tid>/syscall.
 _FORKING = {"x86_64": ("58", "56", "435"), "aarch64": ("220", "435")}
 
@@ -52,7 +53,7 @@ def frozen(freezers: Sequence[Freezer], *, patience: float = PATIENCE, name: str
     if not freezers:
         yield
         return
-    with _watched(freezers):
+    with _watched(freezers, name):
         deadline = time.monotonic() + patience
         for freezer in freezers:
             freezer.freeze()
@@ -65,12 +66,13 @@ def frozen(freezers: Sequence[Freezer], *, patience: float = PATIENCE, name: str
 
 
 @contextmanager
-def _watched(freezers: Sequence[Freezer]) -> Iterator[None]:
+def _watched(freezers: Sequence[Freezer], name: str) -> Iterator[None]:
     """Thaws them at the end, whatever ends it."""
     watched, hand = os.pipe()
     try:
         try:
-            background(lambda report: _watch(freezers, watched, report), keep=(watched,))
+            if background(lambda report: _watch(freezers, watched, report), keep=(watched,)) != _READY:
+                raise ContainerRuntimeError(f"{name}: who should let it go on was killed; nothing was stopped")
         finally:
             os.close(watched)
         try:
@@ -85,7 +87,9 @@ def _watched(freezers: Sequence[Freezer]) -> Iterator[None]:
 
 
 def _watch(freezers: Sequence[Freezer], watched: int, report: Callable[[bytes], None]) -> None:
-    report(b"")
+    # Who ends a service tells all in its cgroup to end, this one too: it ends when all go on, which is soon.
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    report(_READY)
     if os.read(watched, 1) == b"":
         for freezer in freezers:
             freezer.thaw()
