@@ -56,6 +56,7 @@ def test_functions(volume: Volume) -> None:
         (shell("echo one >&2; echo two >&2; exit 7"), "the hook before the snapshot ended with 7: two"),
         (shell("exit 3"), "the hook before the snapshot ended with 3"),
         (shell("kill -9 $$"), "the hook before the snapshot was killed by SIGKILL"),
+        (shell("kill -40 $$"), "the hook before the snapshot was killed by signal 40"),
         (["/nowhere/program"], "could not be started: /nowhere/program: No such file or directory"),
         (shell("echo slow >&2; sleep 100"), "did not end within 0.2 s and was killed: slow"),
     ],
@@ -71,6 +72,16 @@ def test_a_failure_before(volume: Volume, tmp_path: Path, command: list[str], te
     )
     assert log.read_text() == f"failed {caught.value}\n" and time.monotonic() - began < 10
     assert volume.snapshots == ()
+
+
+def test_one_that_prints_a_lot(volume: Volume, capfd: pytest.CaptureFixture[str]) -> None:
+    """All of it can be read, the end of it stands in the error; what goes on in the background keeps nobody."""
+    said = "yes 0123456789 | head -c 3000000 >&2; sleep 5 & printf '\\nthe end\\n' >&2"
+    volume.snapshot("s", before=shell(said))
+    assert capfd.readouterr().err.endswith("0123456789\n012\nthe end\n")
+    with pytest.raises(HookError, match=r"ended with 2: the end$"):
+        volume.snapshot("t", before=shell(f"{said}; exit 2"))
+    assert capfd.readouterr().err.count("0123456789\n") == 3000000 // 11
 
 
 def test_all_of_its_processes_are_killed(volume: Volume, tmp_path: Path) -> None:

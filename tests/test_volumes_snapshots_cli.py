@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 from cli_helpers import Command
+from container_helpers import until
 
 from lazarus.cli import main
 from lazarus.store import Store
@@ -81,6 +84,30 @@ def test_hooks(lazarus: Command, tmp_path: Path) -> None:
     slow = lazarus("volume", "snapshot", "db", "--pre-hook", "sleep 50", "--hook-timeout", "0.1")
     assert slow.code == 1 and "did not end within 0.1 s and was killed" in slow.err
     assert lazarus.ok("volume", "snapshots", "-q") == "db@s"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_told_to_end_in_a_hook(lazarus: Command, tmp_path: Path, number: int) -> None:
+    """As `timeout`, a service that is stopped or a closed terminal do: the database is told to go on all the same."""
+    words = lazarus.words(
+        *("volume", "snapshot", "db", "s", "--pre-hook", f"echo $$ > {tmp_path}/pid; sleep 100"),
+        *("--post-hook", f"echo $OUTCOME > {tmp_path}/outcome"),
+    )
+    process = subprocess.Popen(words)
+    until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().endswith("\n"))
+    process.send_signal(number)
+    assert process.wait() == 128 + number and (tmp_path / "outcome").read_text() == "failed\n"
+    hook = int((tmp_path / "pid").read_text())
+    until(lambda: not os.path.exists(f"/proc/{hook}") or " Z " in Path(f"/proc/{hook}/stat").read_text())
+    assert lazarus.ok("volume", "snapshots", "-q") == ""
+
+
+def test_both_hooks_fail(lazarus: Command) -> None:
+    said = lazarus("volume", "snapshot", "db", "--pre-hook", "exit 3", "--post-hook", "exit 4")
+    assert said.err == (
+        "lazarus: volume db: the hook before the snapshot ended with 3;"
+        " volume db: the hook after the snapshot ended with 4\n"
+    )
 
 
 def test_forget(lazarus: Command) -> None:

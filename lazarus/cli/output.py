@@ -21,7 +21,8 @@ NO_TRUNC = Option(("--no-trunc",), "no_trunc", "print IDs and commands in full")
 
 def complain(error: BaseException) -> None:
     """The one line that is said about an error, on stderr; nothing in it drives the terminal."""
-    text = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in one_line(error))
+    said = "; ".join([one_line(error), *getattr(error, "__notes__", ())])
+    text = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in said)
     with suppress(OSError):  # what was printed before comes first
         sys.stdout.flush()
     sys.stderr.write(f"lazarus: {text}\n")

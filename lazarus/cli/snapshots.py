@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -19,13 +22,14 @@ if TYPE_CHECKING:
 def snapshot(store: Store, arguments: SimpleNamespace) -> int:
     """Prints VOLUME@NAME; what it cost goes to standard error."""
     before, after = (None if text is None else ["/bin/sh", "-c", text] for text in (arguments.before, arguments.after))
-    found = store.volumes.get(arguments.volume).snapshot(
-        arguments.name,
-        before=before,
-        after=after,
-        hook_timeout=arguments.hook_timeout,
-        freeze=not arguments.no_freeze,
-    )
+    with _ended_in_order():
+        found = store.volumes.get(arguments.volume).snapshot(
+            arguments.name,
+            before=before,
+            after=after,
+            hook_timeout=arguments.hook_timeout,
+            freeze=not arguments.no_freeze,
+        )
     _say_cost(store, found.cost)
     print(found)
     return 0
@@ -114,6 +118,28 @@ def _split(store: Store, text: str) -> tuple[Volume, str | None]:
     return store.volumes.get(volume), name
 
 
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise, as Ctrl-C does, so that the hook after a snapshot is called. A second one kills."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+
+    def end(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise SystemExit(128 + number)
+
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        for number in numbers:
+            if before[number] == signal.SIG_DFL:  # nohup ignores it, and so do we
+                with suppress(ValueError):  # not the main thread
+                    signal.signal(number, end)
+        yield
+    finally:
+        for number, handler in before.items():
+            with suppress(ValueError):
+                signal.signal(number, handler)
+
+
 def _say_cost(store: Store, cost: Cost) -> None:
     text = f"{plural(cost.entries, 'entry').replace('entrys', 'entries')}: {size(cost.shared)} shared"
     text += f", {size(cost.copied)} copied"
@@ -172,7 +198,7 @@ VERBS = {
             ),
             "Running containers that name it stand still meanwhile. Each file is cloned where the file system can (XFS,"
             " btrfs, a pool), else copied. Hooks are shell commands on this host, with VOLUME, SNAPSHOT, PHASE (before,"
-            " after), OUTCOME (taken, failed) and ERROR in their environment.",
+            " after), OUTCOME (taken, failed), ERROR in their environment. SIGTERM ends it in order, as Ctrl-C does.",
         ),
         Verb(
             "volume snapshots",

@@ -11,7 +11,8 @@ environment, the function gets as a mapping:
 
 `before` fails when the command ends with another code than 0 or takes longer than the timeout (its whole process group
 is killed then), or when the function raises: nothing is taken. `after` is called whatever happened since `before` was
-begun, a signal that raises included; a process that is killed (SIGKILL) calls nothing any more.
+begun, a signal that raises included (SIGINT; for the command line SIGTERM and SIGHUP, too); a process that a signal
+kills calls nothing any more.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import IO
 
 from lazarus.errors import FormatError, HookError, one_line
 
+_PIECE = 1 << 16
 Hook = Sequence[str] | Callable[[Mapping[str, str]], object]
 
 
@@ -106,15 +108,24 @@ def _run(command: Sequence[str], facts: Mapping[str, str], timeout: float, what:
             process.wait()
         last = _last_line(errors)
     if code != 0:
-        ended = f"ended with {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
+        ended = f"ended with {code}" if code > 0 else f"was killed by {_signal_name(-code)}"
         raise HookError(f"{what} {ended}{last}")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # between SIGRTMIN and SIGRTMAX
+        return f"signal {number}"
 
 
 def _last_line(errors: IO[bytes]) -> str:
     """What it wrote to its standard error goes to ours; ": " and the last line of it."""
     errors.seek(0)
-    text = errors.read()
-    with suppress(OSError):
-        os.write(2, text)
-    lines = text.decode(errors="replace").strip().splitlines()
+    tail = b""
+    while piece := errors.read(_PIECE):
+        with suppress(OSError):
+            os.write(2, piece)
+        tail = (tail + piece)[-_PIECE:]
+    lines = tail.decode(errors="replace").strip().splitlines()
     return f": {lines[-1]:.300}" if lines else ""
