@@ -17,7 +17,7 @@ from kill_at_lines import run_until
 from test_full_disk import _leave, _with_small_disk
 from volume_trees import fill, look
 
-from lazarus.errors import CorruptError, LazarusError, LimitError, NotFoundError
+from lazarus.errors import CorruptError, LazarusError, LimitError, NotFoundError, one_line
 from lazarus.oci.layout import sha256
 from lazarus.store import Store
 from lazarus.volumes.artifact import index
@@ -438,6 +438,31 @@ def test_more_than_the_disk_has(store: Store, tmp_path: Path) -> None:
     columns["run_step"] = columns["run_step"].repeat(times)
     forge(layout, with_index(compress(index.encode(index.Tree(columns, tree.names, b"", b"", {})))))
     assert "No space left on device" in refused(store, layout, OSError)
+
+
+@pytest.mark.parametrize(
+    ("xattrs", "text"),
+    [
+        (b"user.a1user.a2", "that are not in order, or there twice"),
+        (b"user.b1user.a2", "that are not in order, or there twice"),
+        (b"user.\x001user.b2", "with a NUL byte"),
+        (b"userxa1userxb2", "data: Operation not supported"),
+    ],
+)
+def test_hostile_xattrs(store: Store, tmp_path: Path, xattrs: bytes, text: str) -> None:
+    volume = store.volumes.create("db")
+    Path(volume.path, "data").write_bytes(b"x")
+    for name in ("user.a", "user.b"):
+        os.setxattr(f"{volume.path}/data", name, b"1")
+    layout = tmp_path / "out"
+    volume.push(f"oci:{layout}")
+    tree = index.decode(decompressed(layout), "index")
+    assert tree.xattrs == b"user.a1user.b1"
+    forge(layout, with_index(compress(index.encode(index.Tree(tree.columns, tree.names, b"", xattrs, {})))))
+    with pytest.raises((LazarusError, OSError)) as raised:
+        store.volumes.pull(f"oci:{layout}", "new")
+    assert text in one_line(raised.value) and "None" not in str(raised.value)
+    assert store.volumes.find("new") is None and os.listdir(store.paths.staging) == []
 
 
 def decompressed(layout: Path) -> bytes:

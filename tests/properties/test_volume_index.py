@@ -64,8 +64,8 @@ def makers(draw: st.DrawFn) -> tuple[Maker, list[int]]:
         kind = FILE if kind == HARDLINK else kind
         values = {
             "mode": draw(st.integers(0, 0o7777)),
-            "uid": draw(st.integers(0, 2**32 - 1)),
-            "gid": draw(st.integers(0, 2**32 - 1)),
+            "uid": draw(st.integers(0, 2**32 - 2)),
+            "gid": draw(st.integers(0, 2**32 - 2)),
             "mtime": draw(st.integers(-(2**63), 2**63 - 1)),
         }
         if kind in (index.CHAR, index.BLOCK):
@@ -190,6 +190,8 @@ def broken(change: str) -> Tree:
         maker.rows[0]["kind"] = FILE
     elif change == "a set mode":
         maker.rows[file]["mode"] = 0o10000
+    elif change in ("uid", "gid"):
+        maker.rows[file][change] = 2**32 - 1
     elif change == "a kind":
         maker.rows[file]["kind"] = 7
     elif change == "size":
@@ -230,6 +232,8 @@ def broken(change: str) -> Tree:
         ("no root", FormatError),
         ("a set mode", FormatError),
         ("a kind", FormatError),
+        ("uid", FormatError),
+        ("gid", FormatError),
         ("size", FormatError),
         ("huge size", FormatError),
         ("hole beyond", FormatError),

@@ -198,6 +198,8 @@ def _check_columns(tree: Tree, what: str) -> None:
     expect((tree["parent"] < number) | (number == 0), "comes before its parent")
     expect(kind[tree["parent"]] == DIRECTORY, "its parent is not a directory")
     expect(tree["mode"] <= 0o7777, "its mode is none")
+    # -1 asks chown to leave it as it is: root's
+    expect((tree["uid"] < 2**32 - 1) & (tree["gid"] < 2**32 - 1), "its owner is none")
     expect(regular | (tree["size"] == 0), "a size, but no file")
     expect(tree["size"] < 1 << 63, "its size is none")
     expect(regular | (tree["chunks"] == 0), "chunks, but no file")

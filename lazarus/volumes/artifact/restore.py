@@ -171,8 +171,7 @@ class Restore:
         return self._paths[entry].decode("utf-8", "replace")
 
     def _named(self, error: OSError, entry: int) -> OSError:
-        error.filename, error.filename2 = self._text(entry), None
-        return error
+        return OSError(error.errno, error.strerror, self._text(entry))
 
     # -- contents --
 
@@ -291,13 +290,15 @@ class Restore:
         found, at, number = [], 0, 0
         keys, values = self._tree["key_size"].tolist(), self._tree["value_size"].tolist()
         for count in self._tree["xattrs"].tolist():
-            mine = []
+            mine: list[tuple[bytes, bytes]] = []
             for key_size, value_size in zip(
                 keys[number : number + count], values[number : number + count], strict=True
             ):
                 key, at = self._tree.xattrs[at : at + key_size], at + key_size
                 if b"\0" in key:
                     raise FormatError(f"{self._what}: an xattr's name with a NUL byte")
+                if mine and key <= mine[-1][0]:
+                    raise FormatError(f"{self._what}: xattrs of one entry that are not in order, or there twice")
                 mine.append((key, self._tree.xattrs[at : at + value_size]))
                 at += value_size
             found.append(mine)
