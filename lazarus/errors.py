@@ -62,6 +62,19 @@ class ContainerRuntimeError(LazarusError):
         self.exit_code = exit_code
 
 
+class RegistryError(LazarusError):
+    """A registry, or a server on the way to one, did not do what the distribution specification says; `status` is the
+    HTTP status of its answer, 0 without one."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class DeniedError(RegistryError):
+    """A registry wants other credentials, or none will do: 401 and 403."""
+
+
 class HookError(LazarusError):
     """A command or function that was to be called before or after something failed, or took too long."""
 

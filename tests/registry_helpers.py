@@ -182,7 +182,7 @@ class TokenServer:
     identity token is given to whoever logs in with `offline_token`.
     """
 
-    identity_token = "an identity token"
+    identity_token = "an-identity-token"
 
     def __init__(self, directory: Path) -> None:
         self.certificate, self._key = directory / "token.crt", directory / "token.key"
