@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lazarus.content.pool import Pool
     from lazarus.content.verify import Problem
     from lazarus.images import Images
+    from lazarus.images.dedup import Dedup
     from lazarus.images.image import Image
     from lazarus.layers.layer_store import LayerStore
     from lazarus.layers.stack import StackStore
@@ -72,7 +73,7 @@ class Store:
     """A store of images and containers. A context manager; `close()` when used without `with`.
 
     Any number of processes and threads may have the same store open. Attributes: `paths`, `catalogue`, `content`,
-    `layers`, `stacks`, `images`, `containers`, `volumes`, `pool`.
+    `layers`, `stacks`, `images`, `dedup`, `containers`, `volumes`, `pool`.
     """
 
     paths: StorePaths
@@ -152,6 +153,13 @@ class Store:
         from lazarus.images import Images
 
         return Images(self)
+
+    @cached_property
+    def dedup(self) -> Dedup:
+        """What images share, and would if they shared chunks."""
+        from lazarus.images.dedup import Dedup
+
+        return Dedup(self)
 
     @cached_property
     def containers(self) -> Containers:

@@ -243,3 +243,22 @@ int64_t lz_chunk_buffer(const struct lz_chunker *self, const uint8_t *bytes, siz
     const struct lz_chunk_row *row = &out->rows[out->count - 1];
     return (int64_t)(row->offset + row->length - base);
 }
+
+int lz_chunk_pieces(const struct lz_chunker *self, const uint8_t *bytes, size_t size,
+                    const struct lz_chunk_piece *pieces, size_t count, unsigned digests, struct lz_chunk_rows *out)
+{
+    size_t before = out->count;
+    int64_t rc = 0;
+    for (size_t i = 0; rc >= 0 && i < count; i++) {
+        const struct lz_chunk_piece *piece = &pieces[i];
+        uint64_t end;
+        if (lz_add_size(piece->offset, piece->size, &end) != 0 || end > size)
+            rc = -EINVAL;
+        else
+            rc = lz_chunk_buffer(self, bytes + piece->offset, piece->size, piece->offset, true, digests, 1, out);
+    }
+    if (rc >= 0)
+        return 0;
+    out->count = before;
+    return (int)rc;
+}

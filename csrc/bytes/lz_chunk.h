@@ -68,6 +68,17 @@ size_t lz_chunker_next(const struct lz_chunker *self, const uint8_t *bytes, size
 int64_t lz_chunk_buffer(const struct lz_chunker *self, const uint8_t *bytes, size_t size, uint64_t base, bool last,
                         unsigned digests, unsigned threads, struct lz_chunk_rows *out);
 
+/* A part of a buffer. */
+struct lz_chunk_piece {
+    uint64_t offset, size;
+};
+
+/* The same of `count` pieces of `bytes`, each by itself and whole, one after the other, on this thread: many small files
+ * in one call. Offsets count from `bytes`. 0, or -EINVAL (a piece that is not in `bytes`, digests), -ENOMEM, -EIO, with
+ * `out->count` as it was. */
+int lz_chunk_pieces(const struct lz_chunker *self, const uint8_t *bytes, size_t size,
+                    const struct lz_chunk_piece *pieces, size_t count, unsigned digests, struct lz_chunk_rows *out);
+
 /* ---- inside: for lz_chunk*.c and their test ---- */
 
 struct lz_chunker {

@@ -16,12 +16,16 @@ cdef extern from "bytes/lz_chunk.h":
     struct lz_chunk_rows:
         lz_chunk_row *rows
         size_t count, capacity
+    struct lz_chunk_piece:
+        pass
     struct lz_chunker:
         pass
     int lz_chunker_new(size_t min, size_t average, size_t max, const uint8_t *key, lz_chunker **out) nogil
     void lz_chunker_free(lz_chunker *self) nogil
     int64_t lz_chunk_buffer(const lz_chunker *self, const uint8_t *bytes, size_t size, uint64_t base, bint last,
                             unsigned digests, unsigned threads, lz_chunk_rows *out) nogil
+    int lz_chunk_pieces(const lz_chunker *self, const uint8_t *bytes, size_t size, const lz_chunk_piece *pieces,
+                        size_t count, unsigned digests, lz_chunk_rows *out) nogil
 
 #: What a row of Chunker.cut() is: struct lz_chunk_row.
 ROW_FIELDS = (("offset", "<u8"), ("length", "<u8"), ("sha256", "u1", (32,)), ("xxh3", "u1", (16,)))
@@ -66,6 +70,32 @@ cdef class Chunker:
                                           digests, threads, &rows)
             check(covered, NULL)
             return covered, PyByteArray_FromStringAndSize(<char *> rows.rows, rows.count * sizeof(lz_chunk_row))
+        finally:
+            free(rows.rows)
+            PyBuffer_Release(&view)
+
+    def cut_pieces(self, data, const uint64_t[:, ::1] pieces not None, *, unsigned digests=0):
+        """The chunks of parts of a buffer, each cut by itself, one after the other: a bytearray with ROW_FIELDS rows.
+
+        `pieces` are rows of offset and size. Offsets count from the buffer's start. One C call without the GIL: for
+        many small files. OSError: ENOMEM, EINVAL (a piece that is not in the buffer).
+        """
+        cdef lz_chunk_rows rows = lz_chunk_rows(NULL, 0, 0)
+        cdef Py_buffer view
+        cdef size_t count = <size_t> pieces.shape[0]
+        cdef const lz_chunk_piece *first = NULL
+        cdef int rc
+        if pieces.shape[1] != 2:
+            raise ValueError(f"pieces of {pieces.shape[1]} numbers, expected 2")
+        if count > 0:
+            first = <const lz_chunk_piece *> &pieces[0, 0]
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            with nogil:
+                rc = lz_chunk_pieces(self.chunker, <const uint8_t *> view.buf, <size_t> view.len, first, count, digests,
+                                     &rows)
+            check(rc, NULL)
+            return PyByteArray_FromStringAndSize(<char *> rows.rows, rows.count * sizeof(lz_chunk_row))
         finally:
             free(rows.rows)
             PyBuffer_Release(&view)

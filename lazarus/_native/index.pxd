@@ -27,7 +27,12 @@ cdef extern from "bytes/lz_index.h":
         size_t name_size
         const uint8_t *value
         size_t value_size
+    struct lz_section:
+        uint64_t offset, size
+    struct lz_index_header:
+        lz_section inline_data
     struct lz_index:
+        const lz_index_header *header
         const lz_entry *entries
         const uint8_t (*layers)[32]
         const lz_object_ref *objects

@@ -14,8 +14,8 @@ _KINDS = (None, "directory", "file", "symlink", "char", "block", "fifo", "socket
 cdef class Index:
     """An index file, checked in whole when it is opened (O(entries), about 1 ms for 17,000). Index files never change.
 
-    What it gives out are copies, so it may be closed at any time; asked after that, it raises ValueError. The one view,
-    `entries_buffer`, keeps the mapping alive for itself.
+    What it gives out are copies, so it may be closed at any time; asked after that, it raises ValueError. The two
+    views, `entries_buffer` and `inline_buffer`, keep the mapping alive for themselves.
     """
 
     def __init__(self, path):
@@ -125,6 +125,13 @@ cdef class Index:
         """The raw entries, 128 bytes each, read-only and without a copy; see entry.ENTRY_FIELDS."""
         start = <const uint8_t *> self.open().entries - <const uint8_t *> self.buffer.buf
         return memoryview(self.mapping)[start:start + self.index.entry_count * sizeof(lz_entry)]
+
+    @property
+    def inline_buffer(self):
+        """The contents of small files, read-only and without a copy; an entry's begins at its data_offset. Unchecked:
+        each entry has its digest."""
+        section = self.open().header.inline_data
+        return memoryview(self.mapping)[section.offset:section.offset + section.size]
 
 
 def hash_path(bytes path not None):

@@ -11,6 +11,7 @@
     image.py        image squash|rebase|drop|reorder|split|diff
     volumes.py      volume create|ls|inspect|rm|prune|cp|export|import|push|pull
     snapshots.py    volume snapshot|snapshots|rollback|clone|diff|forget
+    dedup.py        dedup report
     system.py       system df|prune|info|check, version, completion
     pool.py         pool create|status|grow|destroy
     output.py       tables, sizes, ages, JSON          progress.py   bars, where there is a terminal
@@ -53,10 +54,11 @@ VERBS = {
         ),
         "snapshots",
     ),
+    "dedup report": "dedup",
     **dict.fromkeys(("system df", "system prune", "system info", "system check", "version", "completion"), "system"),
     **dict.fromkeys(("pool create", "pool status", "pool grow", "pool destroy"), "pool"),
 }
-GROUPS = ("image", "volume", "system", "pool")  # first words of verbs of two words
+GROUPS = ("image", "volume", "dedup", "system", "pool")  # first words of verbs of two words
 
 
 def main(argv: Sequence[str] | None = None) -> int:

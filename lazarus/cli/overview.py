@@ -20,6 +20,7 @@ _GROUPS = {
     "image": "Layers of images",
     "volumes": "Volumes",
     "snapshots": "What volumes were",
+    "dedup": "What images share",
     "system": "The store",
     "pool": "The store's pool",
 }

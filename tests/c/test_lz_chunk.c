@@ -265,6 +265,39 @@ static void keys(void)
     lz_chunker_free(NULL);
 }
 
+/* Pieces of a buffer, overlapping and empty ones too: each as a buffer of its own. */
+static void pieces(void)
+{
+    struct lz_chunker *self = chunker(64, 256, 1024, NULL);
+    uint8_t *bytes = noise(70000, 17);
+    struct lz_chunk_piece parts[50];
+    struct lz_chunk_rows one = {0}, all = {0};
+    for (size_t i = 0; i < 50; i++)
+        parts[i] = (struct lz_chunk_piece){.offset = i * i * 7, .size = i * 997 % 5000};
+    parts[49] = (struct lz_chunk_piece){.offset = 70000 - 3, .size = 3};
+    CHECK_EQ(lz_chunk_pieces(self, bytes, 70000, parts, 50, BOTH, &all), 0);
+    for (size_t i = 0; i < 50; i++) {
+        const struct lz_chunk_piece *part = &parts[i];
+        CHECK_EQ(lz_chunk_buffer(self, bytes + part->offset, part->size, part->offset, true, BOTH, 2, &one),
+                 part->size);
+    }
+    CHECK_EQ(all.count, one.count);
+    CHECK(memcmp(all.rows, one.rows, one.count * sizeof *one.rows) == 0);
+    static const struct lz_chunk_piece outside[][2] = {
+        {{0, 9}, {69999, 2}}, {{0, 9}, {70001, 0}}, {{0, 9}, {UINT64_MAX, 2}}};
+    for (size_t i = 0; i < sizeof outside / sizeof *outside; i++) {
+        CHECK_EQ(lz_chunk_pieces(self, bytes, 70000, outside[i], 2, 0, &all), -EINVAL);
+        CHECK_EQ(all.count, one.count);
+    }
+    CHECK_EQ(lz_chunk_pieces(self, bytes, 70000, outside[0], 1, 4, &all), -EINVAL); /* no such digest */
+    CHECK_EQ(lz_chunk_pieces(self, NULL, 0, NULL, 0, 0, &all), 0);
+    CHECK_EQ(all.count, one.count);
+    free(one.rows);
+    free(all.rows);
+    free(bytes);
+    lz_chunker_free(self);
+}
+
 /* ---- digests ---- */
 
 static void check_batch(const uint8_t *bytes, const size_t *sizes, size_t count)
@@ -338,7 +371,7 @@ static void refusals(void)
 {
     size_t size = 2100000;
     uint8_t *bytes = noise(size, 31);
-    for (unsigned threads = 1; threads < 4; threads++) {
+    for (unsigned threads = 0; threads < 4; threads++) { /* 0: in pieces */
         for (long n = 1;; n++) {
             struct lz_chunker *self = NULL;
             struct lz_chunk_rows rows = {0};
@@ -348,16 +381,20 @@ static void refusals(void)
             rows = (struct lz_chunk_rows){row, 1, 1};
             (void)refuse_begin(n);
             int64_t rc = lz_chunker_new(2048, 8192, 32768, NULL, &self);
+            static const struct lz_chunk_piece parts[] = {{0, 1000}, {1000, 2099000}};
             if (rc == 0)
-                rc = lz_chunk_buffer(self, bytes, size, 0, true, BOTH, threads, &rows);
+                rc = threads > 0 ? lz_chunk_buffer(self, bytes, size, 0, true, BOTH, threads, &rows)
+                                 : lz_chunk_pieces(self, bytes, size, parts, 2, BOTH, &rows);
             bool fired = refuse_end();
             CHECK_EQ(rows.rows[0].length, 99);
             if (fired) {
                 CHECK(rc == -ENOMEM || rc == -EIO || rc == -EAGAIN);
                 CHECK_EQ(rows.count, 1);
             } else {
-                CHECK_EQ(rc, size);
-                check_rows(self, bytes, size, 0, &rows, 1);
+                CHECK_EQ(rc, threads > 0 ? size : 0);
+                if (threads > 0)
+                    check_rows(self, bytes, size, 0, &rows, 1);
+                CHECK_EQ(rows.rows[rows.count - 1].offset + rows.rows[rows.count - 1].length, size);
             }
             lz_chunker_free(self);
             free(rows.rows);
@@ -374,6 +411,7 @@ int main(void)
     RUN(cuts);
     RUN(crowded);
     RUN(shift);
+    RUN(pieces);
     RUN(keys);
     RUN(batches);
     RUN(wrong_values);
