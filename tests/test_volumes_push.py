@@ -310,8 +310,11 @@ def test_an_image_is_no_volume(store: Store, tmp_path: Path) -> None:
         store.volumes.pull(f"oci:{tmp_path}/image")
     make(store).push(f"oci:{tmp_path}/image:volume")
     assert store.volumes.pull(f"oci:{tmp_path}/image", "new").entries == 3
+    [image] = store.images.load(tmp_path / "image")
+    assert image.names == ("x:1",), "the volume beside it is left out"
+    store.volumes.get("db").push(f"oci:{tmp_path}/alone:volume")
     with pytest.raises(UnsupportedError, match="an artifact, not a container image"):
-        store.images.load(tmp_path / "image")
+        store.images.load(tmp_path / "alone")
 
 
 @pytest.mark.root

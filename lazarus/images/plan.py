@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, TypeVar
 from lazarus.errors import FormatError, LimitError, NotFoundError, UnsupportedError
 from lazarus.oci import media, platforms
 from lazarus.oci.docker_archive import ArchivedImage, read_images
-from lazarus.oci.documents import ImageConfig, parse_config, parse_index, parse_manifest
+from lazarus.oci.documents import ImageConfig, parse_artifact, parse_config, parse_index, parse_manifest
 from lazarus.oci.references import parse_tag, spellings
 
 if TYPE_CHECKING:
@@ -128,6 +128,8 @@ def _of_layout(layout: Layout, asked: Platform | None, tag: str, every: bool) ->
         if not named:
             raise NotFoundError(f"{what}: no tag {tag}; there are: {_tags(manifests)}")
         manifests = tuple(named)
+    else:
+        manifests = tuple(entry for entry in manifests if not _is_artifact(layout, entry)) or manifests
     groups: dict[tuple[str, ...] | Digest, list[Descriptor]] = {}
     for descriptor in manifests:
         # without a name and a platform an entry is an image of its own
@@ -135,6 +137,17 @@ def _of_layout(layout: Layout, asked: Platform | None, tag: str, every: bool) ->
         groups.setdefault(_names(descriptor, what) or alone, []).append(descriptor)
     for key, group in groups.items():
         yield _of_group(layout, key if isinstance(key, tuple) else (), group, asked, every, what)
+
+
+def _is_artifact(layout: Layout, descriptor: Descriptor) -> bool:
+    """Does it say itself that it is something else than an image, as a volume does? Such may lie beside images."""
+    if descriptor.media_type != media.OCI_MANIFEST:
+        return False
+    what = f"manifest {descriptor.digest}"
+    artifact = parse_artifact(layout.read(descriptor, what), descriptor.media_type, what).raw.get("artifactType")
+    if artifact:
+        log.info("%s: %s of type %.100s is left out", layout.what, what, artifact)
+    return bool(artifact)
 
 
 def _tags(manifests: Sequence[Descriptor]) -> str:
