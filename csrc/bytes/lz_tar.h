@@ -52,6 +52,9 @@ struct lz_tar_entry {
     uint32_t major, minor; /* devices */
     int64_t mtime;         /* seconds; may be negative */
     uint32_t mtime_nsec;
+    bool has_atime, has_ctime; /* a pax record says it; read, not written, and what is no time is passed over */
+    int64_t atime, ctime;
+    uint32_t atime_nsec, ctime_nsec;
     uint64_t size;                     /* of the file as a reader of it sees it (sparse: expanded) */
     uint64_t stored_size;              /* bytes of content in the archive */
     const struct lz_tar_xattr *xattrs; /* sorted by name, no duplicates (the last record of a name wins) */

@@ -280,11 +280,19 @@ static int take_record(struct lz_pax *pax, const char *key, size_t key_size, con
             return lz_fail(detail, LZ_E_FORMAT, "pax mtime: '%.40s' is not a time", value);
         return 0;
     }
+    if (strcmp(key, "atime") == 0) {
+        pax->has_atime = parse_time(value, size, &pax->atime, &pax->atime_nsec) == 0;
+        return 0;
+    }
+    if (strcmp(key, "ctime") == 0) {
+        pax->has_ctime = parse_time(value, size, &pax->ctime, &pax->ctime_nsec) == 0;
+        return 0;
+    }
     if (key_size >= sizeof xattr_prefix && memcmp(key, xattr_prefix, sizeof xattr_prefix - 1) == 0)
         return add_xattr(pax, key + sizeof xattr_prefix - 1, key_size - (sizeof xattr_prefix - 1), value, size);
     if (key_size >= sizeof sparse_prefix && memcmp(key, sparse_prefix, sizeof sparse_prefix - 1) == 0)
         return sparse_record(pax, key + sizeof sparse_prefix - 1, value, size, pending, detail);
-    return 0; /* atime, ctime, uname, gname, comment, vendors': nothing that an index keeps */
+    return 0; /* uname, gname, comment, vendors': nothing that an index keeps */
 }
 
 /* "LENGTH KEY=VALUE\n", LENGTH counting all of it. */

@@ -10,11 +10,11 @@ struct lz_pax {
     struct lz_buf records; /* global records first, then the entry's own, which therefore win */
     const char *path, *link, *sparse_name;
     size_t path_size, link_size, sparse_name_size;
-    bool has_size, has_uid, has_gid, has_mtime;
+    bool has_size, has_uid, has_gid, has_mtime, has_atime, has_ctime;
     uint64_t size;
     uint32_t uid, gid;
-    int64_t mtime;
-    uint32_t mtime_nsec;
+    int64_t mtime, atime, ctime;
+    uint32_t mtime_nsec, atime_nsec, ctime_nsec;
     struct lz_tar_xattr *xattrs;
     size_t xattr_count, xattr_capacity;
     bool xattrs_unsorted; /* while parsing */

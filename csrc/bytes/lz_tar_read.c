@@ -87,6 +87,12 @@ static int decode_numbers(struct lz_tar_reader *reader, const uint8_t *block, st
         rc = lz_tar_unsigned_field(reader, block, LZ_TAR_GID_AT, 8, "gid", UINT32_MAX, &gid, detail);
     entry->mtime = pax->mtime;
     entry->mtime_nsec = pax->mtime_nsec;
+    entry->has_atime = pax->has_atime;
+    entry->atime = pax->atime;
+    entry->atime_nsec = pax->atime_nsec;
+    entry->has_ctime = pax->has_ctime;
+    entry->ctime = pax->ctime;
+    entry->ctime_nsec = pax->ctime_nsec;
     if (rc == 0 && !pax->has_mtime)
         rc = lz_tar_field(reader, block, LZ_TAR_MTIME_AT, 12, "mtime", &entry->mtime, detail);
     if (rc == 0 && (entry->type == LZ_TAR_CHAR || entry->type == LZ_TAR_BLOCK_DEVICE)) {

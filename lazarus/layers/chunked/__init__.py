@@ -1,0 +1,9 @@
+"""zstd:chunked, the form of a layer of which parts can be fetched (containers/storage, pkg/chunked).
+
+`writer.py` makes it out of a layer of the store. To everyone it is an ordinary zstd layer; its table of contents, with
+the SHA-256 of each file and where it lies, is bound to the image by annotations of the layer's descriptor.
+"""
+
+from lazarus.layers.chunked.writer import ChunkedBlob, write_chunked
+
+__all__ = ["ChunkedBlob", "write_chunked"]
