@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -203,6 +204,24 @@ def test_an_error_meanwhile(store: Store) -> None:
     with pytest.raises(RuntimeError), frozen([container]):
         raise RuntimeError
     goes_on(container)
+    container.stop(0)
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_an_exec_meanwhile_waits(store: Store, detach: bool) -> None:
+    container = started(store, "sleep 1000")
+    place = Path(container.directory, "upper/tmp/new")
+
+    def execute() -> None:
+        container.exec(["sh", "-c", "echo > /tmp/new"], detach=detach)
+
+    thread = threading.Thread(target=execute)
+    with Lock(container.directory), frozen([container]):
+        thread.start()
+        time.sleep(0.5)
+        assert not place.exists()
+    until(place.exists)
+    thread.join()
     container.stop(0)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from lazarus.containers.state import Lock
+from lazarus.containers.state import Lock, door
 from lazarus.content import readers
 from lazarus.errors import ConflictError, ContainerRuntimeError, NotFoundError
 from lazarus.runtime import freezer
@@ -21,24 +21,26 @@ if TYPE_CHECKING:
 @contextmanager
 def frozen(containers: Sequence[Container], *, patience: float = freezer.PATIENCE) -> Iterator[tuple[Container, ...]]:
     """Inside the `with` no process of them runs; yields those that were running, all others are left alone. The caller
-    holds their locks, so that none starts.
+    holds their locks, so that none starts; who wants to execute something in them waits.
 
     They go on at the end, also when this process is killed: see `lazarus.runtime.freezer`, which says how it is done
     with and without a cgroup of the container's own. `ContainerRuntimeError` when one cannot be frozen, or does not
     stand still within `patience` seconds: nothing is frozen then.
     """
     running, freezers = [], []
-    for container in containers:
-        state = container._execution.settled()
-        if state.status == "running" and state.process.alive:
-            running.append(container)
-            try:
-                freezers.append(freezer.freezer_of(state.process.pid, container.id))
-            except ContainerRuntimeError as error:
-                raise ContainerRuntimeError(f"container {container.name}: {error}") from error
-    names = ", ".join(container.name for container in running)
-    with freezer.frozen(freezers, patience=patience, name=f"container {names}"):
-        yield tuple(running)
+    with ExitStack() as doors:
+        for container in containers:
+            state = container._execution.settled()
+            if state.status == "running" and state.process.alive:
+                running.append(container)
+                doors.enter_context(door(container.directory, shut=True))
+                try:
+                    freezers.append(freezer.freezer_of(state.process.pid, container.id))
+                except ContainerRuntimeError as error:
+                    raise ContainerRuntimeError(f"container {container.name}: {error}") from error
+        names = ", ".join(container.name for container in running)
+        with freezer.frozen(freezers, patience=patience, name=f"container {names}"):
+            yield tuple(running)
 
 
 @contextmanager
@@ -49,7 +51,7 @@ def at_rest(store: Store, volume: Volume, how: str) -> Iterator[None]:
     while True:
         with ExitStack() as locks:
             users = [] if how == "leave" else _naming(store, volume.name)
-            readers.make_room_for_descriptors(len(users))
+            readers.make_room_for_descriptors(2 * len(users))
             for container in users:
                 with suppress(NotFoundError):  # without a directory: created by a process that died there
                     locks.enter_context(Lock(container.directory))

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from lazarus._native.openat2 import open_in_root
+from lazarus.containers.state import door
 from lazarus.errors import ConflictError, ContainerRuntimeError, LazarusError, one_line
 from lazarus.runtime import bundle as oci
 from lazarus.runtime.crun import Runtime, Streams
@@ -86,7 +87,14 @@ def _attend(
     def start(streams: Streams, console: str | None) -> int:
         return runtime.exec(execution.notes, execution.id, f"{notes}/process.json", notes, streams, console)
 
-    return attend(start, lambda _pid: started(), attachment, notes=notes, terminal=terminal)
+    with door(execution.directory) as held:  # while it is frozen, for a commit or a snapshot, nobody comes in
+
+        def there(_pid: int) -> None:
+            held.close()
+            started()
+
+        return attend(start, there, attachment, notes=notes, terminal=terminal)
+    raise AssertionError
 
 
 def _in_background(execution: Execution, runtime: Runtime, notes: str, terminal: bool) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -177,3 +178,14 @@ class Room:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         os.close(self._fd)
+
+
+@contextmanager
+def door(directory: str, *, shut: bool = False) -> Iterator[ExitStack]:
+    """Held by who brings a further process into a running container, until it is there; `shut`: by who freezes it, so
+    that none comes meanwhile. Gives what can be closed before the end of the `with`."""
+    with ExitStack() as held:
+        fd = os.open(f"{directory}/bundle", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        held.callback(os.close, fd)
+        fcntl.flock(fd, fcntl.LOCK_EX if shut else fcntl.LOCK_SH)
+        yield held
