@@ -7,7 +7,7 @@
     checkpoints.py  checkpoint fork log rollback
     trees.py        cat ls find du
     images.py       load save import images history tag rmi
-    registry.py     pull
+    registry.py     pull push copy search-tags        login.py         login logout
     image.py        image squash|rebase|drop|reorder|split|diff
     volumes.py      volume create|ls|inspect|rm|prune|cp|export|import|push|pull
     snapshots.py    volume snapshot|snapshots|rollback|clone|diff|forget
@@ -18,7 +18,7 @@
 
 Exit codes: 0; 1 an error, said in one line on stderr; 2 a wrong command line; 130 interrupted. For `run`, `exec` and
 `start` the container's own, or 125 (the engine failed, or a wrong command line), 126 (the command cannot be invoked),
-127 (it was not found).
+127 (it was not found). For those of registry.py and login.py 125 in place of 1 and 2.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ VERBS = {
     **dict.fromkeys(("diff", "commit", "cp", "export", "mount", "umount", "union"), "files"),
     **dict.fromkeys(("checkpoint", "fork", "log", "rollback"), "checkpoints"),
     **dict.fromkeys(("load", "save", "import", "images", "history", "tag", "rmi"), "images"),
-    "pull": "registry",
+    **dict.fromkeys(("pull", "push", "copy", "search-tags"), "registry"),
+    **dict.fromkeys(("login", "logout"), "login"),
     **dict.fromkeys(
         ("image squash", "image rebase", "image drop", "image reorder", "image split", "image diff"), "image"
     ),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from lazarus.cli.options import Mistake, Option, Verb, Word, whole_number
 from lazarus.cli.output import FORMAT, NO_TRUNC, QUIET, age, complain, print_json, print_table, short, size
 from lazarus.cli.progress import progress_bars
+from lazarus.cli.registry_options import REGISTRY, settings
 
 if TYPE_CHECKING:
     from lazarus.images import Image
@@ -176,13 +177,21 @@ def tag(store: Store, arguments: SimpleNamespace) -> int:
 
 
 def rmi(store: Store, arguments: SimpleNamespace) -> int:
-    """Removes names, and images that have none left."""
+    """Removes names, and images that have none left; with --remote, from a registry."""
     from lazarus.errors import LazarusError, NotFoundError
+
+    def remove(name: str) -> Sequence[str]:
+        if not arguments.remote:
+            return store.images.remove(name, force=arguments.force)
+        from lazarus.images.remote import delete
+        from lazarus.oci.transports import parse_place
+
+        return (f"Deleted: {delete(parse_place(name, ('docker',), bare=True), settings(arguments))}",)
 
     failures = 0
     for name in arguments.images:
         try:
-            for line in store.images.remove(name, force=arguments.force):
+            for line in remove(name):
                 print(line)
         except NotFoundError as error:
             if not arguments.force:
@@ -201,6 +210,11 @@ PLATFORM = Option(
     "platform",
     "which image of an index of platforms, and of no other platform (default: this host's where there is a choice)",
     "OS/ARCH[/VARIANT]",
+)
+ALL_PLATFORMS = Option(
+    ("--all-platforms",),
+    "all_platforms",
+    "all images of an index: others than this host's (or --platform's) get their platform after the tag",
 )
 _CHANGE = Option(
     ("-c", "--change"), "change", "a Dockerfile instruction for its config: CMD, ENV, ...", "INSTRUCTION", many=True
@@ -283,7 +297,7 @@ VERBS = {
         Verb("tag", "give an image one more name", tag, (_IMAGE, Word("reference", "REFERENCE", "the new name"))),
         Verb(
             "rmi",
-            "remove names of images, and images that have none left",
+            "remove names of images, and images that have none left; --remote: from a registry",
             rmi,
             (_IMAGES,),
             (
@@ -292,6 +306,12 @@ VERBS = {
                     "force",
                     "all names of an ID; also when a container uses it: then only names go; a missing one is no error",
                 ),
+                Option(
+                    ("--remote",),
+                    "remote",
+                    "not from the store, but from the registry that the reference names, with all tags of its digest",
+                ),
+                *REGISTRY,
             ),
         ),
     )

@@ -17,6 +17,7 @@ _GROUPS = {
     "trees": "Files of images and containers, without a mount",
     "images": "Images",
     "registry": "Images elsewhere",
+    "login": "Credentials for registries",
     "image": "Layers of images",
     "volumes": "Volumes",
     "snapshots": "What volumes were",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VERSION = 3
+VERSION = 4
 APPLICATION_ID = 0x4C5A5253  # "LZRS": tells our database from any other SQLite file
 
 TABLES = (
@@ -21,13 +21,15 @@ TABLES = (
         created REAL NOT NULL,
         damaged INTEGER NOT NULL DEFAULT 0
     ) WITHOUT ROWID""",
-    # Which stored form inflates to which layer. The bytes themselves are a blob only when kept = 1.
+    # Which stored form inflates to which layer. The bytes themselves are a blob only when kept = 1. annotations is
+    # JSON: what the descriptor of a form that was made here has to say about it (zstd:chunked), NULL for nothing.
     """CREATE TABLE layer_blobs (
         digest TEXT PRIMARY KEY,
         diff_id TEXT NOT NULL REFERENCES layers(diff_id) ON DELETE CASCADE,
         compression TEXT NOT NULL CHECK (compression IN ('none', 'gzip', 'zstd')),
         size INTEGER NOT NULL,
-        kept INTEGER NOT NULL
+        kept INTEGER NOT NULL,
+        annotations TEXT CHECK (annotations IS NULL OR json_valid(annotations))
     ) WITHOUT ROWID""",
     "CREATE INDEX layer_blobs_of ON layer_blobs(diff_id)",
     """CREATE TABLE images (

@@ -1,4 +1,5 @@
-"""Images: load and save, import, tag, remove, what a commit becomes, and new images out of layers that exist."""
+"""Images: load and save, pull and push, import, tag, remove, what a commit becomes, and new images out of layers that
+exist."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lazarus.errors import ConflictError, FormatError, NotFoundError, TruncatedError
 from lazarus.images.image import Image
+from lazarus.images.transfers import Transfers
 from lazarus.terms import Digest, Limits, Platform, Progress, ViewChange
 
 if TYPE_CHECKING:
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 
     from lazarus.content.lease import Lease
     from lazarus.content.staged import StagedLayer
-    from lazarus.images.save import Target
     from lazarus.images.source import Source
     from lazarus.oci.references import Reference
     from lazarus.store import Store
@@ -26,105 +27,11 @@ __all__ = ["Image", "Images"]
 _COLUMNS = "manifest_digest, config_digest, images.created, size"
 
 
-class Images:
+class Images(Transfers):
     """The images of a store."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
-
-    def load(
-        self,
-        source: Source,
-        *,
-        platform: Platform | str | None = None,
-        keep_blobs: bool = True,
-        limits: Limits | None = None,
-        progress: Progress | None = None,
-    ) -> builtins.list[Image]:
-        """Brings every image of an OCI archive, an OCI layout directory or a docker-archive into the store, verified.
-
-        `source` is a path, an open binary file, or "-" for standard input; archives may be compressed. `platform`
-        chooses from image indexes (default: the host's); when it is given, an image that stands alone must be for it,
-        too. With `keep_blobs` compressed layers are kept as they came, so that `save` gives the same manifest back
-        (disk: their size); without, `save` writes the same layers uncompressed. Layers that the store has are not read.
-        `progress` gets events from several threads, one at a time.
-
-        One pass: about 450 MB of uncompressed layers a second on two cores, under 100 MB of memory. Raises
-        `FormatError`, `CorruptError`, `LimitError`, `NotFoundError` (no image for the platform), `UnsafeError`,
-        `UnsupportedError` or `OSError`, and leaves the store as it was.
-        """
-        from lazarus.images.load import load
-        from lazarus.oci.platforms import parse_platform
-
-        wanted = parse_platform(platform) if isinstance(platform, str) else platform
-        found = load(self.store, source, platform=wanted, keep_blobs=keep_blobs, limits=limits, progress=progress)
-        return [self._loaded(digest, names) for digest, names in found]
-
-    def _loaded(self, digest: Digest, names: tuple[str, ...]) -> Image:
-        image = self.get(digest)
-        image.loaded_names = names
-        return image
-
-    def pull(
-        self,
-        place: str,
-        *,
-        platform: Platform | str | None = None,
-        all_platforms: bool = False,
-        keep_blobs: bool = False,
-        limits: Limits | None = None,
-        progress: Progress | None = None,
-    ) -> builtins.list[Image]:
-        """Brings the image at a place (a reference, for a registry, or as `lazarus.oci.transports` spells them) into
-        the store, verified while it streams; layers that the store has are not fetched. `loaded_names` of each says
-        which names it got. An archive or layout of several images gives all of them, unless the place names one.
-
-        `platform` is as for `load`; `all_platforms` takes all of an index: that for this host (or `platform`) has the
-        name, the others have it with their platform after the tag ("app:1-linux-arm64"). `keep_blobs` keeps
-        compressed layers as they came, so that `save` and `push` elsewhere give the same manifest. `progress` gets
-        events from several threads, one at a time: exists, wait, pull and done for each layer.
-
-        Layers that have come whole stay when it fails or is killed: the next pull goes on from there. Raises what
-        `load` does.
-        """
-        from lazarus.images.pull import pull
-        from lazarus.oci.platforms import parse_platform
-        from lazarus.oci.transports import parse_place
-
-        found = pull(
-            self.store,
-            parse_place(place, bare=True),
-            platform=parse_platform(platform) if isinstance(platform, str) else platform,
-            every=all_platforms,
-            keep_blobs=keep_blobs,
-            limits=limits,
-            progress=progress,
-        )
-        return [self._loaded(digest, names) for digest, names in found]
-
-    def save(
-        self,
-        references: Sequence[str],
-        target: Target,
-        *,
-        format: str = "oci-archive",
-        progress: Progress | None = None,
-    ) -> None:
-        """Writes images to an "oci-archive", an "oci-dir" or a "docker-archive": a path (replaced when it is whole),
-        or an
-        open binary file. The same images give the same bytes. Raises `NotFoundError`, `ConflictError` (a directory
-        that is
-        not empty), `CorruptError` when the store's bytes are not what they were."""
-        from lazarus.images.save import Named, save
-
-        images: dict[Digest, tuple[Image, list[str]]] = {}
-        for reference in references:
-            image = self.get(reference)
-            names = images.setdefault(image.digest, (image, []))[1]
-            name = self.name_of(image, reference)
-            if name is not None and name not in names:
-                names.append(name)
-        save(self.store, [Named(image, tuple(names)) for image, names in images.values()], target, format, progress)
 
     def import_(
         self,

@@ -96,10 +96,14 @@ def ingest_layer(
 
 
 def at_once(
-    one: Callable[[_Item, Progress | None], _Result], items: Sequence[_Item], count: int, progress: Progress | None
+    one: Callable[[_Item, Progress | None], _Result],
+    items: Sequence[_Item],
+    count: int,
+    progress: Progress | None,
+    cancel: Callable[[], None] | None = None,
 ) -> list[_Result]:
     """`one(item, progress)` of each, `count` at a time; the results in the order of the items. The first that fails, or
-    Ctrl-C, stops the others: their next call of `progress` raises `CancelledError`."""
+    Ctrl-C, stops the others: `cancel` is called, and their next call of `progress` raises `CancelledError`."""
     stop = threading.Event()
     progress = _one_at_a_time(progress)
 
@@ -109,7 +113,7 @@ def at_once(
         if progress is not None:
             progress(event)
 
-    if len(items) < 2:
+    if not items or (len(items) == 1 and cancel is None):
         return [one(item, progress) for item in items]
     with ThreadPoolExecutor(count) as pool:
         futures = [pool.submit(one, item, watched) for item in items]
@@ -118,6 +122,8 @@ def at_once(
                 future.result()
         except BaseException:
             stop.set()
+            if cancel is not None:
+                cancel()
             pool.shutdown(cancel_futures=True)
             raise
         return [future.result() for future in futures]

@@ -17,14 +17,15 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from lazarus.content.claims import claim
-from lazarus.errors import CorruptError
+from lazarus.errors import ConflictError, CorruptError
 from lazarus.images.load import at_once, ingest_layer, publish_images
-from lazarus.images.plan import PlannedLayer, distinct, plan
+from lazarus.images.plan import OneImage, PlannedImage, PlannedLayer, distinct, plan
 from lazarus.images.source import open_place
 from lazarus.terms import Digest, Limits, Platform, Progress, ProgressEvent
 
 if TYPE_CHECKING:
     from lazarus.oci.transports import Place
+    from lazarus.registry.client import RegistryClient
     from lazarus.store import Store
 
 #: As docker: three that wait for the network keep two cores busy.
@@ -35,6 +36,8 @@ def pull(
     store: Store,
     place: Place,
     *,
+    client: RegistryClient | None,
+    name: str | None,
     platform: Platform | None,
     every: bool,
     keep_blobs: bool,
@@ -43,10 +46,20 @@ def pull(
 ) -> list[tuple[Digest, tuple[str, ...]]]:
     """See `Images.pull`; the manifest digests, with the names that each image got."""
     with store.content.lease("pull") as lease, ExitStack() as closing:
-        images = plan(open_place(place, lease, closing, limits), platform, tag=place.tag, every=every)
+        source = open_place(place, lease, closing, limits, client=client, name=name)
+        images = plan(source, platform, tag=place.tag, every=every)
         fetch = _Fetch(store, keep_blobs, limits)
-        at_once(fetch.one, distinct(images), LAYERS_AT_ONCE, progress)
+        cancel = client.cancel if client is not None else None
+        at_once(fetch.one, distinct(images), LAYERS_AT_ONCE, progress, cancel)
+        if name is not None and not isinstance(source, OneImage):
+            images = _renamed(images, name, place)
         return publish_images(store, lease, images, (), progress)
+
+
+def _renamed(images: list[PlannedImage], name: str, place: Place) -> list[PlannedImage]:
+    if len(images) != 1:
+        raise ConflictError(f"{place}: {len(images)} images in it, which cannot all be called {name}")
+    return [images[0]._replace(names=(name,))]
 
 
 class _Fetch:

@@ -7,10 +7,11 @@ import os
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, NamedTuple
 
-from lazarus.errors import ConflictError, CorruptError, FormatError
+from lazarus.errors import CorruptError, FormatError
+from lazarus.images.targets import new_directory
 from lazarus.oci import media
+from lazarus.oci.docker_archive import write_docker_index
 from lazarus.oci.documents import write_index, write_manifest
-from lazarus.oci.strict_json import dumps
 from lazarus.oci.writers import ArchiveWriter, DirectoryWriter, Writer, put
 from lazarus.terms import Descriptor, DiffID, Digest, Progress, ProgressEvent
 from lazarus.whole_file import whole_file
@@ -50,23 +51,8 @@ def save(store: Store, images: Sequence[Named], target: Target, form: str, progr
 
 
 def _to_directory(store: Store, images: Sequence[Named], path: str, progress: Progress | None) -> None:
-    """Beside the target and renamed, so that a half layout never has its name; a kill leaves `PATH.PID.partial`."""
-    from lazarus._native.publish import remove_tree
-
-    if os.path.lexists(path) and (not os.path.isdir(path) or os.listdir(path)):
-        raise ConflictError(f"{path}: exists and is not an empty directory")
-    temporary = f"{os.path.normpath(path)}.{os.getpid()}.partial"
-    try:
-        os.mkdir(temporary)
-    except OSError as error:
-        error.filename = path  # the one that the user knows
-        raise
-    try:
-        _write(store, images, DirectoryWriter(temporary), "oci-dir", progress)
-        os.rename(temporary, path)
-    except BaseException:
-        remove_tree(temporary)
-        raise
+    with new_directory(path) as directory:
+        _write(store, images, DirectoryWriter(directory), "oci-dir", progress)
 
 
 def _write(store: Store, images: Sequence[Named], writer: Writer, form: str, progress: Progress | None) -> None:
@@ -104,7 +90,6 @@ class _Saver:
     def docker(self, images: Sequence[Named]) -> None:
         """Layers as plain tars, configs, manifest.json and repositories, as podman writes them."""
         entries = []
-        repositories: dict[str, dict[str, str]] = {}
         for image, names in images:
             for diff_id in image.diff_ids:
                 self._tar(diff_id, f"{diff_id.hex}.tar")
@@ -112,13 +97,8 @@ class _Saver:
             if config not in self.written:
                 self.written.add(config)
                 put(self.writer, config, image.config_bytes)
-            layers = [f"{diff_id.hex}.tar" for diff_id in image.diff_ids]
-            entries.append({"Config": config, "RepoTags": list(names), "Layers": layers})
-            for name in names:
-                repository, _, tag = name.rpartition(":")
-                repositories.setdefault(repository, {})[tag] = image.diff_ids[-1].hex if image.diff_ids else ""
-        put(self.writer, "manifest.json", dumps(entries))
-        put(self.writer, "repositories", dumps(repositories))
+            entries.append((config, names, image.diff_ids))
+        write_docker_index(self.writer, entries)
 
     def _manifest(self, image: Image) -> tuple[bytes, str]:
         """Writes the layers. The manifest as it came in; or, where a compressed blob was not kept, one of our own

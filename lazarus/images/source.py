@@ -8,9 +8,9 @@ import shutil
 import stat
 import sys
 from contextlib import ExitStack
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Protocol
 
-from lazarus.errors import FormatError, LazarusError, TruncatedError, UnsupportedError
+from lazarus.errors import FormatError, LazarusError, TruncatedError
 from lazarus.images.plan import OneImage
 from lazarus.oci.docker_archive import check_is_readable
 from lazarus.oci.layout import MARKER, ArchiveFiles, Layout, open_layout
@@ -18,8 +18,8 @@ from lazarus.oci.outer_tar import OuterTar
 from lazarus.terms import Limits
 
 if TYPE_CHECKING:
-    from lazarus.content.lease import Lease
     from lazarus.oci.transports import Place
+    from lazarus.registry.client import RegistryClient
 
 Source = str | bytes | os.PathLike[str] | os.PathLike[bytes] | IO[bytes]
 _MAGICS = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
@@ -30,7 +30,13 @@ _MAX_RATIO = 1100
 _RATIO_FREE = 64 << 20  # bytes that the ratio does not look at
 
 
-def open_source(source: Source, lease: Lease, closing: ExitStack, limits: Limits | None = None) -> Layout | OuterTar:
+class Scratch(Protocol):
+    """Where there is room for what has to be spooled: a lease."""
+
+    def new_path(self, prefix: str, /) -> str: ...
+
+
+def open_source(source: Source, lease: Scratch, closing: ExitStack, limits: Limits | None = None) -> Layout | OuterTar:
     """An OCI layout, or the table of a docker-archive. What it opens is closed by `closing`; streams and compressed
     archives are spooled into the lease's staging first, within `limits` (a bomb may as well lie around the image)."""
     if not hasattr(source, "read") and source != "-" and os.path.isdir(source):
@@ -50,23 +56,36 @@ def open_source(source: Source, lease: Lease, closing: ExitStack, limits: Limits
 
 
 def open_place(
-    place: Place, lease: Lease, closing: ExitStack, limits: Limits | None = None
+    place: Place,
+    lease: Scratch,
+    closing: ExitStack,
+    limits: Limits | None = None,
+    *,
+    client: RegistryClient | None = None,
+    name: str | None = None,
 ) -> Layout | OuterTar | OneImage:
-    """What is at a place that is no registry. As `open_source`, but it must be what the place says that it is."""
+    """What is at a place, with `client` in a registry. As `open_source`, but it must be what the place says that it is.
+    An image that has no name there gets `name`, and one of a registry, without it, what it was asked for by."""
+    given = () if name is None else (name,)
     if place.kind == "docker":
-        raise UnsupportedError(f"{place}: registries are not there yet")
+        from lazarus.images.remote import RegistryImages
+
+        assert client is not None
+        reference = place.reference
+        found = closing.enter_context(RegistryImages(client, reference))
+        return OneImage(found, found.root(reference), given or ((reference.tagged,) if reference.tag else ()))
     if place.kind == "dir":
         from lazarus.oci.dir_image import open_dir
 
         image = closing.enter_context(open_dir(place.path))
-        return OneImage(image, image.root(), ())
+        return OneImage(image, image.root(), given)
     if place.kind == "oci":
         return closing.enter_context(open_layout(place.path))
-    found = open_source(place.path, lease, closing, limits)
-    if isinstance(found, Layout) != (place.kind == "oci-archive"):
-        kind = "an image layout" if isinstance(found, Layout) else "a docker-archive"
+    source = open_source(place.path, lease, closing, limits)
+    if isinstance(source, Layout) != (place.kind == "oci-archive"):
+        kind = "an image layout" if isinstance(source, Layout) else "a docker-archive"
         raise FormatError(f"{place.path}: {kind}, not what {place.kind}: says")
-    return found
+    return source
 
 
 def open_file(source: Source, closing: ExitStack) -> tuple[int, str]:
@@ -83,7 +102,7 @@ def open_file(source: Source, closing: ExitStack) -> tuple[int, str]:
     return fd, os.fsdecode(source)
 
 
-def _temporary(lease: Lease, closing: ExitStack) -> int:
+def _temporary(lease: Scratch, closing: ExitStack) -> int:
     path = lease.new_path("spool")
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     closing.callback(os.close, fd)
@@ -91,14 +110,14 @@ def _temporary(lease: Lease, closing: ExitStack) -> int:
     return fd
 
 
-def _spool(stream: int, lease: Lease, closing: ExitStack) -> int:
+def _spool(stream: int, lease: Scratch, closing: ExitStack) -> int:
     fd = _temporary(lease, closing)
     with open(stream, "rb", closefd=False) as reader, open(fd, "wb", closefd=False) as writer:
         shutil.copyfileobj(reader, writer, 1 << 20)
     return fd
 
 
-def _decompress(packed: int, what: str, lease: Lease, closing: ExitStack, limits: Limits) -> int:
+def _decompress(packed: int, what: str, lease: Scratch, closing: ExitStack, limits: Limits) -> int:
     from lazarus._native.stream import decompress
 
     fd = _temporary(lease, closing)

@@ -7,7 +7,7 @@ archive.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from lazarus.errors import CorruptError, FormatError, UnsupportedError
@@ -15,8 +15,9 @@ from lazarus.oci.documents import ImageConfig, parse_config
 from lazarus.oci.layout import BlobSource, sha256
 from lazarus.oci.outer_tar import OuterTar
 from lazarus.oci.references import parse_tag
-from lazarus.oci.strict_json import MAX_SIZE, kind, loads
-from lazarus.terms import Digest
+from lazarus.oci.strict_json import MAX_SIZE, dumps, kind, loads
+from lazarus.oci.writers import Writer, put
+from lazarus.terms import DiffID, Digest
 
 MANIFEST = "manifest.json"
 REPOSITORIES = "repositories"
@@ -82,6 +83,21 @@ def _names(entry: dict[str, Any], key: str, what: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise FormatError(f"{what}: {key} is not an array of strings")
     return value
+
+
+def write_docker_index(writer: Writer, images: Iterable[tuple[str, Sequence[str], Sequence[DiffID]]]) -> None:
+    """manifest.json and repositories, as podman writes them: of each image its config's member, its names (`name:tag`),
+    and its layers, whose members are `<diff ID>.tar`."""
+    entries = []
+    repositories: dict[str, dict[str, str]] = {}
+    for config, names, diff_ids in images:
+        layers = [f"{diff_id.hex}.tar" for diff_id in diff_ids]
+        entries.append({"Config": config, "RepoTags": list(names), "Layers": layers})
+        for name in names:
+            repository, _, tag = name.rpartition(":")
+            repositories.setdefault(repository, {})[tag] = diff_ids[-1].hex if diff_ids else ""
+    put(writer, MANIFEST, dumps(entries))
+    put(writer, REPOSITORIES, dumps(repositories))
 
 
 def check_is_readable(tar: OuterTar) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -19,7 +20,7 @@ from lazarus.errors import ConflictError
 from lazarus.oci.documents import ImageIndex, descriptor_json, parse_index
 from lazarus.oci.layout import INDEX, MARKER, VERSION, Layout, open_layout
 from lazarus.oci.strict_json import dumps
-from lazarus.oci.writers import write_all
+from lazarus.oci.writers import write_all, write_hashed
 from lazarus.terms import Descriptor, Digest, Json
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -98,6 +99,14 @@ class LayoutDirectory:
         name = f"{_PARTIAL}/{descriptor.digest.hex}"
         self._write(name, data)
         self._staged[descriptor.digest] = name
+
+    def add_pieces(self, digest: Digest | None, pieces: Iterable[bytes | memoryview]) -> tuple[Digest, int]:
+        """As `add`, for what does not fit into memory: digest and size. `CorruptError` when it has not this digest.
+        Safe from several threads."""
+        name = f"{_PARTIAL}/{os.urandom(12).hex()}"
+        found, size = write_hashed(f"{self.path}/{name}", digest, pieces)
+        self._staged[found] = name
+        return found, size
 
     def has(self, descriptor: Descriptor) -> bool:
         """Is there a blob of that name and size?"""

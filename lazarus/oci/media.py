@@ -35,6 +35,11 @@ def is_layer(media_type: str) -> bool:
     return media_type.startswith((OCI_LAYER, DOCKER_LAYER, *_FOREIGN))
 
 
+def is_foreign(media_type: str) -> bool:
+    """Is it a layer whose bytes are not where the image is (non-distributable)?"""
+    return media_type.startswith(_FOREIGN)
+
+
 def layer_compression(media_type: str, what: str) -> str:
     """ "none", "gzip" or "zstd". `what` names the layer in the error."""
     compression = LAYERS.get(media_type)

@@ -6,10 +6,11 @@ A writer is given members one after the other; what is not `finish`ed is worth n
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from lazarus.errors import CorruptError
+from lazarus.terms import Digest
 
 BLOCK = 512
 Producer = Callable[[int], int]  # writes to a descriptor, returns how many bytes
@@ -31,9 +32,50 @@ def write_all(fd: int, data: bytes | memoryview) -> int:
     return len(data)
 
 
+def write_hashed(path: str, digest: Digest | None, pieces: Iterable[bytes | memoryview]) -> tuple[Digest, int]:
+    """A new file of these pieces, on disk: the digest and size of its bytes. `CorruptError` when they have not the
+    digest that is expected, and then no file is left."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        found, size = copy_hashed(fd, pieces)
+        if digest is not None and found != digest:
+            raise CorruptError(f"blob {digest}: its bytes have digest {found}")
+        os.fsync(fd)
+    except BaseException:
+        os.unlink(path)
+        raise
+    finally:
+        os.close(fd)
+    return found, size
+
+
+def copy_hashed(fd: int, pieces: Iterable[bytes | memoryview]) -> tuple[Digest, int]:
+    """Writes pieces to a descriptor; the digest and number of their bytes."""
+    import hashlib
+
+    hasher = hashlib.sha256()
+    size = 0
+    for piece in pieces:
+        hasher.update(piece)
+        size += write_all(fd, piece)
+    return Digest("sha256:" + hasher.hexdigest()), size
+
+
 def put(writer: Writer, name: str, data: bytes) -> None:
     """A small file."""
     writer.file(name, len(data), lambda fd: write_all(fd, data))
+
+
+def put_file(writer: Writer, name: str, fd: int) -> None:
+    """All of an open file."""
+
+    def produce(out_fd: int) -> int:
+        at = 0
+        while piece := os.pread(fd, 1 << 20, at):
+            at += write_all(out_fd, piece)
+        return at
+
+    writer.file(name, os.fstat(fd).st_size, produce)
 
 
 class ArchiveWriter:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TypeVar
 
@@ -48,6 +48,36 @@ def through_pipe(write: Callable[[int], object], read: Callable[[int], T]) -> T:
     if failure:
         raise failure[0]
     return result
+
+
+def pieces_of(write: Callable[[int], object]) -> Iterator[memoryview]:
+    """What `write(out_fd)` writes, run in a thread, in pieces of up to 1 MiB; each is done with when the next one is
+    asked for. Its error is raised at the end, so whoever takes the pieces must not take them for whole before that."""
+    import threading
+
+    in_fd, out_fd = os.pipe()
+    _grow(in_fd)
+    failure: list[BaseException] = []
+
+    def run_writer() -> None:
+        try:
+            write(out_fd)
+        except BaseException as error:
+            failure.append(error)
+        finally:
+            os.close(out_fd)
+
+    writer = threading.Thread(target=run_writer, name="pipe writer")
+    writer.start()
+    buffer = memoryview(bytearray(_PIPE_BYTES))
+    try:
+        while count := os.readv(in_fd, [buffer]):
+            yield buffer[:count]
+    finally:
+        os.close(in_fd)  # the writer, if it still writes, gets EPIPE
+        writer.join()
+    if failure:
+        raise failure[0]
 
 
 def _grow(fd: int) -> None:

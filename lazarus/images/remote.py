@@ -1,0 +1,219 @@
+"""A registry as a source of images: documents are kept in memory, blobs are streams.
+
+A large blob comes in ranges, several at once, which are put in order again: one connection seldom fills the line to a
+distant registry. At most SLOTS ranges are in memory, whatever the number of blobs that are read at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from lazarus.errors import CancelledError, CorruptError, LimitError, NotFoundError, UnsupportedError
+from lazarus.oci import media
+from lazarus.oci.strict_json import MAX_SIZE
+from lazarus.oci.writers import write_all
+from lazarus.registry.settings import Repository
+from lazarus.union.pipe import through_pipe
+
+if TYPE_CHECKING:
+    from lazarus.oci.references import Reference
+    from lazarus.oci.transports import Place
+    from lazarus.registry.blob import BlobStream
+    from lazarus.registry.client import RegistryClient
+    from lazarus.registry.settings import Settings
+    from lazarus.terms import Descriptor, Digest
+
+RANGE = 8 << 20  # bytes: at 10 MB/s a connection, what a request costs (50 ms and more) is a sixteenth
+CONNECTIONS = 3  # for one blob
+SLOTS = 4  # ranges in memory
+_PIECE = 1 << 20
+_Result = TypeVar("_Result")
+
+
+def tags(place: Place, settings: Settings | None = None) -> Iterator[str]:
+    """The tags of a registry's repository, in its order. Raises `NotFoundError`, `RegistryError`."""
+    from lazarus.registry.client import RegistryClient
+
+    with RegistryClient(settings) as client:
+        yield from client.tags(Repository.of(place.reference))
+
+
+def delete(place: Place, settings: Settings | None = None) -> Digest:
+    """Removes what a tag or digest names from a registry, with all of its tags: the digest of what went. The blobs are
+    the registry's to collect. Raises `NotFoundError`, `RegistryError` (many registries do not allow it)."""
+    from lazarus.registry.client import RegistryClient
+
+    reference = place.reference
+    repository = Repository.of(reference)
+    with RegistryClient(settings) as client:
+        found = client.has_manifest(repository, reference.digest or reference.tag)
+        if found is None:
+            raise NotFoundError(f"{place}: no such manifest")
+        client.delete_manifest(repository, found.digest)
+    return found.digest
+
+
+class RegistryImages:
+    """The repository of a reference. Safe from several threads; `close` stops what is under way."""
+
+    def __init__(self, client: RegistryClient, reference: Reference) -> None:
+        self.what = str(reference)
+        self.client = client
+        self.repository = Repository.of(reference)
+        self._documents: dict[Digest, bytes] = {}
+        self._ranges = _Ranges(client, self.repository)
+
+    def root(self, reference: Reference) -> Descriptor:
+        """What the tag or digest of the reference names now."""
+        descriptor, data = self.client.resolve(self.repository, reference.digest or reference.tag)
+        self._documents[descriptor.digest] = data
+        return descriptor
+
+    def read(self, descriptor: Descriptor, what: str, /) -> bytes:
+        """A manifest, an image index or a config, checked against size and digest."""
+        data = self._documents.get(descriptor.digest)
+        if data is None:
+            data = self._documents[descriptor.digest] = self._fetch(descriptor, what)
+        if len(data) != descriptor.size:
+            raise CorruptError(f"{what}: {len(data)} bytes, its descriptor says {descriptor.size}")
+        return data
+
+    def _fetch(self, descriptor: Descriptor, what: str) -> bytes:
+        if descriptor.media_type in media.MANIFESTS | media.INDEXES:
+            return self.client.manifest(self.repository, descriptor)
+        if descriptor.size > MAX_SIZE:
+            raise LimitError(f"{what}: {descriptor.size} bytes, more than {MAX_SIZE}")
+        buffer = bytearray(descriptor.size)
+        with self.client.open_blob(self.repository, descriptor) as stream:
+            _fill(stream, memoryview(buffer))
+        return bytes(buffer)
+
+    def blob(self, descriptor: Descriptor, what: str, /) -> RemoteBlob:
+        """A blob, of which nothing is read yet."""
+        return RemoteBlob(self._ranges, descriptor)
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._ranges.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class RemoteBlob:
+    """One blob of a registry, to be read once. Its digest is for the reader to check."""
+
+    def __init__(self, ranges: _Ranges, descriptor: Descriptor) -> None:
+        self.size = descriptor.size
+        self._ranges = ranges
+        self._descriptor = descriptor
+
+    def read_by(self, read: Callable[[int, int | None], _Result], /) -> _Result:
+        """What `read(fd, None)` returns, with `fd` the end of a pipe."""
+        return through_pipe(self._feed, lambda fd: read(fd, None))
+
+    def pieces(self) -> Iterator[memoryview]:
+        """One after the other; each is done with when the next one is asked for."""
+        if self.size <= 2 * RANGE or (yield from self._ranges.pieces(self._descriptor)) is None:
+            buffer = memoryview(bytearray(min(_PIECE, max(self.size, 1))))
+            with self._ranges.open(self._descriptor) as stream:
+                while count := stream.readinto(buffer):
+                    yield buffer[:count]
+
+    def _feed(self, fd: int) -> None:
+        for piece in self.pieces():
+            write_all(fd, piece)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        pass
+
+
+class _Ranges:
+    """Ranges of the blobs of one repository, fetched ahead."""
+
+    def __init__(self, client: RegistryClient, repository: Repository) -> None:
+        self._client = client
+        self._repository = repository
+        self._free = threading.Semaphore(SLOTS)
+        self._pool: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+
+    def open(self, descriptor: Descriptor, offset: int = 0, size: int | None = None) -> BlobStream:
+        """Whoever reads it checks the digest."""
+        return self._client.open_blob(self._repository, descriptor, offset=offset, size=size, verify=False)
+
+    def pieces(self, descriptor: Descriptor) -> Generator[memoryview, None, int | None]:
+        """All of a blob, in order, and then its size; None, and nothing, when the registry does not send parts.
+
+        Who has no range waits for a slot, who has some never does: so everybody goes on.
+        """
+        stop = threading.Event()
+        pending: deque[Future[memoryview]] = deque()
+        at = done = 0
+        try:
+            while True:
+                while at < descriptor.size and len(pending) < CONNECTIONS and self._free.acquire(blocking=not pending):
+                    size = min(RANGE, descriptor.size - at)
+                    pending.append(self._start(descriptor, at, size, stop))
+                    at += size
+                if not pending:
+                    return at
+                try:
+                    data = pending[0].result()
+                except UnsupportedError:
+                    if done:
+                        raise
+                    return None
+                yield data
+                done += len(data)
+                pending.popleft()
+                self._free.release()
+        finally:
+            stop.set()
+            wait([future for future in pending if not future.cancel()])
+            for _ in pending:
+                self._free.release()
+
+    def _start(self, descriptor: Descriptor, at: int, size: int, stop: threading.Event) -> Future[memoryview]:
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(SLOTS, thread_name_prefix="range")
+            return self._pool.submit(self._range, descriptor, at, size, stop)
+
+    def _range(self, descriptor: Descriptor, at: int, size: int, stop: threading.Event) -> memoryview:
+        buffer = memoryview(bytearray(size))
+        with self.open(descriptor, at, size) as stream:
+            _fill(stream, buffer, stop)
+        return buffer
+
+    def close(self) -> None:
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
+
+
+def _fill(stream: BlobStream, buffer: memoryview, stop: threading.Event | None = None) -> None:
+    done = 0
+    while done < len(buffer):
+        if stop is not None and stop.is_set():
+            raise CancelledError("cancelled")
+        count = stream.readinto(buffer[done : done + _PIECE])
+        if count <= 0:
+            raise CorruptError(f"a blob ends after {done} of {len(buffer)} bytes")
+        done += count
