@@ -20,6 +20,8 @@ from registry_helpers import Registry, needs_registry, registry
 
 from lazarus.errors import CorruptError, FormatError, NotFoundError, UnsupportedError
 from lazarus.images.copy import copy_image
+from lazarus.layers.chunked.annotations import parse_annotations
+from lazarus.oci.documents import parse_descriptor
 from lazarus.oci.transports import parse_place
 from lazarus.store import Store
 from lazarus.terms import ProgressEvent
@@ -87,25 +89,28 @@ def test_docker_schema_2_stays_what_it_is(store: Store, tmp_path: Path, where: R
     assert manifest_of(f"docker://{where.host}/docker:1")["mediaType"].startswith("application/vnd.docker.")
 
 
-@pytest.mark.parametrize("form", [None, "zstd", "gzip", "none"])
+@pytest.mark.parametrize("form", [None, "zstd", "zstd:chunked", "gzip", "none"])
 def test_new_layers_are_compressed_on_their_way_once(
     store: Store, tmp_path: Path, where: Registry, form: str | None
 ) -> None:
     """As a commit makes them. podman and skopeo read what comes of it, and the image stays the same."""
     image = load(store, tmp_path, BASE, APP, compress=False)
-    name = f"{where.host}/new-{form or 'default'}"
+    name = f"{where.host}/new-{(form or 'default').replace(':', '-')}"
     pushed = store.images.push(image, f"{name}:1", compression=form)
     assert pushed.blobs == 3 and (pushed.digest == image.digest) == (form == "none")
     manifest = manifest_of(f"docker://{name}:1")
-    suffix = {None: "+zstd", "zstd": "+zstd", "gzip": "+gzip", "none": ""}[form]
+    suffix = {"gzip": "+gzip", "none": ""}.get(form or "", "+zstd")
     assert {layer["mediaType"] for layer in manifest["layers"]} == {f"{made.OCI}layer.v1.tar{suffix}"}
+    chunked = form in (None, "zstd:chunked")
+    assert all(bool(parse_annotations(parse_descriptor(layer, ""))) == chunked for layer in manifest["layers"])
     again = store.images.push(image, f"{name}:2", compression=form)
     assert (again.digest, again.blobs, again.skipped) == (pushed.digest, 0, 3)
     found = podman_pull(tmp_path, f"docker://{name}:1")
     assert found["Id"] == image.id.hex and found["RootFS"]["Layers"] == [made.sha256(BASE), made.sha256(APP)]
     with Store(tmp_path / "other") as other:
-        [back] = other.images.pull(f"{name}:1")
+        [back] = other.images.pull(f"{name}:1", keep_blobs=True)
         assert (back.id, back.digest) == (image.id, pushed.digest)
+        assert other.images.push(back, f"oci:{tmp_path / 'layout'}", compression=form).digest == pushed.digest
 
 
 def test_a_level_and_a_form_that_are_asked_for(store: Store, tmp_path: Path, where: Registry) -> None:

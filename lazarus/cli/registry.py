@@ -139,9 +139,9 @@ VERBS = {
                 Option(
                     ("--compression-format",),
                     "compression_format",
-                    "of all layers (default: as they are; zstd for those that are not compressed yet)",
-                    "gzip|zstd|none",
-                    choices=("gzip", "zstd", "none"),
+                    "of all layers (default: as they are; zstd:chunked for those that are not compressed yet)",
+                    "gzip|zstd|zstd:chunked|none",
+                    choices=("gzip", "zstd", "zstd:chunked", "none"),
                 ),
                 Option(
                     ("--compression-level",),

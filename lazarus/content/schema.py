@@ -22,7 +22,7 @@ TABLES = (
         damaged INTEGER NOT NULL DEFAULT 0
     ) WITHOUT ROWID""",
     # Which stored form inflates to which layer. The bytes themselves are a blob only when kept = 1. annotations is
-    # JSON: what the descriptor of a form that was made here has to say about it (zstd:chunked), NULL for nothing.
+    # JSON: what the descriptor of a form that was made here as zstd:chunked has to say about it. NULL: not made so.
     """CREATE TABLE layer_blobs (
         digest TEXT PRIMARY KEY,
         diff_id TEXT NOT NULL REFERENCES layers(diff_id) ON DELETE CASCADE,

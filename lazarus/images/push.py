@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +21,7 @@ from lazarus.errors import FormatError, StoreError
 from lazarus.images.build import as_oci
 from lazarus.images.load import at_once
 from lazarus.images.targets import Pieces, Target, file_pieces, open_target, watched
+from lazarus.layers.chunked.annotations import CHECKSUM
 from lazarus.oci import media
 from lazarus.oci.documents import write_index, write_manifest
 from lazarus.oci.layout import sha256
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
     from lazarus.registry.settings import Repository
     from lazarus.store import Store
 
-FORMATS = ("gzip", "zstd", "none")
-DEFAULT = "zstd"
+CHUNKED = "zstd:chunked"
+FORMATS = ("gzip", "zstd", CHUNKED, "none")
+DEFAULT = CHUNKED
 LAYERS_AT_ONCE = 3
 _MOUNTS = 4  # repositories that are asked for a blob
 
@@ -71,7 +73,7 @@ def push(
     """See `Images.push`. Several images become an image index."""
     if compression.form not in (None, *FORMATS):
         raise FormatError(f"compression {compression.form!r:.40}: not one of {', '.join(FORMATS)}")
-    most = {"gzip": 9, "zstd": 22}.get(compression.form or DEFAULT, 0)
+    most = {"gzip": 9, "zstd": 22, CHUNKED: 22}.get(compression.form or DEFAULT, 0)
     if not 0 <= compression.level <= most:
         raise FormatError(f"compression level {compression.level}: {compression.form or DEFAULT} has 1 to {most}")
     if place.kind == "docker-archive":
@@ -113,8 +115,7 @@ class _Push:
         diff_id, layer = item
         say = _Say(layer.digest, progress)
         wanted = self._wanted.form
-        form = media.layer_compression(layer.media_type, f"layer {layer.digest}")
-        if wanted == form or (wanted is None and form != "none"):
+        if _fits(layer, wanted):
             found = self._as_it_is(diff_id, layer, say)
             if found is not None:
                 return found
@@ -183,14 +184,17 @@ class _Push:
     def _compress(self, diff_id: DiffID, form: str, say: _Say) -> Descriptor:
         """Compresses a layer on its way, and to an unknown size."""
         layer = self._store.layers.get(diff_id)
+        annotations: dict[str, str] = {}
 
-        def pieces() -> Iterator[memoryview]:
-            return pieces_of(lambda fd: compress(layer, fd, form, self._wanted.level))
+        def write(fd: int) -> None:
+            annotations.clear()
+            annotations.update(compress(layer, fd, form, self._wanted.level))
 
-        digest, size = self._target.send_new(watched(pieces, "push", say.name, 0, say.progress))
+        pieces = watched(lambda: pieces_of(write), "push", say.name, 0, say.progress)
+        digest, size = self._target.send_new(pieces)
         self._count(sent=size)
         say("done", size, size)
-        found = Descriptor(media.layer_media_type(form), digest, size)
+        found = Descriptor(_media_type(form), digest, size, annotations=annotations)
         self._remember(diff_id, form, found)
         return found
 
@@ -203,26 +207,38 @@ class _Push:
             return []
         rows = self._store.catalogue.read().execute(
             "SELECT digest, size, annotations FROM layer_blobs WHERE diff_id=? AND compression=?"
-            " ORDER BY kept DESC, digest",
-            (diff_id, form),
+            " AND (annotations IS NOT NULL OR NOT ?) ORDER BY kept DESC, digest",
+            (diff_id, "zstd" if form == CHUNKED else form, form == CHUNKED),
         )
         return [
-            Descriptor(
-                media.layer_media_type(form), Digest(row[0]), row[1], annotations=json.loads(row[2]) if row[2] else {}
-            )
+            Descriptor(_media_type(form), Digest(row[0]), row[1], annotations=json.loads(row[2] or "{}"))
             for row in rows
         ]
 
     def _remember(self, diff_id: DiffID, form: str, found: Descriptor) -> None:
         """Only a memory: without room for it, or when the layer has just been removed, the next push compresses
-        again."""
-        annotations = json.dumps(dict(found.annotations), sort_keys=True) if found.annotations else None
+        again. A form that should have a table, and cannot, has empty annotations."""
+        annotations = json.dumps(dict(found.annotations), sort_keys=True) if form == CHUNKED else None
         with suppress(OSError, StoreError, sqlite3.IntegrityError), self._store.catalogue.write() as connection:
             connection.execute(
-                "INSERT OR IGNORE INTO layer_blobs(digest, diff_id, compression, size, kept, annotations)"
-                " VALUES (?, ?, ?, ?, 0, ?)",
-                (found.digest, diff_id, form, found.size, annotations),
+                "INSERT INTO layer_blobs(digest, diff_id, compression, size, kept, annotations)"
+                " VALUES (?, ?, ?, ?, 0, ?) ON CONFLICT (digest) DO UPDATE SET annotations=excluded.annotations",
+                (found.digest, diff_id, "zstd" if form == CHUNKED else form, found.size, annotations),
             )
+
+
+def _media_type(form: str) -> str:
+    return media.layer_media_type("zstd" if form == CHUNKED else form)
+
+
+def _fits(layer: Descriptor, wanted: str | None) -> bool:
+    """May it go as it is? None: anything that is compressed."""
+    form = media.layer_compression(layer.media_type, f"layer {layer.digest}")
+    if wanted is None:
+        return form != "none"
+    if wanted == CHUNKED:
+        return form == "zstd" and CHECKSUM in layer.annotations
+    return form == wanted
 
 
 class _Say:
@@ -237,11 +253,16 @@ class _Say:
             self.progress(ProgressEvent(action, self.name, done, total))
 
 
-def compress(layer: Layer, fd: int, form: str, level: int) -> object:
-    """Writes a compressed form of a layer's tar to a descriptor."""
+def compress(layer: Layer, fd: int, form: str, level: int) -> Mapping[str, str]:
+    """Writes a compressed form of a layer's tar to a descriptor; the annotations that its own descriptor needs."""
+    if form == CHUNKED:
+        from lazarus.layers.chunked.writer import write_chunked
+
+        return write_chunked(layer, fd, level=level).annotations
     from lazarus._native.stream import compress as compress_stream
 
-    return through_pipe(layer.write_tar, lambda in_fd: compress_stream(in_fd, fd, form, level))
+    through_pipe(layer.write_tar, lambda in_fd: compress_stream(in_fd, fd, form, level))
+    return {}
 
 
 def repositories_with(store: Store, diff_id: DiffID) -> list[Repository]:

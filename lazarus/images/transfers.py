@@ -154,9 +154,10 @@ class Transfers:
         blobs that are missing. The digest, and what was sent.
 
         Layers stay compressed as they came where those bytes were kept, or the place has them; others are compressed on
-        their way, with `compression` ("zstd", the default, "gzip" or "none") at `level` (0: the form's default). When
-        it is given, layers of another form become it, too. `all_platforms` pushes an image index of it and its
-        neighbours of other platforms, by the names that `pull` gives them. `progress` as in `pull`: exists, push, done.
+        their way, with `compression` ("zstd:chunked", the default, which is zstd to whoever does not know it, "zstd",
+        "gzip" or "none") at `level` (0: the form's default). When it is given, layers of another form become it, too.
+        `all_platforms` pushes an image index of it and its neighbours of other platforms, by the names that `pull`
+        gives them. `progress` as in `pull`: exists, push, done.
 
         The place shows the image when it is whole. Raises `FormatError`, `NotFoundError`, `ConflictError`,
         `UnsupportedError`, `RegistryError`, `CorruptError` when the store's bytes are not what they were, `OSError`.
