@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from cli_helpers import Command
+from registry_helpers import needs_registry, registry
 from store_helpers import let_others_in
 from volume_trees import allocated, fill, look
 
@@ -274,8 +275,8 @@ def test_places() -> None:
     for text in ("oci", "oci:", "oci::tag", "/x", "oci:/x:", "oci:/x:-a", "oci:/x:a b", "oci:/x:a\n", ""):
         with pytest.raises(FormatError):
             parse_place(text)
-    for text in ("docker://localhost:5000/x", "dir:/x"):
-        with pytest.raises(UnsupportedError, match="not supported here; known are oci:DIR"):
+    for text in ("docker-archive:x", "dir:/x"):
+        with pytest.raises(UnsupportedError, match="not supported here; known are docker://REF, oci:DIR"):
             parse_place(text, PLACES)
 
 
@@ -359,8 +360,8 @@ def test_command_line(store: Store, tmp_path: Path) -> None:
     for words, text in (
         (("pull", place), "volume db: there is one already"),
         (("pull", place, "../x"), "not a volume name"),
-        (("pull", "docker://x/y"), "docker: is not supported here"),
-        (("push", "db", "docker://x/y"), "docker: is not supported here"),
+        (("pull", "dir:x"), "dir: is not supported here"),
+        (("push", "db", "dir:x"), "dir: is not supported here"),
         (("push", "none", place), "not in this store"),
         (("push", "db", "elsewhere"), "not a place"),
     ):
@@ -371,3 +372,48 @@ def test_command_line(store: Store, tmp_path: Path) -> None:
     said = json.loads(lazarus.ok("volume", "push", "--format", "json", "db@one", place))
     assert (said["New"], said["Total"]) == (0, MIB + 33000)
     assert "db@two" in lazarus("volume", "push", "db@two", place).err
+
+
+# -- a registry --
+
+
+@needs_registry
+def test_a_registry_is_a_destination_and_a_source(store: Store, tmp_path: Path) -> None:
+    """What a second push sends is what changed; what skopeo copies, we read; and the other way round."""
+    volume = make(store)
+    with registry(tmp_path) as where:
+        place = f"docker://{where.host}/backups/db:v1"
+        first = volume.push(place)
+        assert first.sent > 1000 and volume.push(place).sent < 1000
+        (Path(volume.path) / "new").write_bytes(os.urandom(100_000))
+        second = volume.push(f"docker://{where.host}/backups/db:v2")
+        assert 100_000 < second.sent < 130_000, "another tag has the rest"
+        for tag, pushed in (("v1", first), ("v2", second)):
+            pulled = store.volumes.pull(f"docker://{where.host}/backups/db:{tag}", tag)
+            assert pulled.digest == pushed.digest
+        assert look(Path(store.volumes.get("v2").path)) == look(Path(volume.path))
+        run = Command(store.paths.root)
+        layout = f"oci:{tmp_path / 'layout'}:v2"
+        assert run.ok("copy", f"docker://{where.host}/backups/db:v2", layout) == second.digest
+        assert store.volumes.pull(layout, "from-layout").digest == second.digest
+        assert json.loads(run.ok("volume", "push", "--format", "json", "db", f"docker://{where.host}/other:1"))["Sent"]
+        assert run.ok("volume", "pull", f"docker://{where.host}/other:1", "from-other") == "from-other"
+        for words in (("pull", f"docker://{where.host}/none:1"), ("push", "db", f"docker://{where.host}/Bad:1")):
+            result = run("volume", *words)
+            assert result.code == 1 and result.err.count("\n") == 1, result
+        result = run("pull", f"{where.host}/backups/db:v2")
+        assert result.code == 125 and "an artifact, not a container image" in result.err
+
+
+@needs_registry
+def test_what_a_registry_has_damaged(store: Store, tmp_path: Path) -> None:
+    volume = make(store)
+    with registry(tmp_path) as where:
+        place = f"docker://{where.host}/db:v1"
+        volume.push(place)
+        [pack] = [digest for digest in where.blobs if where.blob(digest).stat().st_size > 1000][:1]
+        data = where.blob(pack).read_bytes()
+        where.blob(pack).write_bytes(data[:40] + bytes([data[40] ^ 1]) + data[41:])
+        with pytest.raises(CorruptError):
+            store.volumes.pull(place, "new")
+        assert [found.name for found in store.volumes.list()] == [volume.name]

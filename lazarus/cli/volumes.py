@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lazarus.cli.options import Mistake, Option, Verb, Word
 from lazarus.cli.output import FORMAT, complain, print_json, print_table, size
+from lazarus.cli.registry_options import REGISTRY, settings
 
 if TYPE_CHECKING:
     from lazarus.store import Store
@@ -136,13 +137,15 @@ def import_(store: Store, arguments: SimpleNamespace) -> int:
 
 
 def push(store: Store, arguments: SimpleNamespace) -> int:
-    """A volume as chunks to an OCI layout or archive."""
+    """A volume as chunks to a registry, an OCI layout or an archive of one."""
     from lazarus.cli.progress import progress_bars
     from lazarus.volumes.names import split_snapshot
 
     name, snapshot = split_snapshot(arguments.name)
     with progress_bars(not arguments.quiet) as progress:
-        pushed = store.volumes.get(name).push(arguments.destination, snapshot=snapshot, progress=progress)
+        pushed = store.volumes.get(name).push(
+            arguments.destination, snapshot=snapshot, registry=settings(arguments), progress=progress
+        )
     if arguments.format == "json":
         print_json(
             {
@@ -166,7 +169,7 @@ def pull(store: Store, arguments: SimpleNamespace) -> int:
     from lazarus.cli.progress import progress_bars
 
     with progress_bars(not arguments.quiet) as progress:
-        pulled = store.volumes.pull(arguments.source, arguments.name, progress=progress)
+        pulled = store.volumes.pull(arguments.source, arguments.name, registry=settings(arguments), progress=progress)
     if arguments.format == "json":
         print_json(
             {
@@ -182,7 +185,7 @@ def pull(store: Store, arguments: SimpleNamespace) -> int:
     return 0
 
 
-_PLACE = "oci:DIRECTORY[:TAG] or oci-archive:FILE[:TAG]"
+_PLACE = "docker://REF, oci:DIR[:TAG] or oci-archive:FILE[:TAG]"
 _NO_BARS = Option(("-q", "--quiet"), "quiet", "draw no progress bars")
 _NAME = Word("name", "VOLUME", "name of a volume")
 _NAMES = Word("names", "VOLUME[@NAME]", "name of a volume, or of a snapshot of it", "+")
@@ -281,8 +284,8 @@ VERBS = {
                 Word("name", "VOLUME[@NAME]", "a volume as it is now, or a snapshot of it"),
                 Word("destination", "DESTINATION", _PLACE),
             ),
-            (_NO_BARS, FORMAT),
-            "Into a directory only chunks are written that no volume there has. Containers may use the volume"
+            (_NO_BARS, FORMAT, *REGISTRY),
+            "To a registry or directory only chunks are written that no volume there has. Containers may use the volume"
             " meanwhile; files that change then may come torn, but for those of a snapshot.",
         ),
         Verb(
@@ -293,8 +296,8 @@ VERBS = {
                 Word("source", "SOURCE", _PLACE),
                 Word("name", "NAME", "name of the new volume (default: the one it was pushed under)", "?"),
             ),
-            (_NO_BARS, FORMAT),
-            "Everything is checked. Without a TAG there must be one volume in it.",
+            (_NO_BARS, FORMAT, *REGISTRY),
+            "Everything is checked. In a directory or archive without a TAG there must be one volume.",
         ),
     )
 }

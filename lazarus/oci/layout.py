@@ -140,6 +140,11 @@ class BlobFiles:
             raise CorruptError(f"{what}: {source.size} bytes in {self.what}, its descriptor says {descriptor.size}")
         return source
 
+    def part(self, descriptor: Descriptor, offset: int, size: int, what: str) -> bytes:
+        """Some bytes of a blob, of which nothing is checked."""
+        with self.blob(descriptor, what) as source:
+            return os.pread(source.fd, size, source.offset + offset)
+
     def read(self, descriptor: Descriptor, what: str) -> bytes:
         """The bytes of a document (at most 4 MiB), checked against size and digest."""
         with self.blob(descriptor, what) as source:

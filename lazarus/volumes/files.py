@@ -21,6 +21,7 @@ from lazarus.volumes.populate import settle
 
 if TYPE_CHECKING:
     from lazarus.oci.transports import Place
+    from lazarus.registry.settings import Settings
     from lazarus.terms import Progress
     from lazarus.volumes.artifact.push import Pushed
     from lazarus.volumes.volume import Volume
@@ -63,7 +64,9 @@ def import_(volume: Volume, in_fd: int) -> int:
             raise ConflictError(f"volume {volume.name}: a directory and a file meet: {one_line(error)}") from error
 
 
-def push(volume: Volume, place: Place, snapshot: str | None, progress: Progress | None) -> Pushed:
+def push(
+    volume: Volume, place: Place, snapshot: str | None, progress: Progress | None, registry: Settings | None = None
+) -> Pushed:
     """See `Volume.push`."""
     from lazarus.volumes.artifact.push import push as push_directory
 
@@ -75,7 +78,7 @@ def push(volume: Volume, place: Place, snapshot: str | None, progress: Progress 
             reading.enter_context(found.reading())
             root = os.open(found.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             reading.callback(os.close, root)
-        return push_directory(root, place, name=volume.name, labels=volume.labels, progress=progress)
+        return push_directory(root, place, name=volume.name, labels=volume.labels, registry=registry, progress=progress)
     raise AssertionError
 
 

@@ -13,6 +13,7 @@ from lazarus.terms import Json, Progress, ViewChange
 from lazarus.volumes.locks import held
 
 if TYPE_CHECKING:
+    from lazarus.registry.settings import Settings
     from lazarus.store import Store
     from lazarus.volumes.artifact.push import Pushed
     from lazarus.volumes.hooks import Hook
@@ -196,20 +197,27 @@ class Volume:
 
         return import_(self, source if isinstance(source, int) else source.fileno())
 
-    def push(self, destination: str, *, snapshot: str | None = None, progress: Progress | None = None) -> Pushed:
-        """Writes it, or a snapshot of it, as an OCI artifact of chunks to `oci:DIRECTORY[:TAG]` or
-        `oci-archive:FILE[:TAG]`; in a directory only those chunks that no volume there has. See
-        `lazarus/volumes/artifact` for the format.
+    def push(
+        self,
+        destination: str,
+        *,
+        snapshot: str | None = None,
+        registry: Settings | None = None,
+        progress: Progress | None = None,
+    ) -> Pushed:
+        """Writes it, or a snapshot of it, as an OCI artifact of chunks to `oci:DIRECTORY[:TAG]`, `docker://REF` (spoken
+        to as `registry` says) or `oci-archive:FILE[:TAG]`; to the first two only those chunks that no volume there has.
+        See `lazarus/volumes/artifact` for the format.
 
         Containers may use it meanwhile; files that change then may come torn, but for those of a snapshot. Raises
-        `FormatError`, `UnsupportedError` (a registry), `NotFoundError`, `ConflictError` (a directory that is no
-        layout), `OSError`; what had the tag keeps it then.
+        `FormatError`, `UnsupportedError`, `NotFoundError`, `ConflictError` (a directory that is no layout),
+        `RegistryError`, `OSError`; what had the tag keeps it then.
         """
         from lazarus.oci.transports import parse_place
         from lazarus.volumes.artifact.manifest import PLACES
         from lazarus.volumes.files import push
 
-        return push(self, parse_place(destination, PLACES), snapshot, progress)
+        return push(self, parse_place(destination, PLACES), snapshot, progress, registry)
 
     # -- for this room, and for containers --
 

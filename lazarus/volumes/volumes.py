@@ -14,6 +14,7 @@ from lazarus.volumes.names import check_name, is_name, random_name
 from lazarus.volumes.volume import Volume
 
 if TYPE_CHECKING:
+    from lazarus.registry.settings import Settings
     from lazarus.store import Store
     from lazarus.terms import Progress
     from lazarus.volumes.artifact.pull import Pulled
@@ -61,11 +62,12 @@ class Volumes:
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
         *,
+        registry: Settings | None = None,
         progress: Progress | None = None,
     ) -> Pulled:
-        """A new volume from what `Volume.push` wrote to `oci:DIRECTORY[:TAG]` or `oci-archive:FILE[:TAG]`; without a
-        tag there must be one volume in it. Name and labels are those that it was pushed with, unless given. Owners, and
-        xattrs of the system, need root.
+        """A new volume from what `Volume.push` wrote to `docker://REF` (spoken to as `registry` says),
+        `oci:DIRECTORY[:TAG]` or `oci-archive:FILE[:TAG]`; in those, without a tag, there must be one volume. Name and
+        labels are those that it was pushed with, unless given. Owners, and xattrs of the system, need root.
 
         Everything is checked, and on disk when this returns. Raises `ConflictError` (the name is taken),
         `NotFoundError`, `FormatError`, `UnsafeError`, `LimitError`, `CorruptError`, `UnsupportedError`, `OSError`, and
@@ -75,7 +77,7 @@ class Volumes:
         from lazarus.volumes.artifact.manifest import PLACES
         from lazarus.volumes.artifact.pull import pull
 
-        return pull(self.store, parse_place(source, PLACES), name, labels, progress)
+        return pull(self.store, parse_place(source, PLACES), name, labels, progress, registry)
 
     @contextmanager
     def making(self) -> Iterator[NewVolumes]:

@@ -22,7 +22,8 @@ chunks in them. Runs (first, count, step) stand for numbers that follow one anot
 the index: digests lie in packs, which are never sent twice, and an index is small. Entries name their parents by
 number, a lower one, and each name is one component: there is no path in it that could lead anywhere.
 
-**A push** reads the tables of all packs that volumes' artifacts in the destination have, cuts, and sends what is in
+**A push** reads the tables of all packs that volumes' artifacts in the destination have (in a registry: under the tag
+that is pushed, and 16 others of its repository), cuts, and sends what is in
 none of them in new packs, then index and manifest. Packs that the volume has no chunk in are not named. Packs of which
 less than a quarter is used are not named either: their chunks go into new ones, so that what a pull fetches stays
 within four times what it needs. So do those of small packs when there are many. What no manifest names any more stays

@@ -12,7 +12,7 @@ from lazarus.oci.strict_json import MAX_SIZE, dumps
 from lazarus.terms import Descriptor, Digest
 from lazarus.volumes.artifact.packs import PACK
 
-PLACES = ("oci", "oci-archive")  # of lazarus.oci.transports
+PLACES = ("docker", "oci", "oci-archive")  # of lazarus.oci.transports
 ARTIFACT = "application/vnd.lazarus.volume.v1"
 INDEX = "application/vnd.lazarus.volume.index.v1+zstd"
 TITLE = "org.opencontainers.image.title"

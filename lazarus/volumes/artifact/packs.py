@@ -15,8 +15,6 @@ from lazarus.terms import Descriptor, Digest
 if TYPE_CHECKING:
     import numpy
 
-    from lazarus.oci.layout import BlobSource
-
     Array: TypeAlias = numpy.ndarray[Any, numpy.dtype[Any]]
 
 PACK = "application/vnd.lazarus.volume.pack.v1"
@@ -43,10 +41,9 @@ class Pack(NamedTuple):
     rows: Array
 
 
-def read_table(descriptor: Descriptor, source: BlobSource, what: str) -> Array:
-    """The table of a pack, checked against its descriptor. `what` names the pack in errors."""
-    import os
-
+def read_table(descriptor: Descriptor, part: Callable[[int, int], bytes], what: str) -> Array:
+    """The table of a pack, checked against its descriptor; `part(offset, size)` gives bytes of the pack. `what` names
+    it in errors."""
     import numpy
 
     count = descriptor.annotations.get(CHUNKS_KEY, "")
@@ -58,7 +55,7 @@ def read_table(descriptor: Descriptor, source: BlobSource, what: str) -> Array:
     size = ROW_SIZE * chunks
     if size > descriptor.size:
         raise FormatError(f"{what}: {descriptor.size} bytes, fewer than the table of its {chunks} chunks")
-    data = os.pread(source.fd, size, source.offset + descriptor.size - size)
+    data = part(descriptor.size - size, size)
     found = sha256(data)
     if found != descriptor.annotations.get(TABLE_KEY):
         raise CorruptError(f"{what}: its table has digest {found}, its descriptor says otherwise")

@@ -1,9 +1,10 @@
-"""pull: from an OCI layout or an archive of one to a new volume."""
+"""pull: from an OCI layout, an archive of one or a registry to a new volume."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -29,13 +30,16 @@ if TYPE_CHECKING:
     import numpy
 
     from lazarus.content.lease import Lease
+    from lazarus.registry.settings import Settings
     from lazarus.store import Store
+    from lazarus.volumes.artifact.registry import RegistryArtifacts
     from lazarus.volumes.volume import Volume
 
     Array: TypeAlias = numpy.ndarray[Any, numpy.dtype[Any]]
 
 _MAX_INDEX = 1 << 30  # bytes, as it is stored
 _PIECE = 4 << 20
+log = logging.getLogger(__name__)
 
 
 class Pulled(NamedTuple):
@@ -49,14 +53,22 @@ class Pulled(NamedTuple):
 
 
 def pull(
-    store: Store, place: Place, name: str | None, labels: Mapping[str, str] | None, progress: Progress | None
+    store: Store,
+    place: Place,
+    name: str | None,
+    labels: Mapping[str, str] | None,
+    progress: Progress | None,
+    registry: Settings | None = None,
 ) -> Pulled:
     """See `Volumes.pull`."""
     if name is not None:
         _check_free(store, check_name(name))
     with ExitStack() as closing:
-        layout = _open(place, closing)
-        entry = choose(layout, place)
+        layout = _open(store, place, closing, registry)
+        if isinstance(layout, Layout):
+            entry = choose(layout, place)
+        else:
+            entry = layout.resolve(place.reference.digest or place.reference.tag)
         what = f"{place}: manifest {entry.digest}"
         described = manifest.read(layout.read(entry, what), entry.media_type, what)
         chosen = name if name is not None else described.name
@@ -83,7 +95,13 @@ def _check_free(store: Store, name: str) -> None:
         raise ConflictError(f"volume {name}: there is one already")
 
 
-def _open(place: Place, closing: ExitStack) -> Layout:
+def _open(store: Store, place: Place, closing: ExitStack, registry: Settings | None) -> Layout | RegistryArtifacts:
+    if place.kind == "docker":
+        from lazarus.registry.client import RegistryClient
+        from lazarus.volumes.artifact.registry import RegistryArtifacts
+
+        client = closing.enter_context(RegistryClient(registry, warn=log.warning))
+        return RegistryArtifacts(client, place, store.paths.staging)
     if place.kind == "oci":
         return closing.enter_context(open_layout(place.path))
     fd = os.open(place.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -114,7 +132,12 @@ def _is_volume(layout: Layout, entry: Descriptor) -> bool:
 
 class _Pull:
     def __init__(
-        self, store: Store, layout: Layout, place: Place, described: VolumeManifest, progress: Progress | None
+        self,
+        store: Store,
+        layout: Layout | RegistryArtifacts,
+        place: Place,
+        described: VolumeManifest,
+        progress: Progress | None,
     ) -> None:
         self._store = store
         self._layout = layout
@@ -182,8 +205,7 @@ class _Pull:
 
     def _table(self, pack: Descriptor) -> Array:
         what = f"{self._what}: pack {pack.digest}"
-        with self._layout.blob(pack, what) as source:
-            return packs.read_table(pack, source, what)
+        return packs.read_table(pack, lambda offset, size: self._layout.part(pack, offset, size, what), what)
 
     def _fill(self, restore: Restore, where: Places, pack: Pack, first: int) -> None:
         name = f"pack {pack.descriptor.digest}"

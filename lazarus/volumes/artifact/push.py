@@ -1,4 +1,4 @@
-"""push: a directory to an OCI layout or an archive of one."""
+"""push: a directory to an OCI layout, an archive of one, or a registry."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from lazarus.whole_file import whole_file
 if TYPE_CHECKING:
     import numpy
 
+    from lazarus.registry.settings import Settings
+
     Array: TypeAlias = numpy.ndarray[Any, numpy.dtype[Any]]
 
 _USED = 4  # a pack of which less than one part in so many is used is not named again
@@ -49,6 +51,8 @@ class Pushed(NamedTuple):
 
 
 class _Destination(Protocol):
+    @property
+    def sent(self) -> int: ...
     def packs(self) -> list[Pack]: ...
     def open(self, pack: Pack) -> Any: ...
     def add(self, descriptor: Descriptor, data: bytes | memoryview) -> None: ...
@@ -83,11 +87,14 @@ class _ToDirectory:
                 if pack.digest in found:
                     continue
                 try:
-                    with self._layout.layout.blob(pack, f"pack {pack.digest}") as source:
-                        found[pack.digest] = Pack(pack, packs.read_table(pack, source, f"pack {pack.digest}"))
+                    found[pack.digest] = Pack(pack, self._table(pack))
                 except (LazarusError, OSError):
                     continue
         return list(found.values())
+
+    def _table(self, pack: Descriptor) -> Array:
+        what, layout = f"pack {pack.digest}", self._layout.layout
+        return packs.read_table(pack, lambda offset, size: layout.part(pack, offset, size, what), what)
 
     def open(self, pack: Pack) -> Any:
         return self._layout.layout.blob(pack.descriptor, f"pack {pack.descriptor.digest}")
@@ -138,12 +145,23 @@ class _ToArchive:
 
 
 def push(
-    root: int, place: Place, *, name: str = "", labels: Mapping[str, str], progress: Progress | None = None
+    root: int,
+    place: Place,
+    *,
+    name: str = "",
+    labels: Mapping[str, str],
+    registry: Settings | None = None,
+    progress: Progress | None = None,
 ) -> Pushed:
     """Pushes the directory open as `root`. See `Volume.push`."""
     with ExitStack() as closing:
-        destination: _ToDirectory | _ToArchive
-        if place.kind == "oci":
+        destination: _Destination
+        if place.kind == "docker":
+            from lazarus.registry.client import RegistryClient
+            from lazarus.volumes.artifact.registry import ToRegistry
+
+            destination = ToRegistry(closing.enter_context(RegistryClient(registry, warn=log.warning)), place)
+        elif place.kind == "oci":
             destination = _ToDirectory(closing.enter_context(LayoutDirectory(place.path)), place.tag)
         else:
             destination = _ToArchive(closing.enter_context(whole_file(place.path)), place.tag)
@@ -153,7 +171,7 @@ def push(
 
 class _Push:
     def __init__(
-        self, destination: _ToDirectory | _ToArchive, name: str, labels: Mapping[str, str], progress: Progress | None
+        self, destination: _Destination, name: str, labels: Mapping[str, str], progress: Progress | None
     ) -> None:
         self._to = destination
         self._name = name
