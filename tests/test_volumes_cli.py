@@ -42,7 +42,7 @@ def test_a_life(empty: Command) -> None:
     assert set(empty.ok("volume", "ls", "-q").split()) == {"db", nameless}
     assert empty.ok("volume", "ls", "-q", "--filter", "label=a=1") == "db"
     assert empty.ok("volume", "ls", "-q", "-f", "name=d", "--filter", "dangling=false") == ""
-    (found,) = json.loads(empty.ok("volume", "ls", "--filter", "name=db", "--format", "json"))
+    (found,) = json.loads(empty.ok("volume", "ls", "--filter", "name=db", "--filter", "label=a", "--format", "json"))
     assert found == json.loads(empty.ok("volume", "inspect", "db"))[0]
     assert (found["Name"], found["Labels"]) == ("db", {"a": "1", "b": ""})
     assert os.path.isdir(found["Mountpoint"])

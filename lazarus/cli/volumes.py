@@ -21,8 +21,22 @@ _KINDS = ("name", "label", "label!", "dangling")
 def create(store: Store, arguments: SimpleNamespace) -> int:
     """An empty volume; prints its name. One that is there stays as it is."""
     labels = {name: value for name, _, value in (label.partition("=") for label in arguments.labels)}
-    print(store.volumes.create(arguments.name, labels, exist_ok=True).name)
+    size = _size(arguments.options)
+    print(store.volumes.create(arguments.name, labels, size=size, exist_ok=True).name)
     return 0
+
+
+def _size(options: list[str]) -> int | None:
+    """The limit among options of the driver."""
+    if not options:
+        return None
+    from lazarus.errors import FormatError
+    from lazarus.volumes.spelling import read_volume_options
+
+    try:
+        return read_volume_options("-o", options)
+    except FormatError as error:
+        raise Mistake(str(error)) from None
 
 
 def _check_filters(filters: list[str], kinds: tuple[str, ...]) -> None:
@@ -168,8 +182,11 @@ def pull(store: Store, arguments: SimpleNamespace) -> int:
     """A new volume from chunks; prints its name."""
     from lazarus.cli.progress import progress_bars
 
+    limit = _size(arguments.options)
     with progress_bars(not arguments.quiet) as progress:
-        pulled = store.volumes.pull(arguments.source, arguments.name, registry=settings(arguments), progress=progress)
+        pulled = store.volumes.pull(
+            arguments.source, arguments.name, size=limit, registry=settings(arguments), progress=progress
+        )
     if arguments.format == "json":
         print_json(
             {
@@ -186,6 +203,13 @@ def pull(store: Store, arguments: SimpleNamespace) -> int:
 
 
 _PLACE = "docker://REF, oci:DIR[:TAG] or oci-archive:FILE[:TAG]"
+_OPTIONS = Option(
+    ("-o", "--opt"),
+    "options",
+    "size=SIZE: what is in it, and its snapshots, take at most so much (300M at least)",
+    "NAME=VALUE",
+    many=True,
+)
 _NO_BARS = Option(("-q", "--quiet"), "quiet", "draw no progress bars")
 _NAME = Word("name", "VOLUME", "name of a volume")
 _NAMES = Word("names", "VOLUME[@NAME]", "name of a volume, or of a snapshot of it", "+")
@@ -203,8 +227,8 @@ VERBS = {
             "make a volume; prints its name",
             create,
             (Word("name", "NAME", "its name (default: 64 hex digits)", "?"),),
-            (Option(("--label", "-l"), "labels", "a label", "NAME[=VALUE]", many=True),),
-            "One that is there already stays as it is.",
+            (Option(("--label", "-l"), "labels", "a label", "NAME[=VALUE]", many=True), _OPTIONS),
+            "One that is there already stays as it is. A size needs root and mkfs.xfs: it is an XFS in a file then.",
         ),
         Verb(
             "volume ls",
@@ -296,7 +320,7 @@ VERBS = {
                 Word("source", "SOURCE", _PLACE),
                 Word("name", "NAME", "name of the new volume (default: the one it was pushed under)", "?"),
             ),
-            (_NO_BARS, FORMAT, *REGISTRY),
+            (_OPTIONS, _NO_BARS, FORMAT, *REGISTRY),
             "Everything is checked. In a directory or archive without a TAG there must be one volume.",
         ),
     )

@@ -72,7 +72,7 @@ def inspect(container: Container) -> Json:
                 {
                     "Type": "volume",
                     "Name": mount.name,
-                    "Source": f"{container.store.volumes.get(mount.name or '').path}",
+                    "Source": container.store.volumes.get(mount.name or "").mountpoint,
                     "Destination": mount.target,
                     "Driver": "local",
                     "RW": not mount.read_only,

@@ -8,6 +8,9 @@ in the container's. So the descriptor is bound to a mount point of ours, `volume
 is the source for the runtime and is unmounted as soon as the container has been set up. A process that is killed before
 leaves it mounted: the container's next start, its end or removal, or the volume's removal unmounts it. It lies in the
 volume's own directory, where removing the volume is the only thing that walks past it.
+
+A volume whose size is limited is a file system of its own, which has no other place in the tree than such a mount
+point. The container's mount of it keeps that file system alive.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from lazarus.containers.settings import Settings
-from lazarus.errors import ConflictError, ContainerRuntimeError, NotFoundError
+from lazarus.errors import ConflictError, ContainerRuntimeError, FormatError, NotFoundError
 from lazarus.runtime.bundle import Bind, Tmpfs
 from lazarus.terms import ChainID, Digest
 
@@ -67,12 +70,17 @@ def insert_with_volumes(
             kept = [volume for volume in found.values() if volume is not None and _survives(volume, names[volume.name])]
             for volume in kept:
                 volume.sync()
+            sizes = _sizes(rows)
+            for name, size in sizes.items():
+                if (there := found[name]) is not None:
+                    there.check_limit(size)
             missing = [name for name, volume in found.items() if volume is None]
             lasting = [name for name in missing if not (name in names[name].anonymous and names[name].ephemeral)]
             if missing:
                 new = stack.enter_context(store.volumes.making())
                 for name in missing:
-                    new.stage(name, {}, anonymous=name in names[name].anonymous, durable=name in lasting)
+                    anonymous, limit = name in names[name].anonymous, sizes.get(name)
+                    new.stage(name, {}, anonymous=anonymous, size=limit, durable=name in lasting or limit is not None)
             _insert(store, rows, frozenset(names), new, place, bool(kept or lasting))
             return
 
@@ -84,6 +92,16 @@ def _survives(volume: Volume, settings: Settings) -> bool:
 
 def _names(settings: Settings) -> list[str]:
     return sorted({mount.name for mount in settings.volumes if mount.name is not None})
+
+
+def _sizes(rows: Sequence[Row]) -> dict[str, int]:
+    """The limits that are asked for. `FormatError` for two of one volume."""
+    found: dict[str, int] = {}
+    for mount in (mount for row in rows for mount in row.settings.volumes if mount.size is not None):
+        name, size = mount.name or "", mount.size or 0
+        if found.setdefault(name, size) != size:
+            raise FormatError(f"volume {name}: a limit of {found[name]} and one of {size} bytes at once")
+    return found
 
 
 def _insert(
@@ -148,15 +166,21 @@ def prepare(store: Store, container_id: str, settings: Settings) -> list[Bind | 
 
     for number, mount in enumerate(settings.volumes):
         volume = store.volumes.get(mount.name or "")
-        if not os.path.isdir(volume.path):
+        limited = volume.limit is not None
+        if not limited and not os.path.isdir(volume.path):
             raise NotFoundError(f"volume {volume.name}: its directory is gone")
+        place = _place(store, volume.name, container_id, number)
         with volume.lock(fcntl.LOCK_SH):  # waits for a snapshot or rollback that is under way
-            pass
-        part = _open_part(volume, mount.subpath) if mount.subpath else -1
+            if limited:
+                _show_all(volume, place)
+        source = f"{place}/data" if limited else volume.path
+        part = _open_part(volume, source, mount.subpath) if mount.subpath else -1
         try:
             image = None if mount.nocopy or mount.subpath else (settings.diff_ids, mount.target)
             settle(volume, image, durable=not (mount.anonymous and settings.ephemeral))
-            source = _show(volume, part, f"{container_id}-{number}") if part >= 0 else volume.path
+            if part >= 0:
+                _show(part, place)
+                source = place
         finally:
             if part >= 0:
                 os.close(part)
@@ -168,10 +192,14 @@ def _depth(mount: Bind | Tmpfs) -> int:
     return mount.target.count("/")
 
 
-def _open_part(volume: Volume, subpath: str) -> int:
+def _place(store: Store, volume: str, container_id: str, number: int) -> str:
+    return f"{store.paths.volume(volume)}/mounts/{container_id}-{number}"
+
+
+def _open_part(volume: Volume, path: str, subpath: str) -> int:
     from lazarus._native.openat2 import open_in_root
 
-    root = os.open(volume.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    root = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return open_in_root(root, os.fsencode(subpath), os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
@@ -180,28 +208,36 @@ def _open_part(volume: Volume, subpath: str) -> int:
         os.close(root)
 
 
-def _show(volume: Volume, part: int, name: str) -> str:
+def _show_all(volume: Volume, place: str) -> None:
+    from lazarus.content.limited import show
+    from lazarus.volumes.trees import reached
+
+    os.makedirs(place, 0o700, exist_ok=True)
+    with reached(volume.store, volume.name):  # without what others left in it
+        show(volume.directory, place)
+
+
+def _show(part: int, place: str) -> None:
     from lazarus._native.mount import bind
 
-    place = f"{volume.directory}/mounts/{name}"
     os.makedirs(place, 0o700, exist_ok=True)
     bind(f"/proc/self/fd/{part}", place)
-    return place
 
 
 def release(store: Store, container_id: str, settings: Settings) -> None:
-    """Unmounts the images and parts of volumes that a start has shown; whoever has them mounted keeps them."""
+    """Unmounts the images, parts of volumes and volumes with a limit that a start has shown; whoever has them mounted
+    keeps them."""
     if settings.images:
         from lazarus.containers import parts
 
         parts.release(store, settings)
     for number, mount in enumerate(settings.volumes):
-        if not mount.subpath or mount.name is None:
+        place = _place(store, mount.name or "", container_id, number)
+        if not os.path.isdir(place):
             continue
         from lazarus._native import mount as native
 
-        place = f"{store.paths.volume(mount.name)}/mounts/{container_id}-{number}"
         with suppress(OSError):
-            while os.path.isdir(place) and native.is_mount(place):
+            while native.is_mount(place):
                 native.unmount(place, lazy=True)
             os.rmdir(place)

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from lazarus._native import mount as mounts
 from lazarus._native import pool as native
 from lazarus._native.publish import remove_tree
+from lazarus.content import limited, readers, trash
 from lazarus.content import pool_disk as disk
-from lazarus.content import readers, trash
 from lazarus.content.reserve import FULL
 from lazarus.errors import ConflictError, LimitError, NotFoundError, StoreError, UnsupportedError
 
@@ -294,10 +294,14 @@ def free_bytes(path: str) -> int:
 
 def copy_all(paths: StorePaths, target: str, where: str) -> None:
     """`disk.copy_rooms`, with a line of its own for a target that is too small. `ConflictError` when something of the
-    host's is mounted in a volume, which would stay behind."""
-    for point in trash.mounted_below(paths.volumes):
-        if os.path.basename(os.path.dirname(point)) != "mounts":  # a part that a killed start has shown: goes with it
+    host's is mounted in a volume, which would stay behind, or a volume with a limit is, which would be torn."""
+    for point in reversed(trash.mounted_below(paths.volumes)):
+        if os.path.basename(os.path.dirname(point)) != "mounts":
             raise ConflictError(f"{point}: something is mounted there; unmount it first")
+        mounts.unmount(point, lazy=True)  # what a killed start has shown
+    for name in os.listdir(paths.volumes):
+        if limited.is_limited(paths.volume(name)) and limited.is_mounted(paths.volume(name)):
+            raise ConflictError(f"volume {name}: its file system is mounted; try again")
     try:
         disk.copy_rooms(paths, target)
     except OSError as error:

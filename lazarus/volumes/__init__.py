@@ -14,6 +14,7 @@ Life of a volume
 volumes/<name>/
     data        what containers see
     mounts      mount points for parts of it (`subpath`), while a container starts
+    limit.image in place of `data`, for one whose size is limited: a file system with all its trees (see trees.py)
 snapshots/<name>@<snapshot>/
     data        the files of a snapshot
 

@@ -39,15 +39,12 @@ _KINDS = {
 
 def diff(volume: Volume, before: str, after: str | None, checksum: bool) -> Iterator[ViewChange]:
     """See `Volume.diff`."""
-    import fcntl
-
     old = volume.get_snapshot(before)
     new = None if after is None else volume.get_snapshot(after)
     with ExitStack() as stack:
-        stack.enter_context(old.reading())
-        stack.enter_context(volume.lock(fcntl.LOCK_SH) if new is None else new.reading())
         roots = []
-        for path in (old.path, volume.path if new is None else new.path):
+        for opened in (old.reading(), volume.opened() if new is None else new.reading()):
+            path = stack.enter_context(opened)
             roots.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
             stack.callback(os.close, roots[-1])
         first = min(old.created, new.created if new else old.created)

@@ -6,7 +6,6 @@ and nothing they make of their paths leads out of it. The rules of a copy are th
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,6 +17,7 @@ from lazarus.errors import ConflictError, one_line
 from lazarus.union import copy
 from lazarus.union.pipe import through_pipe
 from lazarus.volumes.populate import settle
+from lazarus.volumes.trees import at_limit
 
 if TYPE_CHECKING:
     from lazarus.oci.transports import Place
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def copy_in(volume: Volume, source: str | IO[bytes] | int, target: str, *, archive: bool) -> None:
     """See `Volume.copy_in`."""
-    with _opened(volume, writing=True) as root:
+    with _opened(volume, writing=True) as root, at_limit(volume.name, volume.limit):
         copy.copy_in(_side(root), source, target, archive=archive)
 
 
@@ -57,7 +57,7 @@ def import_(volume: Volume, in_fd: int) -> int:
             pass
         return entries
 
-    with _opened(volume, writing=True) as root:
+    with _opened(volume, writing=True) as root, at_limit(volume.name, volume.limit):
         try:
             return through_pipe(lambda out_fd: decompress(in_fd, out_fd), read)
         except (IsADirectoryError, NotADirectoryError) as error:
@@ -75,8 +75,7 @@ def push(
             root = reading.enter_context(_opened(volume))
         else:
             found = volume.get_snapshot(snapshot)
-            reading.enter_context(found.reading())
-            root = os.open(found.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            root = os.open(reading.enter_context(found.reading()), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             reading.callback(os.close, root)
         return push_directory(root, place, name=volume.name, labels=volume.labels, registry=registry, progress=progress)
     raise AssertionError
@@ -89,8 +88,8 @@ def _opened(volume: Volume, *, writing: bool = False) -> Iterator[int]:
     if writing:
         volume.store.content.reserve.check()
         settle(volume, None, durable=False)
-    with volume.lock(fcntl.LOCK_SH):
-        root = os.open(volume.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with volume.opened() as path:
+        root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             yield root
         except FileNotFoundError:

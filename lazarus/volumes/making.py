@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from lazarus.content.pool_disk import fsync_directory
+from lazarus.volumes import trees
 
 if TYPE_CHECKING:
     from lazarus.content.lease import Lease
@@ -31,30 +32,56 @@ class NewVolumes:
         self._paths = paths
         self.lease = lease
         self._staged: list[_Staged] = []
+        self._roots: list[int] = []
         self._sync = False
 
     def stage(
-        self, name: str, labels: Mapping[str, str], *, anonymous: bool, durable: bool = True, fresh: bool = True
+        self,
+        name: str,
+        labels: Mapping[str, str],
+        *,
+        anonymous: bool,
+        size: int | None = None,
+        durable: bool = True,
+        fresh: bool = True,
     ) -> str:
         """An empty directory, which `place` will show as the volume of this (checked) name; returns what will be seen
-        of it. Not `durable`: it is not synced, for it goes with a container that does not survive a power cut either,
-        or `sync` follows."""
+        of it, which is there until `close`. With a `size` that is the limit of what it takes, see trees.py, and more
+        can be raised.
+
+        Not `durable`: it is not synced, for it goes with a container that does not survive a power cut either, or
+        `sync` follows.
+        """
         directory = self.lease.new_directory("volume")
-        os.mkdir(f"{directory}/data", 0o755)
-        os.chmod(f"{directory}/data", 0o755)  # whatever the umask
-        if durable:
-            fsync_directory(f"{directory}/data")
-            fsync_directory(directory)
+        if size is None:
+            os.mkdir(f"{directory}/data", 0o755)
+            os.chmod(f"{directory}/data", 0o755)  # whatever the umask
+            data = f"{directory}/data"
+        else:
+            self._roots.append(trees.make(directory, size))
+            data = f"/proc/self/fd/{self._roots[-1]}/data"
         self._sync = self._sync or durable
         self._staged.append(_Staged(name, dict(labels), anonymous, directory, fresh))
-        return f"{directory}/data"
+        if durable and size is not None:
+            self.sync()
+        elif durable:
+            fsync_directory(data)
+            fsync_directory(directory)
+        return data
 
     def sync(self) -> None:
         """Has all that was staged on disk, and what was put into it since."""
         from lazarus._native.sync import syncfs
 
+        for root in self._roots:
+            syncfs(root)
         syncfs(self.lease.fd)
         self._sync = True
+
+    def close(self) -> None:
+        """Lets go of what was staged, which stays."""
+        while self._roots:
+            os.close(self._roots.pop())
 
     def place(self, connection: sqlite3.Connection, but: frozenset[str] = frozenset()) -> None:
         """In a write transaction: gives them their names, on disk too, and inserts their rows. Those in `but` are left

@@ -12,7 +12,8 @@ __all__ = ["AnyMount", "Bind", "ImageMount", "Tmpfs", "VolumeMount"]
 class VolumeMount(NamedTuple):
     """A volume in a container. `name` None: a new one without a name, which goes with the container (`anonymous`).
 
-    `nocopy`: it is not populated from the image. `subpath`: only this directory of it is mounted.
+    `nocopy`: it is not populated from the image. `subpath`: only this directory of it is mounted. `size`: a new one
+    takes at most so many bytes, and one that is there has that limit; None: as it is.
     """
 
     name: str | None
@@ -21,6 +22,7 @@ class VolumeMount(NamedTuple):
     nocopy: bool = False
     subpath: str = ""
     anonymous: bool = False
+    size: int | None = None
 
 
 class ImageMount(NamedTuple):

@@ -2,7 +2,8 @@
 
 A snapshot is a tree of its own, snapshots/<volume>@<name>/data, in which each file is a clone (FICLONE) of the volume's
 where the file system can: XFS, btrfs, a pool. So the volume stays a plain directory, a snapshot costs its names and not
-its bytes, and neither can harm the other. On other file systems it is a copy.
+its bytes, and neither can harm the other. On other file systems it is a copy. Those of a volume with a limit are always
+clones, and lie in its own file system (see trees.py); a new volume from it gets one too, of that size, and a copy.
 
 Trees are made in a lease's staging, are on disk (syncfs), and get their place together with the row: killed before that
 a process leaves nothing, after it a whole snapshot. A rollback clones once more and exchanges two names.
@@ -15,14 +16,16 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from lazarus.content import limited
 from lazarus.content.pool_disk import fsync_directory
 from lazarus.errors import ConflictError, NotFoundError
 from lazarus.terms import Json
 from lazarus.volumes.locks import held, nobody_in
 from lazarus.volumes.names import check_name, check_snapshot_name
+from lazarus.volumes.trees import Trees, at_limit, reached
 
 if TYPE_CHECKING:
     from lazarus.content.lease import Lease
@@ -48,7 +51,7 @@ class Cloned(NamedTuple):
 
 class Snapshot(NamedTuple):
     """A snapshot. `created` (seconds since 1970) is the moment that it shows; `fresh`: no container had mounted the
-    volume by then; `path` is the directory with its files."""
+    volume by then; `path` is the directory with its files, unless the volume has a limit (see `reading`)."""
 
     store: Store
     volume: str
@@ -85,7 +88,7 @@ class Snapshot(NamedTuple):
             "Volume": self.volume,
             "Snapshot": self.name,
             "CreatedAt": timestamp(int(self.created * 1e9)),
-            "Mountpoint": self.path,
+            "Mountpoint": "" if limited.is_limited(self.store.paths.volume(self.volume)) else self.path,
             "Entries": self.cost.entries,
             "SharedBytes": self.cost.shared,
             "CopiedBytes": self.cost.copied,
@@ -96,10 +99,14 @@ class Snapshot(NamedTuple):
         remove(self.store, self.volume, [self.name])
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Inside the `with` it is not removed. `NotFoundError` when it is gone already."""
-        with held(self.store, self.directory, fcntl.LOCK_SH, f"snapshot {self}"):
-            yield
+    def reading(self) -> Iterator[str]:
+        """Inside the `with` it is not removed; the path of its files, as that of `Volume.opened`. `NotFoundError` when
+        it is gone already."""
+        with (
+            held(self.store, self.directory, fcntl.LOCK_SH, f"snapshot {self}"),
+            reached(self.store, self.volume) as trees,
+        ):
+            yield trees.snapshot(self.name)
 
 
 def get(store: Store, volume: str, name: str) -> Snapshot:
@@ -117,12 +124,12 @@ def take(volume: Volume, name: str | None, hooks: Hooks, freeze: bool) -> Snapsh
     chosen = _free_name(volume, name)
     store.content.reserve.check()
     facts = {"VOLUME": volume.name, "SNAPSHOT": chosen, "LAZARUS_ROOT": store.paths.root}
-    with hooks.around(facts), store.content.lease("volume") as lease:
+    with hooks.around(facts), store.content.lease("volume") as lease, reached(store, volume.name) as trees:
         with store.containers.at_rest(volume, "freeze" if freeze else "leave"):
-            found, directory = _stage(volume, chosen, lease)
+            found, directory, tree = _stage(volume, chosen, lease, trees)
         while True:  # containers go on meanwhile
             try:
-                return _publish(found, directory, lease, volume.created)
+                return _publish(found, directory, tree, lease, trees, volume.created)
             except ConflictError:
                 if name is not None:
                     raise
@@ -146,27 +153,28 @@ def _timed(now: float) -> str:
     return time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03}Z"
 
 
-def _stage(volume: Volume, name: str, lease: Lease) -> tuple[Snapshot, str]:
-    """A copy of the volume, which is at rest, and what it will be."""
+def _stage(volume: Volume, name: str, lease: Lease, trees: Trees) -> tuple[Snapshot, str, str]:
+    """A copy of the volume, which is at rest: what it will be, its directory, and the tree."""
     created, fresh = time.time(), volume.fresh
     directory = lease.new_directory("snapshot")
-    return Snapshot(volume.store, volume.name, name, created, fresh, _copy(volume.path, f"{directory}/data")), directory
+    tree = trees.new(lease, directory)
+    cost = _copy(trees.data, tree, trees)
+    return Snapshot(volume.store, volume.name, name, created, fresh, cost), directory, tree
 
 
-def _copy(source: str, target: str) -> Cost:
+def _copy(source: str, target: str, trees: Trees) -> Cost:
     from lazarus._native.pool import copy_tree
 
-    os.mkdir(target, 0o700)
-    return Cost(*copy_tree(source, target))
+    with trees.at_limit():
+        os.mkdir(target, 0o700)
+        return Cost(*copy_tree(source, target))
 
 
-def _publish(found: Snapshot, directory: str, lease: Lease, born: float) -> Snapshot:
+def _publish(found: Snapshot, directory: str, tree: str, lease: Lease, trees: Trees, born: float) -> Snapshot:
     """On disk, and there for all. `ConflictError` when another process has taken the name meanwhile. `NotFoundError`
     when the volume has been removed, even if there is a new one of its name."""
-    from lazarus._native.sync import syncfs
-
     store = found.store
-    syncfs(lease.fd)
+    trees.sync(lease)
     try:
         with store.catalogue.write() as connection:
             lease.check_row(connection)
@@ -179,6 +187,7 @@ def _publish(found: Snapshot, directory: str, lease: Lease, born: float) -> Snap
                 raise NotFoundError(f"volume {found.volume}: it has been removed")
             if os.path.lexists(found.directory):  # left by somebody who died
                 os.rename(found.directory, lease.new_path("rubbish"))
+            trees.place(tree, found.name)
             os.rename(directory, found.directory)
             fsync_directory(store.paths.snapshots)
     except sqlite3.IntegrityError:
@@ -201,28 +210,33 @@ def remove(store: Store, volume: str, names: Iterable[str]) -> None:
 
     with nobody_in(store, {snapshot.directory: f"snapshot {snapshot}" for snapshot in found}):
         store.volumes.discard(delete)
+        if limited.is_limited(store.paths.volume(volume)):
+            with reached(store, volume):  # which throws them away
+                pass
 
 
 def rollback(volume: Volume, name: str, keep: str | None) -> Cost:
     """See `Volume.rollback`."""
-    from lazarus._native.sync import syncfs
-
     store = volume.store
     found = volume.get_snapshot(name)
     kept = None if keep is None else _free_name(volume, keep)
     store.content.reserve.check()
-    with store.content.lease("volume") as lease, store.containers.at_rest(volume, "refuse"):
+    with (
+        store.content.lease("volume") as lease,
+        reached(store, volume.name) as trees,
+        store.containers.at_rest(volume, "refuse"),
+    ):
         if kept is not None:
-            _publish(*_stage(volume, kept, lease), lease, volume.created)
-        staged = f"{lease.new_directory('volume')}/data"
+            _publish(*_stage(volume, kept, lease, trees), lease, trees, volume.created)
+        staged = trees.new(lease, lease.new_directory("volume"))
         with found.reading():
-            cost = _copy(found.path, staged)
-        syncfs(lease.fd)
-        _exchange(volume, staged, found.fresh, lease)
+            cost = _copy(trees.snapshot(name), staged, trees)
+        trees.sync(lease)
+        _exchange(volume, trees.data, staged, found.fresh, lease)
     return cost
 
 
-def _exchange(volume: Volume, staged: str, fresh: bool, lease: Lease) -> None:
+def _exchange(volume: Volume, data: str, staged: str, fresh: bool, lease: Lease) -> None:
     """The volume gets the tree, and the lease, which throws it away, what it had: one step, the last of all. That it is
     in a transaction keeps others from taking the lease for a dead one's, and the row true when it cannot be written."""
     from lazarus._native.pool import exchange
@@ -234,13 +248,13 @@ def _exchange(volume: Volume, staged: str, fresh: bool, lease: Lease) -> None:
             changed = connection.execute("UPDATE volumes SET fresh=? WHERE name=?", (fresh, volume.name))
             if changed.rowcount == 0:
                 raise NotFoundError(f"volume {volume.name}: it has been removed")
-            exchange(volume.path, staged)
+            exchange(data, staged)
             done = True
-            fsync_directory(volume.directory)
+            fsync_directory(os.path.dirname(data))
     except BaseException:
         if done:
-            exchange(volume.path, staged)
-            fsync_directory(volume.directory)
+            exchange(data, staged)
+            fsync_directory(os.path.dirname(data))
         raise
 
 
@@ -253,12 +267,18 @@ def clone(volume: Volume, name: str, snapshot: str | None, labels: Mapping[str, 
     if store.volumes.find(name) is not None:
         raise taken
     found = None if snapshot is None else volume.get_snapshot(snapshot)
-    with store.volumes.making() as new:
-        source = found.reading() if found else store.containers.at_rest(volume, "freeze" if freeze else "leave")
-        with source:
-            fresh = found.fresh if found else volume.fresh
-            target = new.stage(name, labels, anonymous=False, durable=False, fresh=fresh)
-            cost = Cost(*copy_tree(found.path if found else volume.path, target))
+    with store.volumes.making() as new, reached(store, volume.name) as trees:
+        with ExitStack() as still:
+            source = found.reading() if found else store.containers.at_rest(volume, "freeze" if freeze else "leave")
+            still.enter_context(source)
+            fresh, tree = (found.fresh, trees.snapshot(found.name)) if found else (volume.fresh, trees.data)
+            if trees.limit is not None and not found:  # its bytes are copied, and nobody is to stand still so long
+                tree = trees.new(new.lease, new.lease.new_directory("clone"))
+                _copy(trees.data, tree, trees)
+                still.close()
+            target = new.stage(name, labels, anonymous=False, size=trees.limit, durable=False, fresh=fresh)
+            with at_limit(name, trees.limit):
+                cost = Cost(*copy_tree(tree, target))
         new.sync()
         try:
             with store.catalogue.write() as connection:

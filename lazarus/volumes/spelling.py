@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from lazarus.errors import FormatError, UnsupportedError
 from lazarus.volumes.mounts import AnyMount, Bind, ImageMount, Tmpfs, VolumeMount
@@ -54,13 +54,14 @@ _KEYS = {
     "volume-nocopy": "nocopy",
     "nocopy": "nocopy",
     "volume-subpath": "subpath",
+    "volume-opt": "volume-opt",
     "image-subpath": "subpath",
     "subpath": "subpath",
     "tmpfs-size": "size",
     "tmpfs-mode": "mode",
 }
 _TAKES = {
-    "volume": {"source", "readonly", "nocopy", "subpath"},
+    "volume": {"source", "readonly", "nocopy", "subpath", "volume-opt"},
     "bind": {"source", "readonly"},
     "image": {"source", "readonly", "writable", "subpath"},
     "tmpfs": {"readonly", "size", "mode"},
@@ -99,7 +100,8 @@ def parse_mount(text: str) -> AnyMount:
     if subpath and not source:
         raise FormatError(f"{what}: a new volume has no directories; a subpath needs a source")
     nocopy = _truth(what, found.get("nocopy", "false"))
-    return VolumeMount(source or None, target, read_only, nocopy, subpath, anonymous=not source)
+    size = read_volume_options(what, [found["volume-opt"]] if "volume-opt" in found else [])
+    return VolumeMount(source or None, target, read_only, nocopy, subpath, anonymous=not source, size=size)
 
 
 def _image(what: str, found: dict[str, str], target: str) -> ImageMount:
@@ -130,6 +132,8 @@ def check_mount(mount: AnyMount) -> AnyMount:
         subpath = check_subpath(what, mount.subpath) if mount.subpath else ""
         if subpath and mount.name is None:
             raise FormatError(f"{what}: a new volume has no directories; a subpath needs a name")
+        if mount.size is not None and not 0 < mount.size < 2**63:
+            raise FormatError(f"{what}: a size that cannot be")
         return mount._replace(target=target, subpath=subpath, anonymous=mount.name is None)
     if isinstance(mount, ImageMount):
         return _checked_image(what, mount._replace(target=target))
@@ -209,6 +213,21 @@ def _convert(what: str, found: dict[str, str], key: str, convert: Callable[[str]
         return convert(found[key])
     except ValueError:
         raise FormatError(f"{what}: tmpfs-{key} {found[key]!r:.40} cannot be") from None
+
+
+def read_volume_options(what: str, options: Iterable[str]) -> int | None:
+    """The limit that options of a volume's driver ask for: the last `size=SIZE`, or `o=size=SIZE` as podman has it.
+    `FormatError` for others."""
+    found = None
+    for text in options:
+        key, _, value = text.removeprefix("o=").partition("=")
+        if key != "size":
+            raise FormatError(f"{what}: volume option {text!r:.100} is not size=SIZE")
+        try:
+            found = parse_size(value)
+        except ValueError:
+            raise FormatError(f"{what}: volume option {text!r:.100}: not a size, as in size=10G") from None
+    return found
 
 
 def parse_size(text: str) -> int:

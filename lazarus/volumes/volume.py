@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
-from lazarus.errors import NotFoundError
+from lazarus.content import limited
+from lazarus.errors import ConflictError, LazarusError, NotFoundError
 from lazarus.terms import Json, Progress, ViewChange
 from lazarus.volumes.locks import held
 
@@ -25,7 +27,8 @@ class Volume:
     """A volume of a store.
 
     Attributes: `name`, `created` (seconds since 1970), `labels`, `anonymous` (it was given no name), `path` (the
-    directory that containers see), `directory` (what that lies in). The object holds no state of its own.
+    directory that containers see, unless it has a limit: see `opened`), `directory` (what that lies in). The object
+    holds no state of its own.
     """
 
     def __init__(
@@ -65,22 +68,48 @@ class Volume:
         )
         return tuple(row[0] for row in rows)
 
+    @property
+    def limit(self) -> int | None:
+        """The bytes that it takes at most, its snapshots among them; None without a limit."""
+        return limited.limit(self.directory)
+
+    def check_limit(self, size: int | None) -> None:
+        """`ConflictError` when somebody wants another limit than it has. None: any will do."""
+        if size is not None and (limit := self.limit) != limited.whole(size):
+            has = "no limit" if limit is None else f"a limit of {limit} bytes"
+            raise ConflictError(f"volume {self.name}: there is one already, with {has}, not {size} bytes")
+
+    @property
+    def mountpoint(self) -> str:
+        """Where it is seen on the host: its path, and "" when it has a limit."""
+        return self.path if self.limit is None else ""
+
     def inspect(self) -> Json:
-        """Everything about it, in docker's words where docker has some."""
+        """Everything about it, in docker's words where docker has some. What is used of a limit only root can say."""
         from lazarus.runtime.log import timestamp
 
+        limit = self.limit
         return {
             "Name": self.name,
             "Driver": "local",
-            "Mountpoint": self.path,
+            "Mountpoint": self.path if limit is None else "",
             "CreatedAt": timestamp(int(self.created * 1e9)),
             "Labels": dict(self.labels),
             "Scope": "local",
-            "Options": {},
+            "Options": {} if limit is None else {"size": str(limit)},
+            **({} if limit is None else {"UsageData": self._usage(limit)}),
             "Anonymous": self.anonymous,
             "UsedBy": list(self.users),
             "Snapshots": [snapshot.name for snapshot in self.snapshots],
         }
+
+    def _usage(self, limit: int) -> Json:
+        from lazarus.volumes.trees import reached
+
+        with suppress(LazarusError, OSError), reached(self.store, self.name) as trees:
+            used, free = trees.usage()
+            return {"Limit": limit, "Size": used, "Free": free}
+        return {"Limit": limit}
 
     def remove(self) -> None:
         """Removes it, all that is in it, and its snapshots. `ConflictError` names the containers that use it."""
@@ -222,11 +251,12 @@ class Volume:
     # -- for this room, and for containers --
 
     def sync(self) -> None:
-        """Has its directory on disk, if it is still there; not what is in it."""
+        """Has its directory on disk, if it is still there; not what is in it. With a limit it was from the beginning,
+        but for its name."""
         from lazarus.content.pool_disk import fsync_directory
 
-        with suppress(FileNotFoundError):
-            for directory in (self.path, self.directory, self.store.paths.volumes):
+        for directory in (self.path, self.directory, self.store.paths.volumes):
+            with suppress(FileNotFoundError):
                 fsync_directory(directory)
 
     @contextmanager
@@ -235,3 +265,12 @@ class Volume:
         `NotFoundError` when the volume has been removed. Any death releases it."""
         with held(self.store, self.directory, how, f"volume {self.name}"):
             yield
+
+    @contextmanager
+    def opened(self, how: int = fcntl.LOCK_SH) -> Iterator[str]:
+        """As `lock`; the path of its files, which leads there inside the `with` and in this process alone. Raises
+        `StoreError` when it has a limit, without root, too."""
+        from lazarus.volumes.trees import reached
+
+        with self.lock(how), reached(self.store, self.name) as trees:
+            yield trees.data

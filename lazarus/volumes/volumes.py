@@ -37,18 +37,26 @@ class Volumes:
         self.store = store
 
     def create(
-        self, name: str | None = None, labels: Mapping[str, str] | None = None, *, exist_ok: bool = False
+        self,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        *,
+        size: int | None = None,
+        exist_ok: bool = False,
     ) -> Volume:
-        """An empty volume; without a name it gets 64 hex digits, and counts as anonymous.
+        """An empty volume; without a name it gets 64 hex digits, and counts as anonymous. With a `size` it takes at
+        most so many bytes, its snapshots and XFS's own tens of MiB among them; that needs root, and XFS.
 
-        It is on disk when this returns (a few milliseconds). Raises `FormatError` (name), `ConflictError` when the name
-        is taken, unless `exist_ok`: then that volume, as it is.
+        It is on disk when this returns (a few milliseconds; 0.1 s with a size). Raises `FormatError` (name),
+        `ConflictError` when the name is taken, unless `exist_ok`: then that volume, as it is (and when it has another
+        size); `LimitError` (less than 300 MiB), `UnsupportedError`, `StoreError` (not root).
         """
         chosen = check_name(name) if name is not None else random_name()
         if exist_ok and (found := self.find(chosen)) is not None:
+            found.check_limit(size)
             return found
         with self.making() as new:
-            new.stage(chosen, labels or {}, anonymous=name is None)
+            new.stage(chosen, labels or {}, anonymous=name is None, size=size)
             with self.store.catalogue.write() as connection:
                 if connection.execute("SELECT 1 FROM volumes WHERE name=?", (chosen,)).fetchone() is None:
                     new.place(connection)
@@ -62,12 +70,14 @@ class Volumes:
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
         *,
+        size: int | None = None,
         registry: Settings | None = None,
         progress: Progress | None = None,
     ) -> Pulled:
         """A new volume from what `Volume.push` wrote to `docker://REF` (spoken to as `registry` says),
         `oci:DIRECTORY[:TAG]` or `oci-archive:FILE[:TAG]`; in those, without a tag, there must be one volume. Name and
-        labels are those that it was pushed with, unless given. Owners, and xattrs of the system, need root.
+        labels are those that it was pushed with, unless given; `size` as for `create`. Owners, and xattrs of the
+        system, need root.
 
         Everything is checked, and on disk when this returns. Raises `ConflictError` (the name is taken),
         `NotFoundError`, `FormatError`, `UnsafeError`, `LimitError`, `CorruptError`, `UnsupportedError`, `OSError`, and
@@ -77,14 +87,18 @@ class Volumes:
         from lazarus.volumes.artifact.manifest import PLACES
         from lazarus.volumes.artifact.pull import pull
 
-        return pull(self.store, parse_place(source, PLACES), name, labels, progress, registry)
+        return pull(self.store, parse_place(source, PLACES), name, labels, size, progress, registry)
 
     @contextmanager
     def making(self) -> Iterator[NewVolumes]:
         """For who makes volumes together with something else. `OSError` when the disk is full."""
         self.store.content.reserve.check()
         with self.store.content.lease("volume") as lease:
-            yield NewVolumes(self.store.paths, lease)
+            new = NewVolumes(self.store.paths, lease)
+            try:
+                yield new
+            finally:
+                new.close()
 
     def find(self, name: str) -> Volume | None:
         """The volume of that name, or None."""

@@ -25,6 +25,7 @@ from lazarus.volumes.artifact.manifest import VolumeManifest
 from lazarus.volumes.artifact.packs import Pack
 from lazarus.volumes.artifact.restore import Places, Restore, data_size, places
 from lazarus.volumes.names import check_name, is_name
+from lazarus.volumes.trees import at_limit
 
 if TYPE_CHECKING:
     import numpy
@@ -57,6 +58,7 @@ def pull(
     place: Place,
     name: str | None,
     labels: Mapping[str, str] | None,
+    size: int | None,
     progress: Progress | None,
     registry: Settings | None = None,
 ) -> Pulled:
@@ -79,9 +81,10 @@ def pull(
             work = _Pull(store, layout, place, described, progress)
             tree = work.tree(new.lease)
             carried = tree.labels if labels is None else labels
-            directory = new.stage(chosen, carried, anonymous=False, durable=False, fresh=False)
-            work.make(tree, directory)
-            new.sync()
+            directory = new.stage(chosen, carried, anonymous=False, size=size, durable=False, fresh=False)
+            with at_limit(chosen, size):
+                work.make(tree, directory)
+                new.sync()
             with store.catalogue.write() as connection:
                 if connection.execute("SELECT 1 FROM volumes WHERE name=?", (chosen,)).fetchone() is not None:
                     raise ConflictError(f"volume {chosen}: there is one already")
