@@ -144,7 +144,10 @@ def test_schema_1_is_refused_in_one_line(store: Store) -> None:
 
 @pytest.fixture
 def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each line is too slow for one connection."""
+    monkeypatch.setattr(remote, "FIRST", 200_000)
     monkeypatch.setattr(remote, "RANGE", 200_000)
+    monkeypatch.setattr(remote, "FAST", float("inf"))
 
 
 @pytest.mark.usefixtures("small_ranges")
@@ -158,6 +161,17 @@ def test_a_large_blob_comes_in_ranges(store: Store) -> None:
 
 
 @pytest.mark.usefixtures("small_ranges")
+def test_by_one_connection_where_that_is_fast(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "FAST", 0.0)
+    with serving(image_of(LARGE)) as server:
+        [image] = store.images.pull(f"{server.host}/a:1")
+        size = len(server.blobs[blob_of(LARGE)])
+        parts = [asked[3] for asked in server.asked if asked[2] == blob_of(LARGE)]
+        assert parts == ["bytes=0-199999", f"bytes=200000-{size - 1}"]
+    assert image.diff_ids == (made.sha256(LARGE),)
+
+
+@pytest.mark.usefixtures("small_ranges")
 def test_a_registry_that_sends_no_parts(store: Store) -> None:
     def whole(answer: Answer, data: bytes) -> None:
         answer.give(data)
@@ -165,24 +179,26 @@ def test_a_registry_that_sends_no_parts(store: Store) -> None:
     with serving(image_of(BASE, LARGE)) as server:
         server.trouble[blob_of(LARGE)] = whole
         [image] = store.images.pull(f"{server.host}/a:1")
+        assert server.count(blob_of(LARGE)) == 2
     assert image.diff_ids[1] == made.sha256(LARGE)
 
 
 @pytest.mark.usefixtures("small_ranges")
 def test_never_more_than_a_few_ranges_are_in_memory(store: Store) -> None:
-    """Six large layers, three at once, and never more than four requests at a time."""
+    """Six large layers, three at once, and never more than four ranges of them at a time."""
     tars = [made.layer({f"{name}": os.urandom(1 << 20)}) for name in range(6)]
     now, most = 0, 0
     lock = threading.Lock()
 
     def counted(answer: Answer, data: bytes) -> None:
         nonlocal now, most
+        ahead = not answer.headers["Range"].startswith("bytes=0-")
         with lock:
-            now += 1
+            now += ahead
             most = max(most, now)
         time.sleep(0.005)
         with lock:
-            now -= 1
+            now -= ahead
         answer.give_part(data)
 
     with serving(image_of(*tars)) as server:

@@ -1,12 +1,15 @@
 """A registry as a source of images: documents are kept in memory, blobs are streams.
 
-A large blob comes in ranges, several at once, which are put in order again: one connection seldom fills the line to a
-distant registry. At most SLOTS ranges are in memory, whatever the number of blobs that are read at once.
+A distant registry seldom fills the line through one connection. So of a large blob the first bytes are asked for by
+themselves, and when they come slowly the rest comes in ranges, several at once, put in order again. At most SLOTS of
+them are in memory, whatever the number of blobs that are read at once. Where one connection is fast enough, ranges
+would only cost: 5.6 s instead of 4.4 s for the 400 MB of an image, on loopback.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -28,7 +31,9 @@ if TYPE_CHECKING:
     from lazarus.registry.settings import Settings
     from lazarus.terms import Descriptor, Digest
 
-RANGE = 8 << 20  # bytes: at 10 MB/s a connection, what a request costs (50 ms and more) is a sixteenth
+FIRST = 8 << 20  # bytes that say how fast the line is
+FAST = 64e6  # bytes a second, with which one connection is enough
+RANGE = 4 << 20  # bytes: at 10 MB/s a connection, what a request costs (50 ms and more) is an eighth
 CONNECTIONS = 3  # for one blob
 SLOTS = 4  # ranges in memory
 _PIECE = 1 << 20
@@ -124,11 +129,29 @@ class RemoteBlob:
 
     def pieces(self) -> Iterator[memoryview]:
         """One after the other; each is done with when the next one is asked for."""
-        if self.size <= 2 * RANGE or (yield from self._ranges.pieces(self._descriptor)) is None:
-            buffer = memoryview(bytearray(min(_PIECE, max(self.size, 1))))
-            with self._ranges.open(self._descriptor) as stream:
-                while count := stream.readinto(buffer):
-                    yield buffer[:count]
+        begin = 0
+        if self.size > FIRST + 2 * RANGE:
+            try:
+                begin, seconds = yield from self._stream(0, FIRST)
+                if begin < FAST * seconds:
+                    yield from self._ranges.pieces(self._descriptor, begin)
+                    return
+            except UnsupportedError:  # a registry that sends no parts: it has sent nothing
+                begin = 0
+        yield from self._stream(begin, None)
+
+    def _stream(self, offset: int, size: int | None) -> Generator[memoryview, None, tuple[int, float]]:
+        """Some of it by one connection; how many bytes came, and the seconds that they were waited for."""
+        buffer = memoryview(bytearray(min(_PIECE, max(self.size, 1))))
+        begin = time.monotonic()
+        done, seconds = 0, 0.0
+        with self._ranges.open(self._descriptor, offset, size) as stream:
+            while count := stream.readinto(buffer):
+                seconds += time.monotonic() - begin
+                done += count
+                yield buffer[:count]
+                begin = time.monotonic()
+        return done, seconds
 
     def _feed(self, fd: int) -> None:
         for piece in self.pieces():
@@ -157,14 +180,13 @@ class _Ranges:
         """Whoever reads it checks the digest."""
         return self._client.open_blob(self._repository, descriptor, offset=offset, size=size, verify=False)
 
-    def pieces(self, descriptor: Descriptor) -> Generator[memoryview, None, int | None]:
-        """All of a blob, in order, and then its size; None, and nothing, when the registry does not send parts.
+    def pieces(self, descriptor: Descriptor, at: int) -> Iterator[memoryview]:
+        """A blob from byte `at` on, in order.
 
         Who has no range waits for a slot, who has some never does: so everybody goes on.
         """
         stop = threading.Event()
         pending: deque[Future[memoryview]] = deque()
-        at = done = 0
         try:
             while True:
                 while at < descriptor.size and len(pending) < CONNECTIONS and self._free.acquire(blocking=not pending):
@@ -172,15 +194,8 @@ class _Ranges:
                     pending.append(self._start(descriptor, at, size, stop))
                     at += size
                 if not pending:
-                    return at
-                try:
-                    data = pending[0].result()
-                except UnsupportedError:
-                    if done:
-                        raise
-                    return None
-                yield data
-                done += len(data)
+                    return
+                yield pending[0].result()
                 pending.popleft()
                 self._free.release()
         finally:
