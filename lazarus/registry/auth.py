@@ -186,9 +186,8 @@ class Authenticator:
             response.finish()
             target = resolve(request.url, response.header("Location"), request.what, request.insecure)
             if Origin.of(target) != origin or (request.method != "GET" and response.status not in (307, 308)):
-                raise RegistryError(
-                    f"{request.what}: the token server leads to {printable(target.host or '', 100)}; not followed"
-                )
+                shown = printable(target.host or "", 100)
+                raise RegistryError(f"{request.what}: the token server leads to {shown}, which is not followed")
             request = request._replace(url=target)
         raise RegistryError(f"{request.what}: the token server redirects endlessly")
 
@@ -211,14 +210,10 @@ def _realm(peer: Peer, challenge: Challenge, what: str) -> Url:
     except (HTTPError, ValueError):
         url = Url()
     if url.scheme not in ("http", "https") or not url.host or url.auth is not None:
-        raise RegistryError(
-            f"{what}: the registry names {shown!r} as its token server, where an https address is expected"
-        )
+        raise RegistryError(f"{what}: its token server is {shown!r}, where an https address is expected")
     same_host = (url.host or "").lower() == (peer.base.host or "").lower()
     if url.scheme == "http" and (peer.base.scheme != "http" or not (same_host or is_loopback(url.host))):
-        raise RegistryError(
-            f"{what}: the registry names {shown} as its token server: credentials do not go there in plain HTTP"
-        )
+        raise RegistryError(f"{what}: its token server is {shown}: credentials do not go there in plain HTTP")
     check_address(peer.base, url, what, peer.insecure)
     return url._replace(fragment=None)
 

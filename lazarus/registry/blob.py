@@ -56,7 +56,7 @@ class BlobStream:
         if self._had == self.size:
             self._retrying(self._end)
             return 0
-        count: int = self._retrying(lambda: self._some(view[: self.size - self._had]))
+        count: int = self._retrying(lambda: self._some(view[: min(self.size - self._had, _PIECE)]))
         if self._hash is not None:
             self._hash.update(view[:count])
         self._had += count

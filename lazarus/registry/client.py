@@ -13,10 +13,11 @@ did wrong. Each is one line that begins with the registry and the object.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from lazarus.errors import CorruptError, LimitError, NotFoundError
+from lazarus.errors import CorruptError, FormatError, LimitError, NotFoundError
 from lazarus.oci.references import DEFAULT_TAG
 from lazarus.oci.strict_json import MAX_SIZE
 from lazarus.registry.settings import Credentials, Repository, Settings
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from lazarus.registry.session import Session
 
 __all__ = ["Credentials", "RegistryClient", "Repository", "Settings"]
+
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
 
 
 class RegistryClient:
@@ -67,7 +70,7 @@ class RegistryClient:
         """The manifest or image index of a name, and its bytes: at most 4 MiB, and those that were asked for."""
         from lazarus.registry.manifests import ACCEPT, read_manifest
 
-        expected = Digest(tag_or_digest) if ":" in tag_or_digest else None
+        expected = _digest(tag_or_digest)
 
         def ask(endpoint: Endpoint) -> tuple[Descriptor, bytes]:
             call = self._call("GET", endpoint, f"manifests/{tag_or_digest}", f"manifest {tag_or_digest}", "pull")
@@ -138,7 +141,7 @@ class RegistryClient:
         say enough, the document is fetched."""
         from lazarus.registry.manifests import ACCEPT, describe
 
-        expected = Digest(tag_or_digest) if ":" in tag_or_digest else None
+        expected = _digest(tag_or_digest)
         endpoint = self._session.writing(repository)
         call = self._call("HEAD", endpoint, f"manifests/{tag_or_digest}", f"manifest {tag_or_digest}", "pull")
         call = call._replace(headers={"Accept": ACCEPT})
@@ -205,6 +208,7 @@ class RegistryClient:
         from lazarus.registry.referrers import after_put
         from lazarus.registry.upload import put_manifest
 
+        _digest(tag_or_digest)
         endpoint = self._session.writing(repository)
         call = self._call(
             "PUT", endpoint, f"manifests/{tag_or_digest}", f"manifest {tag_or_digest}", "pull,push", expect=(201,)
@@ -216,6 +220,7 @@ class RegistryClient:
 
     def delete_manifest(self, repository: Repository, tag_or_digest: str) -> None:
         """Removes a manifest by its digest (with all its tags) or, where a registry can do that, only a tag."""
+        _digest(tag_or_digest)
         endpoint = self._session.writing(repository)
         call = self._call(
             "DELETE",
@@ -235,3 +240,12 @@ class RegistryClient:
 
         repository = endpoint.repository
         return Call(method, path, f"{repository}: {name}", (f"repository:{repository.name}:{actions}",), expect=expect)
+
+
+def _digest(tag_or_digest: str) -> Digest | None:
+    """None for a tag. It becomes a part of an address: raises `FormatError` for anything else."""
+    if ":" in tag_or_digest:
+        return Digest(tag_or_digest)
+    if _TAG.match(tag_or_digest) is None:
+        raise FormatError(f"not a tag: {tag_or_digest!r:.200}")
+    return None

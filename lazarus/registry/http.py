@@ -126,7 +126,9 @@ class Response:
             raise LimitError(f"{self.request.what}: {error}") from error
         except (OSError, http.client.HTTPException, HTTPError, ValueError) as error:
             self.close()
-            raise TransientError(RegistryError(f"{self.request.what}: {why(error)}")) from error
+            malformed = isinstance(error, ValueError | http.client.IncompleteRead)
+            text = "its chunks are malformed, or end early" if malformed else why(error)
+            raise TransientError(RegistryError(f"{self.request.what}: {text}")) from error
 
     def read(self, limit: int, patience: float) -> bytes:
         """The whole body, at most `limit` bytes, or `LimitError`."""

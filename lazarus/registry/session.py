@@ -70,19 +70,26 @@ class Session:
         self._tls.add_registry(origin.host, origin.port)
         if not insecure and (self.settings.tls_verify is True or not is_loopback(host)):
             return secure
+        plain = parse_url(f"http://{server_of(host)}")
         try:
-            with self.http.fetch(Request("GET", secure._replace(path="/v2/"), f"{host}: /v2/", insecure=insecure)):
-                return secure
+            self._probe(secure, host, insecure)
+            return secure
         except NoTlsError:
-            return parse_url(f"http://{server_of(host)}")
-        except CancelledError:
-            raise
-        except (TransientError, LazarusError) as error:
-            if secure.port is None and (insecure or isinstance(error, UnreachableError)):  # perhaps at port 80
-                return parse_url(f"http://{server_of(host)}")
-            if isinstance(error, TransientError):
-                return secure  # the next request says what is wrong
-            raise
+            return plain
+        except UnreachableError:
+            if secure.port is not None:
+                raise
+        except TransientError:
+            pass  # some servers just hang up when somebody speaks TLS
+        try:
+            self._probe(plain, host, insecure)
+            return plain
+        except (TransientError, RegistryError):
+            return secure  # the next request says what is wrong
+
+    def _probe(self, base: Url, host: str, insecure: bool) -> None:
+        with self.http.fetch(Request("GET", base._replace(path="/v2/"), f"{host}: /v2/", insecure=insecure)):
+            pass
 
     def reading(self, repository: Repository, *, by_digest: bool, action: Callable[[Endpoint], T]) -> T:
         """The result of `action` at the first mirror that has it, or at the registry itself. What a mirror does wrong

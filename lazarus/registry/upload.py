@@ -1,8 +1,8 @@
 """Sending blobs and manifests (distribution-spec, "Push").
 
-A blob is opened by POST, sent by PATCH and closed by PUT with its digest. When a PATCH fails the registry is asked what
-it has (GET of the upload), and sending goes on from there. Where the upload goes is the registry's to say: to another
-host it goes without credentials, and never from HTTPS to plain HTTP.
+A blob is opened by POST, sent by PATCH and closed by PUT with its digest; a small one is sent by PUT alone. When a
+PATCH fails, the registry is asked what it has (GET of the upload), and sending goes on from there. Where an upload goes
+is the registry's to say: to another host it goes without credentials, and never from HTTPS to plain HTTP.
 """
 
 from __future__ import annotations
@@ -95,9 +95,17 @@ class _Source:
         self._hash = hasher
         self.position = 0
         self.ended = False
+        self.error: Exception | None = None  # the chunks' own, which is not the connection's
 
     def __iter__(self) -> Iterator[Chunk]:
-        for chunk in self._chunks:
+        while True:
+            try:
+                chunk = next(self._chunks, None)
+            except Exception as error:
+                self.error = error
+                raise
+            if chunk is None:
+                break
             if len(chunk):
                 self.position += len(chunk)
                 if self._hash is not None:
@@ -118,36 +126,42 @@ class _Upload:
         self._offset = 0
         self._failures = 0
         self._total = -1  # not known yet
+        self._taken = False
 
     def run(self, chunks: Iterable[Chunk], rewind: Callable[[], Iterable[Chunk]] | None) -> Digest:
         self._open()
         try:
             hasher = None if self._descriptor is not None else hashlib.sha256()
             if rewind is None or (self._descriptor is not None and self._descriptor.size <= PIECE):
-                self._send_pieces(_Source(chunks, hasher))
+                self._send_pieces(_Source(chunks, hasher), hasher)
             else:
                 hasher = self._send_stream(chunks, rewind)
-            if self._descriptor is not None:
-                digest = self._descriptor.digest
-                if self._total != self._descriptor.size:
-                    size = self._descriptor.size
-                    raise CorruptError(f"{self._what}: {self._total} bytes to send, its descriptor says {size}")
-            else:
-                assert hasher is not None
-                digest = Digest(f"sha256:{hasher.hexdigest()}")
-            self._commit(digest)
+            digest = self._digest(hasher)
+            if not self._taken:
+                self._commit(digest)
             return digest
         except BaseException:
             if self._location is not None:
                 _abandon(self._session, self._peer, self._location, self._start)
             raise
 
+    def _digest(self, hasher: _Hash | None) -> Digest:
+        """Of what was sent, when it is as long as it was to be."""
+        if self._descriptor is None:
+            assert hasher is not None
+            return Digest(f"sha256:{hasher.hexdigest()}")
+        if self._total != self._descriptor.size:
+            size = self._descriptor.size
+            raise CorruptError(f"{self._what}: {self._total} bytes to send, its descriptor says {size}")
+        return self._descriptor.digest
+
     # -- in pieces --
 
-    def _send_pieces(self, source: _Source) -> None:
+    def _send_pieces(self, source: _Source, hasher: _Hash | None) -> None:
         """Each piece is in memory until the registry has it."""
         size = max(PIECE, self._least)
         piece = bytearray()
+        begin = 0
         for chunk in source:
             view = memoryview(chunk).cast("B")
             while len(view):
@@ -155,14 +169,28 @@ class _Upload:
                 piece += part
                 view = view[len(part) :]
                 if len(piece) == size:
-                    self._send_piece(bytes(piece))
+                    self._send_piece(bytes(piece), begin)
+                    begin += size
                     piece.clear()
-        if piece:
-            self._send_piece(bytes(piece))
         self._total = source.position
+        if self._offset == 0 and self._total <= PIECE:
+            self._taken = self._put_whole(bytes(piece), self._digest(hasher))
+        if piece and not self._taken:
+            self._send_piece(bytes(piece), begin)
 
-    def _send_piece(self, piece: bytes) -> None:
-        begin = self._offset
+    def _put_whole(self, data: bytes, digest: Digest) -> bool:
+        """A small blob in one PUT; False when that failed in a way that sending it in pieces may get over."""
+        try:
+            with self._session.once(self._peer, self._closing(digest, data)) as response:
+                check_digest_header(response, lambda algorithm: digest if algorithm == "sha256" else "", self._what)
+        except TransientError as error:
+            self._failed(error)
+            return False
+        self._location = None
+        return True
+
+    def _send_piece(self, piece: bytes, begin: int) -> None:
+        """Bytes `begin` and on, of which the registry may have the first ones."""
         end = begin + len(piece)
         while self._offset < end:
             rest = piece[self._offset - begin :]
@@ -179,7 +207,9 @@ class _Upload:
         source = _Source(chunks, hasher)
         while True:
             begin = self._offset
-            self._patch(_from(source, begin), None if size is None else size - begin)
+            self._patch(_from(source, begin), None if size is None else size - begin, source)
+            if source.ended and source.position == 0 and self._offset <= 1:
+                self._offset = 0  # "0-0" may mean nothing
             if source.ended and self._offset == source.position:
                 self._total = source.position
                 return hasher
@@ -207,7 +237,7 @@ class _Upload:
         """The address for the next request."""
         self._location = resolve(response.request.url, response.header("Location"), self._what, self._peer.insecure)
 
-    def _patch(self, body: bytes | Iterator[Chunk], size: int | None) -> None:
+    def _patch(self, body: bytes | Iterator[Chunk], size: int | None, source: _Source | None = None) -> None:
         """Sends from `offset` on; afterwards `offset` is what the registry has, be it less."""
         headers = {"Content-Type": "application/octet-stream"}
         if size is not None:
@@ -225,13 +255,19 @@ class _Upload:
                 if not stated and size is None:
                     self._ask_status()
         except TransientError as error:
-            if self._failures >= self._session.settings.retries:
-                raise error.error from error
-            self._failures += 1
-            self._session.http.pause(self._failures - 1, error.pause)
-            self._session.http.retrying(self._ask_status)
+            if source is not None and source.error is not None:
+                raise source.error from error
+            self._failed(error)
         if self._offset - begin >= _EARNS:
             self._failures = 0
+
+    def _failed(self, error: TransientError) -> None:
+        """Waits, and finds out what the registry has; the last time it is an error."""
+        if self._failures >= self._session.settings.retries:
+            raise error.error from error
+        self._failures += 1
+        self._session.http.pause(self._failures - 1, error.pause)
+        self._session.http.retrying(self._ask_status)
 
     def _ask_status(self) -> None:
         """How much the registry has (204 with a Range); an upload that it has forgotten begins anew."""
@@ -257,12 +293,7 @@ class _Upload:
 
     def _commit(self, digest: Digest) -> None:
         """PUT. When its answer was lost the blob may be there all the same."""
-        assert self._location is not None
-        query = "&".join(filter(None, [self._location.query, f"digest={digest}"]))
-        call = self._call("PUT", {"Content-Type": "application/octet-stream"}, b"", (201, 202, 204))
-        call = call._replace(
-            path=self._location._replace(query=query), patience=self._session.settings.timeout * _COMMIT_PATIENCE
-        )
+        call = self._closing(digest, b"")
         tried = []
 
         def attempt() -> None:
@@ -276,6 +307,14 @@ class _Upload:
 
         self._session.http.retrying(attempt)
         self._location = None
+
+    def _closing(self, digest: Digest, data: bytes) -> Call:
+        """The last request of an upload."""
+        assert self._location is not None
+        query = "&".join(filter(None, [self._location.query, f"digest={digest}"]))
+        call = self._call("PUT", {"Content-Type": "application/octet-stream"}, data, (201, 202, 204))
+        patience = self._session.settings.timeout * _COMMIT_PATIENCE
+        return call._replace(path=self._location._replace(query=query), patience=patience)
 
     def _has(self, digest: Digest) -> bool:
         head = self._start._replace(method="HEAD", path=f"blobs/{digest}", expect=(200,))

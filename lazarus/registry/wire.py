@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import io
 import socket
+import threading
 import time
 import warnings
 import weakref
@@ -91,22 +92,24 @@ class Connections:
     """Connection pools whose open sockets are known, so that they can be shut down from another thread."""
 
     def __init__(self) -> None:
-        live: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        self._live = live
+        self._live: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._down = False
+        self._lock = threading.Lock()
+        opened = self._opened
 
         class Plain(HTTPConnection):
             response_class = BoundedResponse
 
             def connect(self) -> None:
                 super().connect()
-                live.add(self.sock)
+                opened(self.sock)
 
         class Secure(HTTPSConnection):
             response_class = BoundedResponse
 
             def connect(self) -> None:
                 super().connect()
-                live.add(self.sock)
+                opened(self.sock)
 
         class PlainPool(HTTPConnectionPool):
             ConnectionCls = Plain
@@ -121,16 +124,28 @@ class Connections:
         if proxy is None:
             made = urllib3.PoolManager(**options)
         else:
-            parsed = urllib3.util.parse_url(proxy)
+            try:
+                parsed = urllib3.util.parse_url(proxy)
+            except ValueError:  # it may hold a password
+                raise ValueError("the proxy of the environment is not an address") from None
             headers = urllib3.util.make_headers(proxy_basic_auth=_unquoted(parsed.auth)) if parsed.auth else None
             address = parsed._replace(auth=None).url
             made = urllib3.ProxyManager(address, proxy_headers=headers, **options)
         made.pool_classes_by_scheme = self._pools
         return made
 
+    def _opened(self, sock: socket.socket) -> None:
+        with self._lock:
+            self._live.add(sock)
+        if self._down:
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
     def shut_down(self) -> None:
-        """Every read and write that is under way ends with an error."""
-        for sock in list(self._live):
+        """Every read and write that is under way ends with an error, and so does what comes later."""
+        self._down = True
+        with self._lock:
+            live = list(self._live)
+        for sock in live:
             with suppress(OSError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
