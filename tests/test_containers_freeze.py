@@ -262,6 +262,25 @@ def test_one_that_ends_meanwhile(store: Store) -> None:
         assert stopped == ()
 
 
+def test_one_that_ends_just_then(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ran when it was asked, and is gone when somebody looks where its processes are."""
+    container = started(store, "sleep 1000")
+    other = started(store, "sleep 1000")
+    own_cgroup = freezer._own_cgroup
+
+    def look(pid: int, name: str, root: str) -> Cgroup | None:
+        if name != container.id:
+            return own_cgroup(pid, name, root)
+        container.kill("KILL")
+        until(lambda: not os.path.exists(f"/proc/{pid}"))
+        return None
+
+    monkeypatch.setattr(freezer, "_own_cgroup", look)
+    with frozen([container, other]) as stopped:
+        assert [one.id for one in stopped] == [other.id]
+    other.stop(0)
+
+
 class _Restless:
     """A freezer whose processes never stop."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from lazarus.containers.state import Lock, door
+from lazarus.containers.state import Lock, Process, door
 from lazarus.content import readers
 from lazarus.errors import ConflictError, ContainerRuntimeError, NotFoundError
 from lazarus.runtime import freezer
@@ -32,15 +33,26 @@ def frozen(containers: Sequence[Container], *, patience: float = freezer.PATIENC
         for container in containers:
             state = container._execution.settled()
             if state.status == "running" and state.process.alive:
-                running.append(container)
                 doors.enter_context(door(container.directory, shut=True))
-                try:
-                    freezers.append(freezer.freezer_of(state.process.pid, container.id))
-                except ContainerRuntimeError as error:
-                    raise ContainerRuntimeError(f"container {container.name}: {error}") from error
+                found = _freezer_of(container, state.process)
+                if found is not None:
+                    running.append(container)
+                    freezers.append(found)
         names = ", ".join(container.name for container in running)
         with freezer.frozen(freezers, patience=patience, name=f"container {names}"):
             yield tuple(running)
+
+
+def _freezer_of(container: Container, process: Process) -> freezer.Freezer | None:
+    """None when it has ended by now: its first process is the last one to go."""
+    while process.alive:
+        try:
+            return freezer.freezer_of(process.pid, container.id)
+        except ProcessLookupError:  # it is about to
+            time.sleep(freezer.WAIT)
+        except ContainerRuntimeError as error:
+            raise ContainerRuntimeError(f"container {container.name}: {error}") from error
+    return None
 
 
 @contextmanager

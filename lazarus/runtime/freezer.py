@@ -14,6 +14,7 @@ before; should that hit both, whoever freezes the container next lets it go on a
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -26,7 +27,7 @@ from lazarus.runtime.crun import CGROUP_ROOT, cgroup_layout
 from lazarus.runtime.supervisor import background
 
 PATIENCE = 10.0  # seconds that a process may need to come out of a system call
-_WAIT = 0.0005
+WAIT = 0.0005
 _READY = b"."
 # Where a thread waits that has vforked (vfork, clone and clone3), in /proc/<pid>/task/<tid>/syscall.
 _FORKING = {"x86_64": ("58", "56", "435"), "aarch64": ("220", "435")}
@@ -61,7 +62,7 @@ def frozen(freezers: Sequence[Freezer], *, patience: float = PATIENCE, name: str
             while not freezer.frozen():
                 if time.monotonic() > deadline:
                     raise ContainerRuntimeError(f"{name}: its processes did not stop within {patience:g} s")
-                time.sleep(_WAIT)
+                time.sleep(WAIT)
         yield
 
 
@@ -100,11 +101,16 @@ def _watch(freezers: Sequence[Freezer], watched: int, report: Callable[[bytes], 
 
 def freezer_of(pid: int, name: str, root: str = CGROUP_ROOT) -> Freezer:
     """For the container whose first process is `pid`; its own cgroup has `name` in its path. `ContainerRuntimeError`
-    when it has neither that nor a PID namespace of its own."""
+    when it has neither that nor a PID namespace of its own, `ProcessLookupError` when it is just ending."""
     found = _own_cgroup(pid, name, root)
     if found is not None:
         return found
-    namespace = _namespace(pid)
+    try:
+        namespace = os.readlink(f"/proc/{pid}/ns/pid")
+    except FileNotFoundError as error:
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH), f"/proc/{pid}") from error
+    except OSError:
+        namespace = ""
     if not namespace or namespace == _namespace(os.getpid()):
         raise ContainerRuntimeError(f"process {pid}: it has neither a cgroup nor a PID namespace of its own")
     return Signals(pid, namespace)
