@@ -12,6 +12,8 @@
 #include "lz_links.h"
 #include "lz_walk.h"
 
+#define RETRIES 5
+
 struct copier {
     const struct lz_sys *sys;
     struct lz_detail *detail;
@@ -80,17 +82,29 @@ static int open_source(const struct copier *self, const struct lz_walk_node *nod
     return rc < 0 ? rc : -ENOENT;
 }
 
+/* A file that gets shorter just then is copied anew, as it is by now; one that does so again and again as it comes. */
 static int copy_data(struct copier *self, int from, const struct stat *info, int to)
 {
-    struct lz_bytes_at bytes = {.fd = from, .size = (uint64_t)info->st_size};
-    struct lz_copyup_result result = {.rung = LZ_RUNG_AUTO};
+    const struct lz_sys *sys = self->sys;
+    struct stat now = *info;
     keep_in_place(self, from, to);
-    int rc = lz_copyup_data(self->sys, &bytes, to, LZ_RUNG_AUTO, &result, self->detail);
-    uint64_t stored = (uint64_t)info->st_blocks * 512;
-    self->done.copied += result.copied;
-    if (rc == 0 && result.rung == LZ_RUNG_CLONE)
-        self->done.shared += stored < bytes.size ? stored : bytes.size;
-    return rc;
+    for (int tries = 0;; tries++) {
+        struct lz_bytes_at bytes = {.fd = from, .size = (uint64_t)now.st_size};
+        struct lz_copyup_result result = {.rung = LZ_RUNG_AUTO};
+        int rc = lz_copyup_data(sys, &bytes, to, LZ_RUNG_AUTO, &result, self->detail);
+        uint64_t stored = (uint64_t)now.st_blocks * 512;
+        self->done.copied += result.copied;
+        if (rc == 0 && result.rung == LZ_RUNG_CLONE)
+            self->done.shared += stored < bytes.size ? stored : bytes.size;
+        if (rc != LZ_E_TRUNCATED)
+            return rc;
+        if (tries == RETRIES)
+            return 0;
+        rc = sys->ftruncate(sys->ctx, to, 0);
+        rc = rc < 0 ? rc : sys->fstatat(sys->ctx, from, "", &now, AT_EMPTY_PATH);
+        if (rc < 0)
+            return rc;
+    }
 }
 
 /* 1: it is gone, and left out */
@@ -212,8 +226,8 @@ static int visit_directory(void *ctx, const struct lz_walk_node *node)
         return 0;
     const struct lz_sys *sys = self->sys;
     int fd = lz_openat_beneath(sys, self->to_fd, node->path, O_RDONLY | O_DIRECTORY, 0), rc = fd;
-    if (fd == -ENOENT)
-        return 0; /* made after the first walk */
+    if (fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP)
+        return 0; /* made after the first walk, which has met something else, or nothing */
     if (fd >= 0) {
         int from = lz_openat_beneath(sys, self->from_fd, node->path, O_RDONLY | O_DIRECTORY, 0);
         if (from >= 0) {

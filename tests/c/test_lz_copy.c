@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
@@ -103,6 +104,53 @@ static void into_a_name_that_is_there(void)
     shell("rm -rf to");
 }
 
+/* ---- a source that changes ---- */
+
+static int shortenings; /* how often `cut` gets shorter just when it is copied */
+
+static int shortening_ioctl(void *ctx, int fd, unsigned long request, uintptr_t argument)
+{
+    char path[128];
+    struct stat cut, read;
+    (void)snprintf(path, sizeof path, "%s/from/cut", top);
+    if (request == FICLONERANGE && shortenings > 0 && stat(path, &cut) == 0 &&
+        fstat((int)((const struct file_clone_range *)argument)->src_fd, &read) == 0 && cut.st_ino == read.st_ino) {
+        shortenings--;
+        CHECK_EQ(truncate(path, cut.st_size - 5000), 0);
+        return -EOPNOTSUPP; /* a clone would take the rest all the same */
+    }
+    return lz_sys_linux()->ioctl(ctx, fd, request, argument);
+}
+
+/* As soon as it is copied, the file `turn` is a directory. */
+static int turning_utimensat(void *ctx, int dir, const char *name, const struct timespec times[2], int flags)
+{
+    int rc = lz_sys_linux()->utimensat(ctx, dir, name, times, flags);
+    if (strcmp(name, "turn") == 0)
+        shell("rm -f from/turn && mkdir -p from/turn/sub");
+    return rc;
+}
+
+static void a_source_that_changes(void)
+{
+    struct lz_sys sys = *lz_sys_linux();
+    sys.ioctl = shortening_ioctl;
+    sys.utimensat = turning_utimensat;
+    int often[] = {1, 3, 1000};
+    for (size_t i = 0; i < sizeof often / sizeof often[0]; i++) {
+        shell("rm -rf from to && mkdir from to && echo x > from/turn && head -c 9000000 /dev/urandom > from/cut");
+        shortenings = often[i];
+        struct lz_copy_result result;
+        struct lz_detail detail = {{0}};
+        CHECK_EQ(copy(&sys, &result, &detail), 0);
+        CHECK_EQ((int)result.entries, 2);
+        shell("test -f to/turn");
+        if (often[i] < 10) /* whole, as it is at last; else it is as torn as it may come */
+            shell("cmp from/cut to/cut");
+    }
+    shell("rm -rf from to");
+}
+
 static void every_failing_call(void)
 {
     shell("rm -rf from/d1"); /* the same calls over and over */
@@ -196,6 +244,7 @@ int main(void)
     RUN(clones);
     RUN(written_in_place);
     RUN(every_failing_call);
+    RUN(a_source_that_changes);
     shell("cd / && rm -rf \"$OLDPWD\"");
     return check_end();
 }
