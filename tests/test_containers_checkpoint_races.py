@@ -12,7 +12,7 @@ from container_fixtures import no_checkpoints_left, small_root, small_tar, store
 from container_helpers import sh, until
 
 from lazarus.containers import Container, chain, checkpoints
-from lazarus.errors import ConflictError
+from lazarus.errors import ConflictError, NotFoundError
 from lazarus.store import Store
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("no_checkpoints_left")]
@@ -110,3 +110,12 @@ def test_beside_a_checkpoint(store: Store, small_root: Path, monkeypatch: pytest
     threads[0].join()
     assert files(other) == [b"/one", b"/two"]
     assert len(chain.chain(store.paths, other.directory)) == 2
+
+
+def test_a_look_at_one_that_is_being_removed(store: Store) -> None:
+    container = sh(store, ":")
+    write(container, "one")
+    container.checkpoint()
+    container.remove()
+    with pytest.raises(NotFoundError, match="it has been removed"):
+        chain.chain(store.paths, container.directory)

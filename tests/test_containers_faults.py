@@ -19,7 +19,7 @@ import pytest
 from container_helpers import IMAGE, inside, logged, run, sh, start, until
 
 from lazarus.containers.container import Container
-from lazarus.containers.state import NOBODY, State, read_state, write_state
+from lazarus.containers.state import NOBODY, State, process, read_state, write_state
 from lazarus.errors import ConflictError, ContainerRuntimeError, LazarusError, NotFoundError
 from lazarus.store import Store
 
@@ -285,6 +285,16 @@ def test_no_runtime_any_more(store: Store, monkeypatch: pytest.MonkeyPatch) -> N
     container.kill()
     until(lambda: container.status == "exited")
     container.remove()
+
+
+def test_a_process_that_had_ended_when_it_was_asked_for(store: Store) -> None:
+    """Its starter is about to say how: there is none to send a signal to, nor pid 0."""
+    container = sh(store, ":")
+    write_state(container.directory, State("running", NOBODY, process(os.getpid())))
+    with pytest.raises(ConflictError, match="it is not running"):
+        container.kill()
+    assert container.wait(timeout=-5) is None
+    write_state(container.directory, State())
 
 
 def test_the_writer_of_a_state_fails(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from lazarus.errors import CorruptError, UnsupportedError
+from lazarus.errors import CorruptError, NotFoundError, UnsupportedError
 
 if TYPE_CHECKING:
     from lazarus.content.paths import StorePaths
@@ -41,11 +41,11 @@ def mark_of(upper: str, mark: str = BASE) -> str | None:
 def chain(paths: StorePaths, directory: str) -> tuple[str, ...]:
     """The keys of the checkpoints that the upper of the container in `directory` lies on, the newest first. 2 us each.
 
-    `CorruptError` names one that is gone, as after a power cut.
+    `CorruptError` names one that is gone, as after a power cut; `NotFoundError` when the container is.
     """
     found: list[str] = []
     upper, of = f"{directory}/upper", f"container {os.path.basename(directory)[:12]}"
-    while (key := mark_of(upper)) is not None:
+    while (key := _mark_of_chain(directory, upper, of)) is not None:
         if len(found) > MAX_LENGTH or key in found[-1:]:
             raise CorruptError(f"{of}: checkpoint {spoken(key)}: it lies on itself")
         found.append(key)
@@ -53,6 +53,15 @@ def chain(paths: StorePaths, directory: str) -> tuple[str, ...]:
         if not os.path.isdir(upper):
             raise CorruptError(f"{of}: checkpoint {spoken(key)}, which its files lie on, is gone")
     return tuple(found)
+
+
+def _mark_of_chain(directory: str, upper: str, of: str) -> str | None:
+    try:
+        return mark_of(upper)
+    except FileNotFoundError:
+        if os.path.isdir(directory):
+            raise
+        raise NotFoundError(f"{of}: it has been removed") from None
 
 
 def uppers(paths: StorePaths, directory: str) -> tuple[str, ...]:

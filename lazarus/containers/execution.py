@@ -247,7 +247,7 @@ class Execution:
         if state.status == "running":
             try:
                 pidfd = os.pidfd_open(state.process.pid)
-            except ProcessLookupError:
+            except OSError:  # it has ended, perhaps before its starter could look (pid 0), or a thread has its pid now
                 pidfd = -1
             if pidfd >= 0:
                 try:
@@ -267,7 +267,7 @@ class Execution:
         if state.status == "running" and state.process.alive:
             try:
                 pidfd = os.pidfd_open(state.process.pid)
-            except ProcessLookupError:
+            except OSError:
                 pass
             else:
                 try:
