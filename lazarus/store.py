@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from lazarus.content.catalogue import Catalogue
     from lazarus.content.content import ContentStore
     from lazarus.content.pool import Pool
+    from lazarus.content.scrub import Scrub
     from lazarus.content.verify import Problem
     from lazarus.images import Images
     from lazarus.images.dedup import Dedup
     from lazarus.images.image import Image
     from lazarus.layers.layer_store import LayerStore
     from lazarus.layers.stack import StackStore
+    from lazarus.terms import Progress
     from lazarus.union.layer_stack import LayerStack
     from lazarus.volumes.volumes import Volumes
 
@@ -254,9 +256,17 @@ class Store:
         found = self.find(name) if isinstance(name, str) else name
         return found.stack(read_only=not writable) if isinstance(found, Container) else found.stack()
 
-    def check(self, *, repair: bool = False) -> Iterator[Problem]:
+    def check(
+        self, *, repair: bool = False, threads: int | None = None, progress: Progress | None = None
+    ) -> Iterator[Problem]:
         """Reads everything and yields what is wrong; see `ContentStore.verify`."""
-        return self.content.verify(repair)
+        return self.content.verify(repair, threads=threads, progress=progress)
+
+    def scrub(
+        self, *, since: float = 0.0, rate: int = 0, threads: int | None = None, progress: Progress | None = None
+    ) -> Scrub:
+        """Reads every byte once, in parts that can be left out the next time; see `ContentStore.scrub`."""
+        return self.content.scrub(since=since, rate=rate, threads=threads, progress=progress)
 
     def close(self) -> None:
         """Closes the catalogue, and fills the reserve again with what that gave back. Idempotent; containers that run

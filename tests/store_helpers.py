@@ -122,6 +122,43 @@ def assert_tar(store: Store, diff_id: DiffID, tar: bytes) -> None:
         os.close(fd)
 
 
+KINDS = ["object", "blob", "layers/index", "layers/recipe", "stacks/index", "stacks/metadata.erofs"]
+
+
+def damage(path: str, how: str) -> None:
+    """`how` is "missing", "truncated", "empty" or "one bit"."""
+    if how == "missing":
+        os.unlink(path)
+        return
+    os.chmod(path, 0o644)
+    with open(path, "r+b") as file:
+        size = os.fstat(file.fileno()).st_size
+        if how == "truncated":
+            file.truncate(size // 2)
+        elif how == "empty":
+            file.truncate(0)
+        else:
+            at = size * 3 // 4  # not in the padding behind an index's header, which nothing reads
+            file.seek(at)
+            byte = file.read(1)
+            file.seek(at)
+            file.write(bytes([byte[0] ^ 1]))
+
+
+def first_of(store: Store, kind: str) -> tuple[str, str]:
+    """The first file of one of KINDS: the name that a finding has, and the path."""
+    paths = store.paths
+    if kind == "object":
+        name = min(object_names(store))
+        return f"sha256:{name}", f"{paths.objects}/{name[:2]}/{name[2:]}"
+    if kind == "blob":
+        name = min(os.listdir(paths.blobs))
+        return f"sha256:{name}", f"{paths.blobs}/{name}"
+    room, file = kind.split("/")
+    name = min(os.listdir(f"{paths.root}/{room}"))
+    return f"sha256:{name}", f"{paths.root}/{room}/{name}/{file}"
+
+
 def let_others_in(directory: Path) -> None:
     """Another user can look into a directory of ours. Those above it lose nothing of their modes: /tmp is one."""
     for place in (directory, *directory.parents):

@@ -10,7 +10,6 @@
 
 #include "../bytes/lz_digest.h"
 #include "lz_list.h"
-#include "lz_recode.h"
 
 #define NAME_SIZE LZ_SHA256_HEX_SIZE
 #define PATH_SIZE (LZ_SHA256_HEX_SIZE + 2) /* "ab/cdef...", with its NUL */
@@ -227,7 +226,7 @@ int lz_sweep_objects(const struct lz_sys *sys, int objects_fd, int trash_fd, con
     return rc;
 }
 
-/* -- verification -- */
+/* -- what is missing -- */
 
 int lz_missing_objects(const struct lz_sys *sys, int objects_fd, const struct lz_object_ref *refs, size_t count,
                        struct lz_buf *missing, struct lz_detail *detail)
@@ -246,47 +245,4 @@ int lz_missing_objects(const struct lz_sys *sys, int objects_fd, const struct lz
             return fail(detail, -ENOMEM, "looking for object", hex);
     }
     return 0;
-}
-
-/* 1: right, or gone; 0: wrong. */
-static int verify_one(const struct lz_sys *sys, int objects_fd, const char *hex, const uint8_t *digest)
-{
-    char path[PATH_SIZE];
-    uint8_t found[LZ_SHA256_SIZE];
-    store_path(hex, path);
-    int fd = sys->openat(sys->ctx, objects_fd, path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0);
-    if (fd == -ENOENT)
-        return 1;
-    if (fd == -ELOOP || fd == -ENXIO)
-        return 0; /* not even a file */
-    if (fd < 0)
-        return fd;
-    int rc = lz_digest_file(sys, fd, found, NULL, NULL);
-    (void)sys->close(sys->ctx, fd); /* nothing was written */
-    if (rc == -EIO || rc == -EISDIR || rc == -ESPIPE)
-        return 0;
-    return rc < 0 ? rc : memcmp(found, digest, sizeof found) == 0;
-}
-
-int lz_verify_objects(const struct lz_sys *sys, int objects_fd, const char *name, struct lz_buf *wrong,
-                      struct lz_detail *detail)
-{
-    struct lz_listing listing = {0};
-    int rc = list(sys, objects_fd, name, &listing, detail);
-    for (size_t i = 0; rc >= 0 && i < listing.count; i++) {
-        char hex[NAME_SIZE + 1];
-        uint8_t digest[LZ_SHA256_SIZE];
-        if (listing.items[i].size != NAME_SIZE - 2)
-            continue;
-        (void)snprintf(hex, sizeof hex, "%.2s%.62s", name, listing.items[i].name);
-        if (!parse_hex(hex, NAME_SIZE, digest))
-            continue;
-        rc = verify_one(sys, objects_fd, hex, digest);
-        if (rc == 0)
-            rc = lz_buf_append(wrong, digest, sizeof digest);
-        if (rc < 0)
-            (void)fail(detail, rc, "verifying object", hex);
-    }
-    lz_listing_free(&listing);
-    return rc < 0 ? rc : 0;
 }

@@ -43,9 +43,4 @@ int lz_sweep_objects(const struct lz_sys *sys, int objects_fd, int trash_fd, con
 int lz_missing_objects(const struct lz_sys *sys, int objects_fd, const struct lz_object_ref *refs, size_t count,
                        struct lz_buf *missing, struct lz_detail *detail);
 
-/* Reads every object of the directory `name` ("ab") and appends to `wrong` the digests (by name) of those whose bytes
- * have another. An object that vanishes meanwhile is skipped; one that cannot be read (-EIO) is wrong. */
-int lz_verify_objects(const struct lz_sys *sys, int objects_fd, const char *name, struct lz_buf *wrong,
-                      struct lz_detail *detail);
-
 #endif

@@ -285,14 +285,16 @@ static int by_number(const void *a, const void *b)
     return (left->number > right->number) - (left->number < right->number);
 }
 
-int lz_sparse_read(const struct lz_sys *sys, int recipe_fd, const struct lz_index *layer, struct lz_sparse_map *out,
-                   struct lz_detail *detail)
+/* `diff_id` (may be NULL) and `tar_size`: what the recipe must be of. */
+static int scan_recipe(const struct lz_sys *sys, int recipe_fd, const struct lz_index *layer, const uint8_t *diff_id,
+                       uint64_t tar_size, struct lz_sparse_map *out, struct lz_detail *detail)
 {
     struct scan scan = {.layer = layer, .map = out, .run = UINT32_MAX};
-    if (layer->object_count == 0)
-        return 0;
-    scan.seen = lz_zalloc_array(layer->object_count, 1);
+    scan.seen = lz_zalloc_array((size_t)layer->object_count + 1, 1);
     int rc = scan.seen == NULL ? -ENOMEM : lz_recipe_reader_open(&scan.recipe, sys, recipe_fd, detail);
+    if (rc == 0 && diff_id != NULL &&
+        (memcmp(scan.recipe.diff_id, diff_id, LZ_SHA256_SIZE) != 0 || scan.recipe.tar_size != tar_size))
+        rc = lz_fail(detail, LZ_E_CORRUPT, "recipe: its header is of another layer");
     if (rc == 0)
         rc = scan_operations(&scan);
     for (uint32_t i = 0; rc == 0 && i < layer->object_count; i++)
@@ -303,6 +305,21 @@ int lz_sparse_read(const struct lz_sys *sys, int recipe_fd, const struct lz_inde
     lz_recipe_reader_close(&scan.recipe);
     free(scan.seen);
     free(scan.numbers);
+    return rc;
+}
+
+int lz_sparse_read(const struct lz_sys *sys, int recipe_fd, const struct lz_index *layer, struct lz_sparse_map *out,
+                   struct lz_detail *detail)
+{
+    return layer->object_count == 0 ? 0 : scan_recipe(sys, recipe_fd, layer, NULL, 0, out, detail);
+}
+
+int lz_recipe_check(const struct lz_sys *sys, int recipe_fd, const struct lz_index *layer,
+                    const uint8_t diff_id[LZ_SHA256_SIZE], uint64_t tar_size, struct lz_detail *detail)
+{
+    struct lz_sparse_map map = {0};
+    int rc = scan_recipe(sys, recipe_fd, layer, diff_id, tar_size, &map, detail);
+    lz_sparse_free(&map);
     return rc;
 }
 

@@ -59,6 +59,11 @@ int lz_sparse_read(const struct lz_sys *sys, int recipe_fd, const struct lz_inde
                    struct lz_detail *detail);
 void lz_sparse_free(struct lz_sparse_map *map);
 
+/* Reads a layer's recipe to its end, and no content: its operations are whole (they have a checksum), name objects of
+ * `layer`, and its header is of this diff ID and tar size. 0, LZ_E_CORRUPT, LZ_E_TRUNCATED, -errno or -ENOMEM. */
+int lz_recipe_check(const struct lz_sys *sys, int recipe_fd, const struct lz_index *layer,
+                    const uint8_t diff_id[LZ_SHA256_SIZE], uint64_t tar_size, struct lz_detail *detail);
+
 /* The segments of an object, or NULL when it is not sparse there. A file of one hole has a segment list of count 0. */
 const struct lz_sparse_object *lz_sparse_find(const struct lz_sparse_map *map, const struct lz_index *layer,
                                               const uint8_t digest[LZ_SHA256_SIZE]);

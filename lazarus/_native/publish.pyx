@@ -27,7 +27,6 @@ cdef extern from "tree/lz_publish.h":
                          lz_sweep *result, lz_detail *detail) nogil
     int lz_missing_objects(const lz_sys *sys, int objects_fd, const lz_object_ref *refs, size_t count, lz_buf *missing,
                            lz_detail *detail) nogil
-    int lz_verify_objects(const lz_sys *sys, int objects_fd, const char *name, lz_buf *wrong, lz_detail *detail) nogil
 
 cdef extern from "tree/lz_remove.h":
     int64_t lz_remove_tree(const lz_sys *sys, int dir, const char *name, lz_detail *detail) nogil
@@ -116,22 +115,6 @@ def missing_objects(objects, const uint8_t[::1] refs):
     with nogil:
         rc = lz_missing_objects(lz_sys_linux(), source.fd, <const lz_object_ref *> first, count, &missing, &detail)
     cdef bytes digests = _take(&missing)
-    check(rc, &detail)
-    return digests
-
-
-def verify_objects(objects, directory):
-    """Hashes every object of one of the 256 directories ("ab"); returns the names of those whose digest is another."""
-    cdef _Directory source = _Directory(objects)
-    cdef lz_detail detail
-    cdef lz_buf wrong = lz_buf(NULL, 0)
-    cdef bytes encoded = os.fsencode(directory)
-    cdef const char *name = encoded
-    cdef int rc
-    detail.text[0] = 0
-    with nogil:
-        rc = lz_verify_objects(lz_sys_linux(), source.fd, name, &wrong, &detail)
-    cdef bytes digests = _take(&wrong)
     check(rc, &detail)
     return digests
 

@@ -12,7 +12,7 @@
     volumes.py      volume create|ls|inspect|rm|prune|cp|export|import|push|pull
     snapshots.py    volume snapshot|snapshots|rollback|clone|diff|forget
     dedup.py        dedup report
-    system.py       system df|prune|info|check, version, completion
+    system.py       system df|prune|info|check|scrub, version, completion
     pool.py         pool create|status|grow|destroy
     output.py       tables, sizes, ages, JSON          progress.py   bars, where there is a terminal
 
@@ -56,7 +56,8 @@ VERBS = {
         "snapshots",
     ),
     "dedup report": "dedup",
-    **dict.fromkeys(("system df", "system prune", "system info", "system check", "version", "completion"), "system"),
+    **dict.fromkeys(("system df", "system prune", "system info", "system check", "system scrub"), "system"),
+    **dict.fromkeys(("version", "completion"), "system"),
     **dict.fromkeys(("pool create", "pool status", "pool grow", "pool destroy"), "pool"),
 }
 GROUPS = ("image", "volume", "dedup", "system", "pool")  # first words of verbs of two words

@@ -1,14 +1,16 @@
-"""`system df`, `system prune`, `system info`, `system check`, `version`, `completion`."""
+"""`system df`, `system prune`, `system info`, `system check`, `system scrub`, `version`, `completion`."""
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from lazarus.cli.options import PROGRAM, Mistake, Option, Verb, Word
+from lazarus.cli.options import PROGRAM, Mistake, Option, Verb, Word, whole_number
 from lazarus.cli.output import FORMAT, plural, print_json, print_table, short, size
+from lazarus.cli.progress import progress_bars
 
 if TYPE_CHECKING:
     import argparse
@@ -96,11 +98,65 @@ def info(store: Store, arguments: SimpleNamespace) -> int:
 def check(store: Store, arguments: SimpleNamespace) -> int:
     """Reads everything and compares it with its digests; exit code 1 when something is wrong."""
     problems = 0
-    for problem in store.check(repair=arguments.repair):
-        problems += 1
-        print(f"{problem.text}{' (taken out of the way)' if problem.repaired else ''}")
+    with progress_bars() as progress:
+        for problem in store.check(repair=arguments.repair, threads=_threads(arguments), progress=progress):
+            problems += 1
+            print(f"{problem.text}{' (taken out of the way)' if problem.repaired else ''}")
     print(plural(problems, "problem"))
     return 1 if problems else 0
+
+
+def scrub(store: Store, arguments: SimpleNamespace) -> int:
+    """Reads every byte once, past the cache; exit code 1 when something is wrong."""
+    begun = time.monotonic()
+    with progress_bars() as progress:
+        scrubbing = store.scrub(
+            since=arguments.since, rate=arguments.rate, threads=_threads(arguments), progress=progress
+        )
+        problems = []
+        for problem in scrubbing:
+            problems.append(problem)
+            if arguments.format == "table":
+                print(problem.text, flush=True)
+    seconds = time.monotonic() - begun
+    if arguments.format == "json":
+        facts = {"files": scrubbing.files, "bytes": scrubbing.bytes, "seconds": round(seconds, 3)}
+        shards = {"shards": scrubbing.shards, "skipped": scrubbing.skipped}
+        found = [{"kind": problem.kind, "name": problem.name, "text": problem.text} for problem in problems]
+        print_json({"problems": found, **facts, **shards})
+    else:
+        skipped = f"; {scrubbing.skipped} of 256 shards left out" if scrubbing.skipped else ""
+        read = f"{plural(scrubbing.files, 'file')}, {size(scrubbing.bytes)}, in {seconds:.1f} s{skipped}"
+        print(f"{plural(len(problems), 'problem')}; {read}")
+    return 1 if problems else 0
+
+
+def _threads(arguments: SimpleNamespace) -> int | None:
+    threads: int | None = arguments.threads
+    if threads is not None and not 1 <= threads <= 256:
+        raise Mistake(f"--threads: {threads}, expected 1 to 256")
+    return threads
+
+
+def past(text: str) -> float:
+    """`7d`, `12h`, `30m`, `90s`: seconds. `ValueError`."""
+    unit = {"d": 86400, "h": 3600, "m": 60, "s": 1}.get(text[-1:])
+    if unit is None:
+        raise ValueError(text)
+    return float(whole_number(text[:-1]) * unit)
+
+
+past.__name__ = "time (expected 7d, 12h, 30m or 90s)"  # argparse says it of what is none
+
+
+def rate(text: str) -> int:
+    """Bytes a second: `100M`, `1GiB`. `ValueError`."""
+    from lazarus.volumes.spelling import parse_size
+
+    return parse_size(text.removesuffix("/s"))
+
+
+rate.__name__ = "rate (expected 100M or 1G, of bytes a second)"
 
 
 def version(_store: None, arguments: SimpleNamespace) -> int:
@@ -144,6 +200,10 @@ def whole_parser() -> argparse.ArgumentParser:
     return parser
 
 
+_THREADS = Option(
+    ("--threads",), "threads", "how many read at once (default: twice the cores, 4 to 16)", "N", kind=whole_number
+)
+
 VERBS = {
     verb.name: verb
     for verb in (
@@ -168,7 +228,34 @@ VERBS = {
             "read everything in the store and compare it with its digests",
             check,
             (),
-            (Option(("--repair",), "repair", "take what is broken out of the way; loading the image again heals it"),),
+            (
+                Option(("--repair",), "repair", "take what is broken out of the way; loading the image again heals it"),
+                _THREADS,
+            ),
+            "Objects and blobs are read past the page cache; then each layer's tar is put together, which reads its\n"
+            "objects again. For something that can be done often, see system scrub.",
+        ),
+        Verb(
+            "system scrub",
+            "read every byte of the store once, and say what has rotted on the disk",
+            scrub,
+            (),
+            (
+                Option(
+                    ("--since",),
+                    "since",
+                    "leave out what a scrub has found whole since then: 7d, 12h, 30m or 90s ago",
+                    "AGE",
+                    default=0.0,
+                    kind=past,
+                ),
+                Option(("--rate",), "rate", "read no more than that a second: 100M, 1G", "SIZE", default=0, kind=rate),
+                _THREADS,
+                FORMAT,
+            ),
+            "Objects and blobs are read past the page cache: what is on the disk counts, and what others have cached\n"
+            "stays. Nothing is changed; `system check --repair` takes what is broken out of the way. One that was\n"
+            "interrupted goes on with --since. Exit code 1 when something is wrong.",
         ),
         Verb("version", "print the version", version, (), (FORMAT,), needs_store=False),
         Verb(

@@ -11,12 +11,13 @@ from lazarus.content.lease import Lease
 from lazarus.content.reserve import Reserve
 from lazarus.content.staged import StagedBlob, StagedLayer
 from lazarus.errors import CorruptError, LimitError, NotFoundError
-from lazarus.terms import Digest
+from lazarus.terms import Digest, Progress
 
 if TYPE_CHECKING:
     from lazarus.content.catalogue import Catalogue
     from lazarus.content.collect import Collected
     from lazarus.content.paths import StorePaths
+    from lazarus.content.scrub import Scrub
     from lazarus.content.verify import Problem
 
 __all__ = ["ContentStore", "Lease", "StagedBlob", "StagedLayer"]
@@ -128,15 +129,32 @@ class ContentStore:
 
         return self.reserve.with_room(lambda: collect(self, dry_run, rows))
 
-    def verify(self, repair: bool = False) -> Iterator[Problem]:
-        """Reads everything and yields what is wrong: objects, blobs, layers (each tar is replayed), stacks, rows.
+    def verify(
+        self, repair: bool = False, *, threads: int | None = None, progress: Progress | None = None
+    ) -> Iterator[Problem]:
+        """Reads everything and yields what is wrong: objects, blobs, layers (each tar is put together), stacks, rows.
 
         With `repair`, what is wrong is taken out of the way, so that loading the image again brings it back; stacks are
-        rebuilt on their next use. Runs at about half the speed of SHA-256.
+        rebuilt on their next use. Objects and blobs are read past the page cache: the speed is that of the disk, or of
+        SHA-256 (2.7 GB/s a core), for `threads` (default: twice the cores, at least 4) at once, with 8 MiB for each.
+        Tars are read through the cache.
         """
         from lazarus.content.verify import verify
 
-        return verify(self, repair)
+        return verify(self, repair, threads, progress)
+
+    def scrub(
+        self, *, since: float = 0.0, rate: int = 0, threads: int | None = None, progress: Progress | None = None
+    ) -> Scrub:
+        """Every byte that the store keeps, read once and compared with its digest or checksum: a `Scrub`, which yields
+        what is wrong; see scrub.py for what that promises.
+
+        Leaves out what a scrub has found whole within the last `since` seconds; reads no more than `rate` bytes a
+        second (0: as fast as the disk). Threads and memory as for `verify`.
+        """
+        from lazarus.content.scrub import Scrub
+
+        return Scrub(self, since, rate, threads, progress)
 
     def usage(self) -> dict[str, Any]:
         """For `system df`: for each of blobs, layers, objects, stacks, containers, checkpoints, volumes, staging (and

@@ -1,18 +1,27 @@
-"""Verification: read everything, compare with what the names and the catalogue say."""
+"""Verification: read everything, compare with what the names and the catalogue say.
+
+`verify` does all of it, and puts each layer's tar together again, which reads its objects a second time. scrub.py asks
+for the same parts but that, shard by shard: there are 256, by the first byte of a digest.
+"""
 
 from __future__ import annotations
 
 import os
 import sqlite3
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from lazarus._native.publish import missing_objects, verify_objects
+from lazarus._native.publish import missing_objects
+from lazarus._native.verify import verify_files, verify_parts
+from lazarus.content.workers import Reading, Workers
 from lazarus.errors import LazarusError
-from lazarus.terms import DiffID, Digest
+from lazarus.terms import DiffID, Digest, Progress
 
 if TYPE_CHECKING:
     from lazarus.content.content import ContentStore
+
+SHARDS = tuple(f"{number:02x}" for number in range(256))
 
 
 class Problem(NamedTuple):
@@ -25,101 +34,118 @@ class Problem(NamedTuple):
     repaired: bool = False
 
 
-def verify(content: ContentStore, repair: bool) -> Iterator[Problem]:
+def verify(content: ContentStore, repair: bool, threads: int | None, progress: Progress | None) -> Iterator[Problem]:
     """See `ContentStore.verify`. Objects come first, since a layer may only be broken by one of them."""
-    yield from _objects(content, repair)
-    yield from _blobs(content, repair)
-    yield from _layers(content, repair)
-    yield from _stacks(content, repair)
-
-
-def _objects(content: ContentStore, repair: bool) -> Iterator[Problem]:
-    """One native call for each of the 256 directories."""
-    paths = content.paths
-    for name in sorted(os.listdir(paths.objects)):
-        for digest in _split(verify_objects(paths.objects, name)):
-            yield Problem(
-                "object",
-                digest,
-                f"object {digest}: its bytes have another digest",
-                repair and _remove(content, paths.object(digest)),
-            )
-
-
-def _blobs(content: ContentStore, repair: bool) -> Iterator[Problem]:
-    from lazarus._native.stream import sha256_file
-
-    for row in content.catalogue.read().execute("SELECT digest, size FROM blobs ORDER BY digest").fetchall():
-        digest = Digest(row["digest"])
+    read = content.catalogue.read()
+    blobs = read.execute("SELECT digest, size FROM blobs ORDER BY digest").fetchall()
+    layers = read.execute("SELECT diff_id, tar_size, damaged FROM layers ORDER BY diff_id").fetchall()
+    stacks = read.execute("SELECT * FROM stacks ORDER BY chain_id").fetchall()
+    with Workers(threads) as workers:
+        reading = Reading(workers, "check", progress=progress)
+        for wrong in workers.map(partial(object_problems, content, reading), SHARDS):
+            for problem in wrong:
+                path = content.paths.object(Digest(problem.name))
+                yield problem._replace(repaired=repair and _remove(content, path))
+        for found in workers.map(partial(blob_problem, content, reading), blobs):
+            if found is not None:
+                yield found._replace(repaired=repair and _drop_blob(content, Digest(found.name)))
+        null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         try:
-            fd = os.open(content.paths.blob(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            if content.has_blob(digest):  # not collected meanwhile
-                yield Problem(
-                    "blob", digest, f"blob {digest}: its file is missing", repair and _drop_blob(content, digest)
-                )
-            continue
-        try:
-            size, found = os.fstat(fd).st_size, Digest.from_bytes(sha256_file(fd))
+            for found in workers.map(partial(_whole_layer_problem, content, reading, null), layers):
+                if found is not None and has_row(content, "layers", "diff_id", found.name):
+                    done = repair and "damaged; load" not in found.text and _mark_damaged(content, DiffID(found.name))
+                    yield found._replace(repaired=done)
         finally:
-            os.close(fd)
-        if found != digest:
-            text = f"blob {digest}: its {size} bytes (of {row['size']}) have digest {found}"
-            yield Problem("blob", digest, text, repair and _drop_blob(content, digest))
+            os.close(null)
+        for found in workers.map(partial(stack_problem, content), stacks):
+            if found is not None and has_row(content, "stacks", "chain_id", found.name):
+                yield found._replace(repaired=repair and _delete_row(content, "stacks", "chain_id", found.name))
 
 
-def _layers(content: ContentStore, repair: bool) -> Iterator[Problem]:
-    rows = content.catalogue.read().execute("SELECT diff_id, damaged FROM layers ORDER BY diff_id").fetchall()
-    null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+def object_problems(content: ContentStore, reading: Reading, shard: str) -> list[Problem]:
+    """Of the objects in one of the 256 directories."""
     try:
-        for row in rows:
-            diff_id = DiffID(row["diff_id"])
-            if row["damaged"]:
-                yield Problem("layer", diff_id, f"layer {diff_id}: damaged; load its image again", False)
-                continue
-            text = _layer_problem(content, diff_id, null)
-            if text is not None and _has_row(content, "layers", "diff_id", diff_id):
-                yield Problem("layer", diff_id, text, repair and _mark_damaged(content, diff_id))
-    finally:
-        os.close(null)
+        with os.scandir(f"{content.paths.objects}/{shard}") as found:
+            names = sorted((entry.inode(), entry.name) for entry in found if _is_hex(entry.name, 62))  # as they lie
+    except FileNotFoundError:
+        return []
+    digests = bytes.fromhex("".join(shard + name for _, name in names))
+    wrong = _split(verify_files(content.paths.objects, digests, fan=True, step=reading))
+    return [Problem("object", digest, f"object {digest}: its bytes have another digest") for digest in sorted(wrong)]
 
 
-def _layer_problem(content: ContentStore, diff_id: DiffID, null: int) -> str | None:
-    """Opening the index checks its table; replaying the recipe reads every byte of the layer's tar."""
+def blob_problem(content: ContentStore, reading: Reading, row: sqlite3.Row) -> Problem | None:
+    """Of a row of `blobs`."""
+    digest = Digest(row["digest"])
+    wrong = verify_files(content.paths.blobs, digest.raw, fan=False, step=reading)
+    try:
+        size = os.lstat(content.paths.blob(digest)).st_size
+    except FileNotFoundError:
+        if content.has_blob(digest):  # not collected meanwhile
+            return Problem("blob", digest, f"blob {digest}: its file is missing")
+        return None
+    if not wrong:
+        return None
+    return Problem("blob", digest, f"blob {digest}: its {size} bytes (of {row['size']}) have another digest")
+
+
+def layer_problem(content: ContentStore, row: sqlite3.Row) -> Problem | None:
+    """Of a row of `layers`: its index and what that has inline, its recipe, and whether its objects are there. Objects
+    are not read."""
     from lazarus._native.index import Index
-    from lazarus._native.recipe import replay
 
+    diff_id = DiffID(row["diff_id"])
+    if row["damaged"]:
+        return Problem("layer", diff_id, f"layer {diff_id}: damaged; load its image again")
     directory = content.paths.layer(diff_id)
     try:
         with Index(f"{directory}/index") as index:
             missing = _split(missing_objects(content.paths.objects, index.objects_bytes()))
-        if missing:
-            return f"layer {diff_id}: {len(missing)} objects missing or of the wrong size, the first {missing[0]}"
-        replay(f"{directory}/recipe", f"{directory}/index", content.paths.objects, null)
+            if not missing:
+                verify_parts(index, f"{directory}/recipe", diff_id.raw, row["tar_size"])
+                return None
+        text = f"{len(missing)} objects missing or of the wrong size, the first {missing[0]}"
     except (LazarusError, OSError) as error:
-        return f"layer {diff_id}: {error}"
+        text = str(error)
+    return Problem("layer", diff_id, f"layer {diff_id}: {text}")
+
+
+def _whole_layer_problem(content: ContentStore, reading: Reading, null: int, row: sqlite3.Row) -> Problem | None:
+    """The same; and then its tar is put together, and has its digest."""
+    from lazarus._native.recipe import replay
+
+    problem = layer_problem(content, row)
+    if problem is not None:
+        return problem
+    diff_id = DiffID(row["diff_id"])
+    directory = content.paths.layer(diff_id)
+    try:
+        size = replay(f"{directory}/recipe", f"{directory}/index", content.paths.objects, null)
+    except (LazarusError, OSError) as error:
+        return Problem("layer", diff_id, f"layer {diff_id}: {error}")
+    reading(0, size)
     return None
 
 
-def _stacks(content: ContentStore, repair: bool) -> Iterator[Problem]:
+def stack_problem(content: ContentStore, row: sqlite3.Row) -> Problem | None:
+    """Of a row of `stacks`: its index and its EROFS image."""
     from lazarus._native.index import Index
     from lazarus._native.stream import sha256_file
 
-    for row in content.catalogue.read().execute("SELECT * FROM stacks ORDER BY chain_id").fetchall():
-        directory = f"{content.paths.stacks}/{row['chain_id'][7:]}"
+    directory = f"{content.paths.stacks}/{row['chain_id'][7:]}"
+    try:
+        Index(f"{directory}/index").close()
+        fd = os.open(f"{directory}/metadata.erofs", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            Index(f"{directory}/index").close()
-            fd = os.open(f"{directory}/metadata.erofs", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                found = Digest.from_bytes(sha256_file(fd))
-            finally:
-                os.close(fd)
-            problem = None if found == row["image_digest"] else f"its EROFS image has digest {found}"
-        except (LazarusError, OSError) as error:
-            problem = str(error)
-        if problem is not None and _has_row(content, "stacks", "chain_id", row["chain_id"]):
-            done = repair and _delete_row(content, "stacks", "chain_id", row["chain_id"])
-            yield Problem("stack", row["chain_id"], f"stack {row['chain_id']}: {problem}", done)
+            found = Digest.from_bytes(sha256_file(fd))
+        finally:
+            os.close(fd)
+        if found == row["image_digest"]:
+            return None
+        text = f"its EROFS image has digest {found}"
+    except (LazarusError, OSError) as error:
+        text = str(error)
+    return Problem("stack", row["chain_id"], f"stack {row['chain_id']}: {text}")
 
 
 # -- repairs: what is broken stops counting as there, so that the next load or use makes it anew --
@@ -165,11 +191,16 @@ def _delete_row(content: ContentStore, table: str, column: str, name: str) -> bo
     return True
 
 
-def _has_row(content: ContentStore, table: str, column: str, name: str) -> bool:
+def has_row(content: ContentStore, table: str, column: str, name: str) -> bool:
+    """Is that name still in the catalogue?"""
     found: sqlite3.Row | None = (
         content.catalogue.read().execute(f"SELECT 1 FROM {table} WHERE {column}=?", (name,)).fetchone()
     )
     return found is not None
+
+
+def _is_hex(name: str, size: int) -> bool:
+    return len(name) == size and not name.strip("0123456789abcdef")
 
 
 def _split(digests: bytes) -> list[Digest]:

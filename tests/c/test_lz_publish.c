@@ -324,11 +324,11 @@ static void sweep_survives_every_failing_call(void)
     }
 }
 
-static void wrong_and_missing_objects_are_named(void)
+static void missing_objects_are_named(void)
 {
-    struct lz_buf moved = {0}, wrong = {0}, missing = {0};
+    struct lz_buf moved = {0}, missing = {0};
     struct lz_object_ref all[5];
-    char content[16], hex[65], path[67], fan[3] = {0};
+    char content[16], hex[65], path[67];
     uint8_t digest[32];
     set_up();
     stage(0, 5);
@@ -338,36 +338,18 @@ static void wrong_and_missing_objects_are_named(void)
     CHECK_EQ(missing.size, 0);
 
     object(2, content, hex, digest);
-    memcpy(fan, hex, 2);
     snprintf(path, sizeof path, "%.2s/%s", hex, hex + 2);
-    CHECK_EQ(lz_verify_objects(lz_sys_linux(), objects_fd, fan, &wrong, NULL), 0);
-    CHECK_EQ(wrong.size, 0);
     CHECK_EQ(unlinkat(objects_fd, path, 0), 0);
     write_file(objects_fd, path, "OBJECT 2"); /* of the same size */
     CHECK_EQ(lz_missing_objects(lz_sys_linux(), objects_fd, all, 5, &missing, NULL), 0);
     CHECK_EQ(missing.size, 0);
-    CHECK_EQ(lz_verify_objects(lz_sys_linux(), objects_fd, fan, &wrong, NULL), 0);
-    CHECK_EQ(wrong.size, 32);
-    CHECK(memcmp(wrong.data, digest, 32) == 0);
 
     all[3].size++;
     CHECK_EQ(unlinkat(objects_fd, path, 0), 0);
     CHECK_EQ(lz_missing_objects(lz_sys_linux(), objects_fd, all, 5, &missing, NULL), 0);
     CHECK_EQ(missing.size, 2 * 32);
     CHECK(memcmp(missing.data, all[2].digest, 32) == 0 && memcmp(missing.data + 32, all[3].digest, 32) == 0);
-
-    wrong.size = 0;
-    CHECK_EQ(mkdirat(objects_fd, path, 0700), 0); /* what is no file is wrong, and does not stop the rest */
-    CHECK_EQ(lz_verify_objects(lz_sys_linux(), objects_fd, fan, &wrong, NULL), 0);
-    CHECK_EQ(unlinkat(objects_fd, path, AT_REMOVEDIR), 0);
-    CHECK_EQ(symlinkat("/etc/passwd", objects_fd, path), 0);
-    CHECK_EQ(lz_verify_objects(lz_sys_linux(), objects_fd, fan, &wrong, NULL), 0);
-    CHECK_EQ(unlinkat(objects_fd, path, 0), 0);
-    CHECK_EQ(mknodat(objects_fd, path, S_IFIFO | 0600, 0), 0); /* opening one must not wait for a writer */
-    CHECK_EQ(lz_verify_objects(lz_sys_linux(), objects_fd, fan, &wrong, NULL), 0);
-    CHECK_EQ(wrong.size, 3 * 32);
     lz_buf_free(&moved);
-    lz_buf_free(&wrong);
     lz_buf_free(&missing);
     tear_down();
 }
@@ -381,6 +363,6 @@ int main(void)
     RUN(publish_survives_kill_at_every_rename);
     RUN(sweep_takes_what_has_no_mark);
     RUN(sweep_survives_every_failing_call);
-    RUN(wrong_and_missing_objects_are_named);
+    RUN(missing_objects_are_named);
     return check_end();
 }
