@@ -283,6 +283,11 @@ static int skip_value(struct lz_json *json, unsigned depth)
     }
 }
 
+bool lz_json_null(struct lz_json *json)
+{
+    return peek(json) == 'n' && skip_word(json, "null") == 0;
+}
+
 int lz_json_skip(struct lz_json *json)
 {
     return skip_value(json, 1);

@@ -45,6 +45,7 @@ struct lz_json_text {
 int lz_json_skip(struct lz_json *json); /* any value */
 int lz_json_text(struct lz_json *json, struct lz_json_text *out);
 int lz_json_number(struct lz_json *json, uint64_t *out); /* an integer from 0 to 2^63 - 1 */
+bool lz_json_null(struct lz_json *json);                 /* whether null is next; then it is taken */
 int lz_json_end(struct lz_json *json);                   /* nothing but white space follows */
 
 /* Walks an object or array: 1 for each member (its name in *key, for the caller to compare and its value to take), 0 at

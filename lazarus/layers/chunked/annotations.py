@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from lazarus.terms import Descriptor
 
+OLD_PREFIX = "io.containers."  # containers/storage up to 1.43 (podman 4.3) spelled them so
+PREFIX = "io.github.containers."
 CHECKSUM = "io.github.containers.zstd-chunked.manifest-checksum"
 POSITION = "io.github.containers.zstd-chunked.manifest-position"
 TAR_SPLIT = "io.github.containers.zstd-chunked.tarsplit-position"
@@ -50,6 +52,8 @@ def parse_annotations(descriptor: Descriptor) -> Footer | None:
     Raises `FormatError` when the annotations are none, or speak of bytes that the blob does not have.
     """
     annotations = descriptor.annotations
+    if CHECKSUM not in annotations:
+        annotations = {name.replace(OLD_PREFIX, PREFIX, 1): text for name, text in annotations.items()}
     if CHECKSUM not in annotations or POSITION not in annotations:
         return None
     *place, kind = _numbers(annotations, POSITION, 4)
