@@ -181,6 +181,16 @@ def test_one_platform_or_all(store: Store, tmp_path: Path) -> None:
     assert store.images.get("many:1-linux-amd64").digest == amd
 
 
+def test_an_image_for_another_platform_that_stands_alone(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = image_of(BASE, architecture="s390x").directory(tmp_path / "layout")
+    store.images.pull(f"oci:{path}")
+    assert "an image for platform linux/s390x, this host is linux/" in caplog.text
+    with pytest.raises(NotFoundError):
+        store.images.pull(f"oci:{path}", platform="linux/ppc64le")
+
+
 def test_indexes_without_end(store: Store, tmp_path: Path) -> None:
     source, data, _ = two_platforms()
     for _ in range(5):

@@ -25,6 +25,28 @@ def with_one_more_layer(archive: Path, target: Path, content: bytes) -> Path:
     return _write(archive, target, manifest, config, {_digest(blob): blob}, "bench:more")
 
 
+def with_new_layer(archive: Path, target: Path, size: int, name: str) -> Path:
+    """The same OCI archive with about `size` bytes of its own files once more, in an uncompressed layer on top, as a
+    commit makes one; called `name`."""
+    manifest, config = _documents(archive)
+    layer = io.BytesIO()
+    names: set[str] = set()  # podman takes none twice
+    with tarfile.open(archive) as outer, tarfile.open(fileobj=layer, mode="w") as new:
+        for old in manifest["layers"]:
+            member = outer.extractfile(f"blobs/sha256/{old['digest'][7:]}")
+            assert member is not None
+            with tarfile.open(fileobj=member, mode="r|gz") as tar:
+                for info in tar:
+                    if info.isreg() and info.name not in names and layer.tell() < size:
+                        names.add(info.name)
+                        info.name, info.pax_headers = f"srv/new/{info.name}", {}
+                        new.addfile(info, tar.extractfile(info))
+    blob = layer.getvalue()
+    config["rootfs"]["diff_ids"].append(_digest(blob))
+    manifest["layers"].append(_descriptor("application/vnd.oci.image.layer.v1.tar", blob))
+    return _write(archive, target, manifest, config, {_digest(blob): blob}, name)
+
+
 def flattened(archive: Path, target: Path) -> Path:
     """The same files in one uncompressed layer: the layers' tars one after the other, whiteouts left out."""
     manifest, config = _documents(archive)

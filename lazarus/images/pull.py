@@ -12,6 +12,7 @@ Of several processes one fetches a layer (`lazarus.content.claims`), and the oth
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from lazarus.errors import ConflictError, CorruptError
 from lazarus.images.load import at_once, ingest_layer, publish_images
 from lazarus.images.plan import OneImage, PlannedImage, PlannedLayer, distinct, plan
 from lazarus.images.source import open_place
+from lazarus.oci import platforms
 from lazarus.terms import Digest, Limits, Platform, Progress, ProgressEvent
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 #: As docker: three that wait for the network keep two cores busy.
 LAYERS_AT_ONCE = 3
+log = logging.getLogger(__name__)
 
 
 def pull(
@@ -48,12 +51,21 @@ def pull(
     with store.content.lease("pull") as lease, ExitStack() as closing:
         source = open_place(place, lease, closing, limits, client=client, name=name)
         images = plan(source, platform, tag=place.tag, every=every)
+        if platform is None and not every:
+            for image in images:
+                _warn_of_platform(place, image.parsed.platform)
         fetch = _Fetch(store, keep_blobs, limits)
         cancel = client.cancel if client is not None else None
         at_once(fetch.one, distinct(images), LAYERS_AT_ONCE, progress, cancel)
         if name is not None and not isinstance(source, OneImage):
             images = _renamed(images, name, place)
         return publish_images(store, lease, images, (), progress)
+
+
+def _warn_of_platform(place: Place, offered: Platform) -> None:
+    """One that stands alone may be for any platform, but who did not ask for another one hardly wants it."""
+    if offered.architecture and not platforms.matches(platforms.host(), offered):
+        log.warning("%s: an image for platform %s, this host is %s", place, offered, platforms.host())
 
 
 def _renamed(images: list[PlannedImage], name: str, place: Place) -> list[PlannedImage]:
