@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -257,17 +258,23 @@ def test_blobs_are_kept_where_that_is_asked_for(store: Store, tmp_path: Path) ->
 
 def test_of_many_threads_one_has_a_claim(store: Store) -> None:
     digest = Digest("sha256:" + hashlib.sha256(b"x").hexdigest())
+    waiting: set[int] = set()
     inside: list[bool] = []
     most = 0
     waited: list[bool] = []
 
+    def wait(seconds: float) -> None:
+        waiting.add(threading.get_ident())
+        time.sleep(seconds)
+
     def work() -> None:
         nonlocal most
-        with claim(store.paths, digest, lambda seconds: threading.Event().wait(seconds)) as found:
+        with claim(store.paths, digest, wait) as found:
             waited.append(found)
             inside.append(True)
             most = max(most, len(inside))
-            threading.Event().wait(0.01)
+            while len(waiting) < 7:  # the first one holds it until all others want it
+                time.sleep(0.001)
             inside.pop()
 
     threads = [threading.Thread(target=work) for _ in range(8)]

@@ -147,6 +147,26 @@ def test_what_was_not_kept_is_there_or_is_compressed_again(store: Store, tmp_pat
         assert other.images.pull(f"{where.host}/third:1")[0].id == image.id
 
 
+def test_of_a_chunked_layer_only_new_files_come(store: Store, tmp_path: Path, where: Registry) -> None:
+    """Pushed as zstd:chunked, pulled where most of its files are: a fraction of the bytes, and the same layer."""
+    files = {f"{number}": os.urandom(50_000) for number in range(40)}
+    old = load(store, tmp_path, made.layer(files), name="old:1", compress=False)
+    new = load(store, tmp_path, made.layer({**files, "0": os.urandom(50_000)}), name="new:1", compress=False)
+    for image, tag in ((old, "old"), (new, "new")):
+        store.images.push(image, f"{where.host}/chunked:{tag}")
+    [layer] = manifest_of(f"docker://{where.host}/chunked:new")["layers"]
+    with Store(tmp_path / "other") as other:
+        other.images.pull(f"{where.host}/chunked:old")
+        events: list[ProgressEvent] = []
+        [image] = other.images.pull(f"{where.host}/chunked:new", progress=events.append)
+        assert {event.action for event in events} <= {"parts", "done", "publish"}, "it never came whole"
+        assert other.layers.find_by_blob(layer["digest"]) is None, "nobody saw all of its bytes"
+        assert image.diff_ids == new.diff_ids and list(other.check()) == []
+        assert other.images.push(image, f"{where.host}/chunked:again").digest == image.digest
+        kept = other.images.pull(f"{where.host}/chunked:new", keep_blobs=True, progress=events.append)
+        assert events[-2].action == "done" and other.content.has_blob(kept[0].manifest.layers[0].digest)
+
+
 def test_all_platforms_become_an_image_index(store: Store, tmp_path: Path, where: Registry) -> None:
     amd = load(store, tmp_path, BASE, name="many:1")
     arm = load(store, tmp_path, BASE, APP, name="many:1-linux-arm64", architecture="arm64")

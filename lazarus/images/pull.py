@@ -5,6 +5,9 @@ asked for. Each of the others is one pipeline, several run at once: bytes come f
 through a pipe into `layers.ingest`, which hashes, inflates, hashes the tar and every file, and writes each file once,
 into staging. A layer is published when it is whole, and the image when all of its layers are here.
 
+A layer that was pushed as zstd:chunked comes in parts, where the store has enough of its files: these, too, end as a
+tar whose digest is the config's diff ID (`lazarus.layers.chunked.reader`).
+
 So what a kill or a full disk leaves is whole layers, which the next pull does not fetch again. Nobody names them yet,
 and a `system prune` after the pull's end takes them; while it runs its lease keeps them, and whatever it found here.
 Of several processes one fetches a layer (`lazarus.content.claims`), and the others find it.
@@ -22,10 +25,13 @@ from lazarus.errors import ConflictError, CorruptError
 from lazarus.images.load import at_once, ingest_layer, publish_images
 from lazarus.images.plan import OneImage, PlannedImage, PlannedLayer, distinct, plan
 from lazarus.images.source import open_place
+from lazarus.layers.chunked.annotations import CHECKSUM
 from lazarus.oci import platforms
 from lazarus.terms import Digest, Limits, Platform, Progress, ProgressEvent
 
 if TYPE_CHECKING:
+    from lazarus.content.lease import Lease
+    from lazarus.content.staged import StagedLayer
     from lazarus.oci.transports import Place
     from lazarus.registry.client import RegistryClient
     from lazarus.store import Store
@@ -103,7 +109,7 @@ class _Fetch:
                 return
             # A lease of its own: what is published with one is all objects in it, whichever layer they are for.
             with self._store.content.lease("pull") as lease:
-                staged = ingest_layer(
+                staged = self._in_parts(lease, layer, progress) or ingest_layer(
                     self._store,
                     lease,
                     layer,
@@ -113,6 +119,27 @@ class _Fetch:
                 )
                 self._store.content.publish(lease, layers=[staged])
             say("done", layer.size)
+
+    def _in_parts(self, lease: Lease, layer: PlannedLayer, progress: Progress | None) -> StagedLayer | None:
+        """A zstd:chunked layer of a registry, of which only the files are fetched that the store has not; None when it
+        is to come whole."""
+        if layer.descriptor is None or self._keep_blobs or CHECKSUM not in layer.descriptor.annotations:
+            return None
+        from lazarus.images.remote import RemoteBlob
+        from lazarus.layers.chunked.reader import ingest_chunked
+
+        with layer.open() as blob:
+            if not isinstance(blob, RemoteBlob):
+                return None  # where reading is cheap
+            return ingest_chunked(
+                self._store.layers,
+                lease,
+                blob,
+                layer.descriptor,
+                layer.diff_id,
+                limits=self._limits,
+                progress=progress and (lambda event: progress(event._replace(action="parts", name=layer.name))),
+            )
 
     def _is_here(self, layer: PlannedLayer) -> bool:
         """By diff ID; where the blob is to be kept, it must be here, too. A digest that is known to be another layer

@@ -123,6 +123,10 @@ class RemoteBlob:
         self._ranges = ranges
         self._descriptor = descriptor
 
+    def open(self, offset: int, size: int, /) -> BlobStream:
+        """Some of it; whoever asks checks what it is. Raises `UnsupportedError` when the registry sends no parts."""
+        return self._ranges.open(self._descriptor, offset, size)
+
     def read_by(self, read: Callable[[int, int | None], _Result], /) -> _Result:
         """What `read(fd, None)` returns, with `fd` the end of a pipe."""
         return through_pipe(self._feed, lambda fd: read(fd, None))

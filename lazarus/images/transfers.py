@@ -90,7 +90,7 @@ class Transfers:
         this host (or `platform`) has the name, the others have it with their platform after the tag
         ("app:1-linux-arm64"). `keep_blobs` keeps compressed layers as they came, so that `save`, and `push` to another
         registry, give the same manifest. `registry` says how one is spoken to. `progress` gets events from several
-        threads, one at a time: exists, wait, pull and done for each layer.
+        threads, one at a time: exists, wait, parts, pull and done for each layer.
 
         Layers that have come whole stay when it fails or is killed: the next pull goes on from there. Raises what
         `load` does, and `RegistryError`.
