@@ -24,6 +24,8 @@ from lazarus.volumes.spelling import check_mount, parse_mount, parse_volume
         ("v:/b:nocopy,rw,z", VolumeMount("v", "/b", nocopy=True)),
         ("v:/b:ro,subpath=x/y", VolumeMount("v", "/b", True, subpath="x/y")),
         ("v:/b:subpath=./x//y/", VolumeMount("v", "/b", subpath="x/y")),
+        ("v@s:/b", VolumeMount("v", "/b", True, snapshot="s")),
+        ("v@s.1:/b:ro,subpath=x", VolumeMount("v", "/b", True, subpath="x", snapshot="s.1")),
         ("/b", VolumeMount(None, "/b", anonymous=True)),
         ("//b//c/", VolumeMount(None, "/b/c", anonymous=True)),
     ],
@@ -52,6 +54,7 @@ def test_volumes_in_short(text: str, expected: object) -> None:
         ),
         *("v:/", "v:b", "v:", "-v:/b", ".v:/b", "a/b:/c", "v" * 129 + ":/b", "ä:/b", "v:/b:ro,rw", "v:/b:bogus"),
         *("/a:/b:nocopy", "/a:/b:subpath=x", "v:/b:subpath", "v:/b:subpath=", "v:/b:subpath=/x", "v:/b:subpath=x/../y"),
+        *("v@:/b", "@s:/b", "v@s@t:/b", "v@../s:/b", "v@s:/b:rw", "v@s:/b:nocopy", "v@" + "s" * 65 + ":/b"),
         *("v:/b:subpath=x,subpath=y", "v:/b:ro:rw", "v:/b:ro=1"),
     ],
 )
@@ -68,6 +71,7 @@ def test_what_cannot_be_in_short(text: str) -> None:
         ("type=bind,src=a,dst=/b,readonly", Bind(os.path.abspath("a"), "/b", True)),
         ("type=bind,source=/a,destination=/b,ro=false", Bind("/a", "/b")),
         ("source=v,target=/b", VolumeMount("v", "/b")),
+        ("source=v@s,target=/b", VolumeMount("v", "/b", True, snapshot="s")),
         ("type=volume,target=/b", VolumeMount(None, "/b", anonymous=True)),
         (
             "type=volume,source=v,target=/b,ro,volume-nocopy,volume-subpath=x",

@@ -28,8 +28,8 @@ _CREATE = (
     Option(
         ("-v", "--volume"),
         "volumes",
-        "mount a volume in it, or show a file or directory of the host; options: ro, and for volumes nocopy,"
-        " subpath=DIR; CONTAINER alone: a new volume without a name",
+        "mount a volume in it (VOLUME@SNAPSHOT: what it was then, read-only), or show a file or directory of the host;"
+        " options: ro, and for volumes nocopy, subpath=DIR; CONTAINER alone: a new volume without a name",
         "[VOLUME|HOST:]CONTAINER[:OPTIONS]",
         many=True,
     ),

@@ -82,7 +82,8 @@ def at_rest(store: Store, volume: Volume, how: str) -> Iterator[None]:
 
 
 def _naming(store: Store, volume: str) -> list[Container]:
-    """The containers that name a volume, the newest first."""
+    """The containers that have a volume as it is now, not a snapshot of it alone, the newest first."""
     rows = store.catalogue.read().execute("SELECT container_id FROM container_volumes WHERE volume = ?", (volume,))
     ids = {row[0] for row in rows}
-    return [container for container in store.containers.list(all=True) if container.id in ids] if ids else []
+    found = [container for container in store.containers.list(all=True) if container.id in ids] if ids else []
+    return [one for one in found if any(at.name == volume and not at.snapshot for at in one.settings.volumes)]

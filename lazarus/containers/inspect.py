@@ -12,6 +12,7 @@ from lazarus.terms import Json
 
 if TYPE_CHECKING:
     from lazarus.containers.container import Container
+    from lazarus.volumes.mounts import VolumeMount
 
 
 def inspect(container: Container) -> Json:
@@ -49,7 +50,7 @@ def inspect(container: Container) -> Json:
         "HostConfig": {
             "NetworkMode": settings.network,
             "Binds": [f"{bind.source}:{bind.target}{':ro' if bind.read_only else ''}" for bind in settings.binds]
-            + [f"{mount.name}:{mount.target}{':ro' if mount.read_only else ''}" for mount in settings.volumes],
+            + [f"{mount.source}:{mount.target}{':ro' if mount.read_only else ''}" for mount in settings.volumes],
             "Tmpfs": {
                 mount.target: ",".join(
                     [*(["ro"] if mount.read_only else [])]
@@ -71,8 +72,8 @@ def inspect(container: Container) -> Json:
             *(
                 {
                     "Type": "volume",
-                    "Name": mount.name,
-                    "Source": container.store.volumes.get(mount.name or "").mountpoint,
+                    "Name": mount.source,
+                    "Source": _shown(container, mount),
                     "Destination": mount.target,
                     "Driver": "local",
                     "RW": not mount.read_only,
@@ -109,6 +110,12 @@ def inspect(container: Container) -> Json:
         },
         "LogPath": f"{container.directory}/log",
     }
+
+
+def _shown(container: Container, mount: VolumeMount) -> str:
+    """What of a volume is mounted."""
+    volume = container.store.volumes.get(mount.name or "")
+    return str(volume.get_snapshot(mount.snapshot).inspect()["Mountpoint"]) if mount.snapshot else volume.mountpoint
 
 
 def _standing(container: Container) -> Json | None:

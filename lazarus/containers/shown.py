@@ -30,6 +30,7 @@ from lazarus.terms import ChainID, Digest
 if TYPE_CHECKING:
     from lazarus.store import Store
     from lazarus.volumes.making import NewVolumes
+    from lazarus.volumes.mounts import VolumeMount
     from lazarus.volumes.volume import Volume
 
 
@@ -63,9 +64,12 @@ def insert_with_volumes(
     """
     wanted = [(row.settings, name) for row in rows for name in _names(row.settings)]
     names = {name: settings for settings, name in wanted}
+    snapshots = {(at.name, at.snapshot) for row in rows for at in row.settings.volumes if at.snapshot}
     while True:
         with suppress(_Changed), ExitStack() as stack:
             new = None
+            for of, snapshot in snapshots:
+                store.volumes.get(of or "").get_snapshot(snapshot)
             found = {name: store.volumes.find(name) for name in names}
             kept = [volume for volume in found.values() if volume is not None and _survives(volume, names[volume.name])]
             for volume in kept:
@@ -81,7 +85,7 @@ def insert_with_volumes(
                 for name in missing:
                     anonymous, limit = name in names[name].anonymous, sizes.get(name)
                     new.stage(name, {}, anonymous=anonymous, size=limit, durable=name in lasting or limit is not None)
-            _insert(store, rows, frozenset(names), new, place, bool(kept or lasting))
+            _insert(store, rows, (frozenset(names), snapshots), new, place, bool(kept or lasting))
             return
 
 
@@ -107,11 +111,12 @@ def _sizes(rows: Sequence[Row]) -> dict[str, int]:
 def _insert(
     store: Store,
     rows: Sequence[Row],
-    names: frozenset[str],
+    wanted: tuple[frozenset[str], set[tuple[str | None, str]]],
     new: NewVolumes | None,
     place: Callable[[sqlite3.Connection], None] | None,
     durable: bool,
 ) -> None:
+    names, snapshots = wanted
     with store.catalogue.write(durable=durable) as connection:
         for row in rows:
             image = connection.execute("SELECT 1 FROM images WHERE manifest_digest=?", (row.manifest_digest,))
@@ -129,7 +134,8 @@ def _insert(
         if new is not None:
             new.place(connection, but=there)
             there = _there(connection, names)
-        if there != names:
+        asked = "SELECT 1 FROM snapshots WHERE volume=? AND name=?"
+        if there != names or any(connection.execute(asked, one).fetchone() is None for one in snapshots):
             raise _Changed
         connection.executemany(
             "INSERT INTO container_volumes VALUES (?, ?)",
@@ -167,17 +173,19 @@ def prepare(store: Store, container_id: str, settings: Settings) -> list[Bind | 
     for number, mount in enumerate(settings.volumes):
         volume = store.volumes.get(mount.name or "")
         limited = volume.limit is not None
-        if not limited and not os.path.isdir(volume.path):
-            raise NotFoundError(f"volume {volume.name}: its directory is gone")
+        source = volume.get_snapshot(mount.snapshot).path if mount.snapshot else volume.path
         place = _place(store, volume.name, container_id, number)
         with volume.lock(fcntl.LOCK_SH):  # waits for a snapshot or rollback that is under way
             if limited:
                 _show_all(volume, place)
-        source = f"{place}/data" if limited else volume.path
-        part = _open_part(volume, source, mount.subpath) if mount.subpath else -1
+                source = f"{place}/snapshots/{mount.snapshot}" if mount.snapshot else f"{place}/data"
+        if not os.path.isdir(source):
+            raise NotFoundError(f"{'snapshot' if mount.snapshot else 'volume'} {mount.source}: its directory is gone")
+        part = _open_part(source, mount) if mount.subpath else -1
         try:
             image = None if mount.nocopy or mount.subpath else (settings.diff_ids, mount.target)
-            settle(volume, image, durable=not (mount.anonymous and settings.ephemeral))
+            if not mount.snapshot:
+                settle(volume, image, durable=not (mount.anonymous and settings.ephemeral))
             if part >= 0:
                 _show(part, place)
                 source = place
@@ -196,14 +204,14 @@ def _place(store: Store, volume: str, container_id: str, number: int) -> str:
     return f"{store.paths.volume(volume)}/mounts/{container_id}-{number}"
 
 
-def _open_part(volume: Volume, path: str, subpath: str) -> int:
+def _open_part(path: str, mount: VolumeMount) -> int:
     from lazarus._native.openat2 import open_in_root
 
     root = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return open_in_root(root, os.fsencode(subpath), os.O_PATH | os.O_DIRECTORY)
+        return open_in_root(root, os.fsencode(mount.subpath), os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
-        raise ContainerRuntimeError(f"volume {volume.name}: {subpath}: {error.strerror}") from error
+        raise ContainerRuntimeError(f"volume {mount.source}: {mount.subpath}: {error.strerror}") from error
     finally:
         os.close(root)
 

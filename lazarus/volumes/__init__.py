@@ -7,7 +7,8 @@ Life of a volume
     used        any number of containers mount the directory by bind mount, so locks, mappings and appends are those of
                 one kernel file system; nothing is ever mounted `volatile`
     snapshot    what it is at one moment, under a name: a tree of its own that shares its blocks (see snapshot.py). A
-                volume can go back to one, and a new volume can begin with one; they go with the volume
+                volume can go back to one, a new volume can begin with one, and containers can mount one, read-only, and
+                keep it; they go with the volume
     push, pull  it, or a snapshot, as chunks in an OCI layout, and a new volume from there (see artifact/)
     remove      refused as long as a container names it, running or not; row gone, then the directory to the trash
 

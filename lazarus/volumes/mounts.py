@@ -13,7 +13,8 @@ class VolumeMount(NamedTuple):
     """A volume in a container. `name` None: a new one without a name, which goes with the container (`anonymous`).
 
     `nocopy`: it is not populated from the image. `subpath`: only this directory of it is mounted. `size`: a new one
-    takes at most so many bytes, and one that is there has that limit; None: as it is.
+    takes at most so many bytes, and one that is there has that limit; None: as it is. `snapshot`: what it was in this
+    one, read-only; the snapshot stays as long as the container.
     """
 
     name: str | None
@@ -23,6 +24,12 @@ class VolumeMount(NamedTuple):
     subpath: str = ""
     anonymous: bool = False
     size: int | None = None
+    snapshot: str = ""
+
+    @property
+    def source(self) -> str:
+        """As it is written: VOLUME or VOLUME@SNAPSHOT."""
+        return f"{self.name}@{self.snapshot}" if self.snapshot else self.name or ""
 
 
 class ImageMount(NamedTuple):

@@ -32,6 +32,12 @@ def check_snapshot_name(name: str) -> str:
     return name
 
 
+def is_source(text: str) -> bool:
+    """Can it be mounted: VOLUME or VOLUME@SNAPSHOT?"""
+    volume, at, snapshot = text.partition("@")
+    return is_name(volume) and (not at or _SNAPSHOT.match(snapshot) is not None)
+
+
 def split_snapshot(text: str) -> tuple[str, str | None]:
     """`VOLUME` or `VOLUME@SNAPSHOT`: the two names. `FormatError` when something that is no name follows the @."""
     volume, at, snapshot = text.partition("@")

@@ -24,6 +24,7 @@ from lazarus.content.pool_disk import fsync_directory
 from lazarus.errors import ConflictError, NotFoundError
 from lazarus.terms import Json
 from lazarus.volumes.locks import held, nobody_in
+from lazarus.volumes.mounts import VolumeMount
 from lazarus.volumes.names import check_name, check_snapshot_name
 from lazarus.volumes.trees import Trees, at_limit, reached
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from lazarus.store import Store
     from lazarus.volumes.hooks import Hooks
     from lazarus.volumes.volume import Volume
+
+
+_PLACE = VolumeMount._fields.index("snapshot")  # of it, in the JSON of a container's settings
 
 
 class Cost(NamedTuple):
@@ -79,6 +83,11 @@ class Snapshot(NamedTuple):
         """The directory with its files."""
         return f"{self.directory}/data"
 
+    @property
+    def users(self) -> tuple[str, ...]:
+        """The names of the containers that mount it, running or not, sorted."""
+        return _users(self.store.catalogue.read(), self)
+
     def inspect(self) -> Json:
         """Everything about it."""
         from lazarus.runtime.log import timestamp
@@ -89,13 +98,15 @@ class Snapshot(NamedTuple):
             "Snapshot": self.name,
             "CreatedAt": timestamp(int(self.created * 1e9)),
             "Mountpoint": "" if limited.is_limited(self.store.paths.volume(self.volume)) else self.path,
+            "UsedBy": list(self.users),
             "Entries": self.cost.entries,
             "SharedBytes": self.cost.shared,
             "CopiedBytes": self.cost.copied,
         }
 
     def remove(self) -> None:
-        """Removes it. `ConflictError` while its files are being copied or compared; `NotFoundError`."""
+        """Removes it. `ConflictError` while its files are being copied or compared, or a container mounts it, running
+        or not; `NotFoundError`."""
         remove(self.store, self.volume, [self.name])
 
     @contextmanager
@@ -195,6 +206,16 @@ def _publish(found: Snapshot, directory: str, tree: str, lease: Lease, trees: Tr
     return found
 
 
+def _users(connection: sqlite3.Connection, snapshot: Snapshot) -> tuple[str, ...]:
+    rows = connection.execute(
+        "SELECT DISTINCT containers.name FROM container_volumes JOIN containers ON containers.id = container_id,"
+        " json_each(config, '$.volumes') WHERE container_volumes.volume = ?1 AND json_extract(value, '$[0]') = ?1"
+        f" AND json_extract(value, '$[{_PLACE}]') = ?2 ORDER BY containers.name",
+        (snapshot.volume, snapshot.name),
+    )
+    return tuple(row[0] for row in rows)
+
+
 def remove(store: Store, volume: str, names: Iterable[str]) -> None:
     """Removes snapshots, all in one step: rows first, then their directories."""
     found = [get(store, volume, name) for name in names]
@@ -203,6 +224,9 @@ def remove(store: Store, volume: str, names: Iterable[str]) -> None:
 
     def delete(connection: sqlite3.Connection) -> list[str]:
         for snapshot in found:
+            if users := _users(connection, snapshot):
+                names = ", ".join(users[:5]) + (", ..." if len(users) > 5 else "")
+                raise ConflictError(f"snapshot {snapshot}: in use by container {names}; remove that first")
             key = (volume, snapshot.name)
             if connection.execute("DELETE FROM snapshots WHERE volume=? AND name=?", key).rowcount == 0:
                 raise NotFoundError(f"snapshot {snapshot}: not in this store")

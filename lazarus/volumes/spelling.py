@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable
 
 from lazarus.errors import FormatError, UnsupportedError
 from lazarus.volumes.mounts import AnyMount, Bind, ImageMount, Tmpfs, VolumeMount
-from lazarus.volumes.names import is_name
+from lazarus.volumes.names import is_name, is_source
 
 
 def parse_volume(text: str) -> AnyMount:
-    """`HOST:CONTAINER[:ro|rw]`, `VOLUME:CONTAINER[:ro,nocopy,subpath=DIR]` or `CONTAINER` (a volume without a name).
+    """`HOST:CONTAINER[:ro|rw]`, `VOLUME:CONTAINER[:ro,nocopy,subpath=DIR]`, `VOLUME@SNAPSHOT:CONTAINER[:subpath=DIR]`
+    or `CONTAINER` (a volume without a name).
 
     A HOST path begins with `/`, `./` or `../`; a relative one is the caller's. Raises `FormatError`.
     """
@@ -26,7 +27,7 @@ def parse_volume(text: str) -> AnyMount:
         kind, known = "bind", {"ro", "rw", "z", "Z"}
     else:
         kind, known = "volume", {"ro", "rw", "z", "Z", "nocopy", "subpath"}
-        if not is_name(source):
+        if not is_source(source):
             raise FormatError(f"{what}: {source!r} is neither a path, as in ./{source}, nor the name of a volume")
     subpaths = [word.partition("=")[2] for word in words if word.startswith("subpath=")]
     names = {"subpath" if word.startswith("subpath=") else word for word in words}
@@ -36,7 +37,15 @@ def parse_volume(text: str) -> AnyMount:
     if kind == "bind":
         return Bind(os.path.abspath(source), place, "ro" in names)
     subpath = check_subpath(what, subpaths[0]) if subpaths else ""
-    return VolumeMount(source, place, "ro" in names, "nocopy" in names, subpath)
+    return _volume(what, source, VolumeMount(None, place, "ro" in names, "nocopy" in names, subpath), "rw" in names)
+
+
+def _volume(what: str, source: str, mount: VolumeMount, writable: bool) -> VolumeMount:
+    """That of a volume or a snapshot with this (good) name."""
+    name, _, snapshot = source.partition("@")
+    if snapshot and (writable or mount.nocopy):
+        raise FormatError(f"{what}: a snapshot is mounted read-only, as it is")
+    return mount._replace(name=name, snapshot=snapshot, read_only=mount.read_only or bool(snapshot))
 
 
 # --mount: the key, and what it is called here
@@ -94,14 +103,15 @@ def parse_mount(text: str) -> AnyMount:
         return Bind(os.path.abspath(source), target, read_only)
     if kind == "image":
         return _image(what, found, target)
-    if source and not is_name(source):
+    if source and not is_source(source):
         raise FormatError(f"{what}: {source!r} is not a volume name; a path of the host needs type=bind")
     subpath = check_subpath(what, found["subpath"]) if "subpath" in found else ""
     if subpath and not source:
         raise FormatError(f"{what}: a new volume has no directories; a subpath needs a source")
     nocopy = _truth(what, found.get("nocopy", "false"))
     size = read_volume_options(what, [found["volume-opt"]] if "volume-opt" in found else [])
-    return VolumeMount(source or None, target, read_only, nocopy, subpath, anonymous=not source, size=size)
+    mount = VolumeMount(None, target, read_only, nocopy, subpath, anonymous=not source, size=size)
+    return _volume(what, source, mount, "readonly" in found and not read_only) if source else mount
 
 
 def _image(what: str, found: dict[str, str], target: str) -> ImageMount:
@@ -129,12 +139,15 @@ def check_mount(mount: AnyMount) -> AnyMount:
     if isinstance(mount, VolumeMount):
         if mount.name is not None and not is_name(mount.name):
             raise FormatError(f"{what}: {mount.name!r:.140} is not a volume name")
+        if mount.snapshot and (mount.name is None or not is_source(mount.source)):
+            raise FormatError(f"{what}: {mount.snapshot!r:.140} is not the name of a snapshot of a volume")
         subpath = check_subpath(what, mount.subpath) if mount.subpath else ""
         if subpath and mount.name is None:
             raise FormatError(f"{what}: a new volume has no directories; a subpath needs a name")
         if mount.size is not None and not 0 < mount.size < 2**63:
             raise FormatError(f"{what}: a size that cannot be")
-        return mount._replace(target=target, subpath=subpath, anonymous=mount.name is None)
+        read_only = mount.read_only or bool(mount.snapshot)
+        return mount._replace(target=target, read_only=read_only, subpath=subpath, anonymous=mount.name is None)
     if isinstance(mount, ImageMount):
         return _checked_image(what, mount._replace(target=target))
     if isinstance(mount, Bind):

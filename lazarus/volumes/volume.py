@@ -184,12 +184,16 @@ class Volume:
         return diff(self, before, after, checksum)
 
     def forget(self, policy: Policy, *, dry_run: bool = False) -> list[Decision]:
-        """Removes the snapshots that a policy does not keep (see retention.py), and says what it decided of each, the
-        oldest first. A dry run changes nothing. Raises `FormatError` for a policy that keeps nothing at all."""
+        """Removes the snapshots that a policy does not keep (see retention.py) and no container mounts, and says what
+        it decided of each, the oldest first. A dry run changes nothing. Raises `FormatError` for a policy that keeps
+        nothing at all."""
         from lazarus.volumes.retention import decide
         from lazarus.volumes.snapshot import remove
 
-        decisions = decide(self.snapshots, policy)
+        decisions = [
+            found if found.reasons or not found.snapshot.users else found._replace(reasons=("in use",))
+            for found in decide(self.snapshots, policy)
+        ]
         if not dry_run:
             remove(self.store, self.name, [found.snapshot.name for found in decisions if not found.reasons])
         return decisions
