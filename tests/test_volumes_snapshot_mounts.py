@@ -36,7 +36,8 @@ def volumes(store: Store) -> Iterator[Store]:
 
 
 def test_what_is_seen(volumes: Store) -> None:
-    script = "exec 2>&1; cat /old/file /new/file /part/file; echo x > /old/file; rm /part/file; echo > /old/more; cat /old/file"
+    script = "exec 2>&1; cat /old/file /new/file /part/file; echo x > /old/file; rm /part/file; echo > /old/more;"
+    script += " cat /old/file"
     mounts = ["db@a:/old", "db:/new", VolumeMount("db", "/part", subpath="part", snapshot="a")]
     code, said = run(volumes, script, volumes=mounts)
     assert said.startswith("old\nnew\nold part\n") and said.endswith("\nold\n") and code == 0
