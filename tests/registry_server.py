@@ -236,9 +236,10 @@ def _read_request(stream: Any) -> Asked | None:
     line = stream.readline(65536).decode("latin-1")
     if line == "":
         raise ConnectionError("no more requests")
-    if not line.endswith("\r\n"):
+    words = re.match(r"([A-Z]+) (\S+) HTTP/1\.[01]\r\n\Z", line)
+    if words is None:
         return None
-    method, target, _ = line.split(" ", 2)
+    method, target = words[1], words[2]
     headers: dict[str, str] = {}
     while (line := stream.readline(65536).decode("latin-1").strip()) != "":
         name, _, value = line.partition(":")

@@ -196,6 +196,11 @@ def test_from_elsewhere_to_this_machine_is_refused() -> None:
         "https://[::1]/",
         "http://127.8.8.8/",
         "https://a.localhost/",
+        "https://127.1/",
+        "https://0x7f000001/",
+        "https://2130706433/",
+        "https://0.0.0.0/",
+        "https://[::ffff:127.0.0.1]/",
     ):
         for insecure in (False, True):
             with pytest.raises(RegistryError, match="which is this machine"):
@@ -572,9 +577,9 @@ def test_no_proxy(monkeypatch: pytest.MonkeyPatch, no_proxy: str, host: str, dir
 
 
 def test_hosts() -> None:
-    for text in ("localhost", "localhost:5000", "127.0.0.1:1", "127.9.9.9", "[::1]:5000", "[::1]", "a.localhost"):
+    for text in ("localhost", "localhost:5000", "127.0.0.1:1", "127.9.9.9", "[::1]:5000", "[::1]", "a.localhost", "0"):
         assert is_loopback(parse_host(text)), text
-    for text in ("registry.example", "127.0.0.1.example", "localhost.example:1", "10.0.0.1", "[fd00::1]:1"):
+    for text in ("registry.example", "127.0.0.1.example", "localhost.example:1", "10.0.0.1", "[fd00::1]:1", "fa.ce"):
         assert not is_loopback(parse_host(text)), text
     for text in ("", "a b", "a:0", "a:99999", "http://a", "a/b", "a@b", "-a", "[::1", "a\n"):
         with pytest.raises(FormatError):

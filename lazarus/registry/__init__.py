@@ -28,5 +28,6 @@ What always holds:
   errors by 64 KiB and one line, blobs by the size in their descriptor; and in time, by 64 KiB for each timeout.
 - Plain HTTP is spoken when it was asked for, or to loopback addresses.
 
-urllib3 costs 40 ms to import: only `RegistryClient()` does it, importing this package or `client` does not.
+urllib3 takes long to import (50 ms and more): only `RegistryClient()` does it, importing this package or `client`
+does not.
 """

@@ -195,6 +195,24 @@ class Http:
             request = request._replace(url=target, registry=request.registry or origin)
         raise RegistryError(f"{request.what}: more than {MAX_REDIRECTS} redirects")
 
+    def greet(self, origin: Origin, what: str) -> None:
+        """Finds out whether a server speaks TLS, without a request and without loading certificates. Raises as `fetch`
+        does: `NoTlsError` when it does not."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        self.check_cancelled()
+        try:
+            with (
+                socket.create_connection(
+                    (origin.host.strip("[]"), origin.port), min(self.settings.timeout, 10.0)
+                ) as sock,
+                context.wrap_socket(sock),
+            ):
+                pass
+        except OSError as error:
+            raise self._failure(error, origin, what) from error
+
     def retrying(self, action: Callable[[], T]) -> T:
         """The result of `action`, called again with growing pauses while it raises `TransientError`."""
         for attempt in range(self.settings.retries + 1):

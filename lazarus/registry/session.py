@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from urllib3.util import Url, parse_url
@@ -72,7 +72,10 @@ class Session:
             return secure
         plain = parse_url(f"http://{server_of(host)}")
         try:
-            self._probe(secure, host, insecure)
+            if is_loopback(host):
+                self.http.greet(origin, host)
+            else:
+                self._probe(secure, host, insecure)
             return secure
         except NoTlsError:
             return plain
@@ -159,7 +162,7 @@ class Session:
                 break
             if not self.auth.challenged(peer, response, used):
                 break
-            if call.body is not None and not isinstance(call.body, bytes):
+            if isinstance(call.body, Iterator):  # some of it is gone
                 response.close()
                 raise TransientError(RegistryError(f"{call.what}: the registry wants another token", 401), 0.0)
             response.finish()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import NamedTuple, Self
 
@@ -83,12 +82,25 @@ def server_of(host: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Does this host (with or without a port) name this machine by a loopback address, or as `localhost`?"""
+    """Does this host (with or without a port) name this machine by a loopback address, in any spelling that the system
+    takes for one ("127.1", "0x7f000001", "0"), or as `localhost`?"""
+    import ipaddress
+    import socket
+
     name = host.rpartition(":")[0] if re.search(r"(?:\]|\A[^:]*):[0-9]+\Z", host) else host
     name = name.strip("[]").rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address
     try:
-        return ipaddress.ip_address(name).is_loopback
+        address = ipaddress.ip_address(name.partition("%")[0])
     except ValueError:
-        return False
+        if re.fullmatch(r"[0-9a-fx.]+", name) is None:
+            return False
+        try:
+            address = ipaddress.IPv4Address(socket.inet_aton(name))
+        except OSError:
+            return False
+    if isinstance(address, ipaddress.IPv6Address):
+        address = address.ipv4_mapped or address
+    return address.is_loopback or address.is_unspecified

@@ -20,7 +20,7 @@ _MAX_CONTEXTS = 64
 
 
 class TlsContexts:
-    """TLS contexts, one for each host, made when first needed. Thread-safe.
+    """TLS contexts, made when first needed. Thread-safe.
 
     `directory` (--cert-dir) is for the registries that are added. The authorities of a registry count on the way that
     it sends us, to its token server and its storage, and for nobody else; a certificate of ours is shown to the host
@@ -30,7 +30,7 @@ class TlsContexts:
     def __init__(self, directory: str | None) -> None:
         self._directory = directory
         self._hosts: set[tuple[str, int]] = set()
-        self._made: dict[tuple[str, int, bool, str, int], ssl.SSLContext] = {}
+        self._made: dict[tuple[bool, tuple[str, ...]], ssl.SSLContext] = {}
         self._lock = threading.Lock()
 
     def add_registry(self, host: str, port: int) -> None:
@@ -39,30 +39,21 @@ class TlsContexts:
 
     def context(self, host: str, port: int, insecure: bool, registry: tuple[str, int]) -> ssl.SSLContext:
         """The context for one host, to which a registry (perhaps itself) has sent us; `insecure`: its certificate is
-        not verified."""
-        key = (host, port, insecure, *registry)
+        not verified. Hosts with the same files share one: loading the system's authorities takes 20 ms and more."""
+        files = tuple(self._files((host, port), registry))
         with self._lock:
-            if key not in self._made:
+            if (insecure, files) not in self._made:
                 while len(self._made) >= _MAX_CONTEXTS:
                     del self._made[next(iter(self._made))]
-                self._made[key] = self._make((host, port), insecure, registry)
-            return self._made[key]
+                self._made[insecure, files] = _make(insecure, files)
+            return self._made[insecure, files]
 
-    def _make(self, server: tuple[str, int], insecure: bool, registry: tuple[str, int]) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+    def _files(self, server: tuple[str, int], registry: tuple[str, int]) -> Iterator[str]:
+        """Authorities, and certificates of ours that may be shown to the server."""
         for directory, own in self._directories(server, registry):
             for name in sorted(_names(directory)):
-                path = os.path.join(directory, name)
-                if name.endswith(".crt"):
-                    _load(path, lambda path=path: context.load_verify_locations(path))
-                elif name.endswith(".cert") and own:
-                    key = path.removesuffix(".cert") + ".key"
-                    _load(path, lambda path=path, key=key: context.load_cert_chain(path, key, password=_no_password))
-        if insecure:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
+                if name.endswith(".crt") or (name.endswith(".cert") and own):
+                    yield os.path.join(directory, name)
 
     def _directories(self, server: tuple[str, int], registry: tuple[str, int]) -> Iterator[tuple[str, bool]]:
         """Where certificates are for this connection, and whether ours there may be shown to the server."""
@@ -81,6 +72,21 @@ class TlsContexts:
             yield os.path.join(place, f"{name}:{port}")
             if port == 443:
                 yield os.path.join(place, name)
+
+
+def _make(insecure: bool, files: tuple[str, ...]) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if insecure else ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    for path in files:
+        if path.endswith(".cert"):
+            key = path.removesuffix(".cert") + ".key"
+            _load(path, lambda path=path, key=key: context.load_cert_chain(path, key, password=_no_password))
+        elif not insecure:
+            _load(path, lambda path=path: context.load_verify_locations(path))
+    return context
 
 
 def _names(directory: str) -> list[str]:

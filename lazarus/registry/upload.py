@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 PIECE = 8 << 20
 MAX_PIECE = 64 << 20  # the most that a registry may want to have at once (OCI-Chunk-Min-Length)
 _EARNS = 1 << 20
+_SLICE = 256 << 10
 _COMMIT_PATIENCE = 10  # times the timeout: a registry may read a blob again before it takes it
 
 Chunk = bytes | memoryview
@@ -85,6 +86,17 @@ def upload(
 ) -> Digest:
     """See `RegistryClient.upload_blob`."""
     return _Upload(session, endpoint, call, descriptor).run(chunks, rewind)
+
+
+class _Slices:
+    """Bytes that are sent a little at a time: the timeout is for each of these, so that slow lines get through."""
+
+    def __init__(self, data: Chunk) -> None:
+        self._view = memoryview(data).cast("B")
+
+    def __iter__(self) -> Iterator[memoryview]:
+        for begin in range(0, len(self._view), _SLICE):
+            yield self._view[begin : begin + _SLICE]
 
 
 class _Source:
@@ -194,7 +206,7 @@ class _Upload:
         end = begin + len(piece)
         while self._offset < end:
             rest = piece[self._offset - begin :]
-            self._patch(rest, len(rest))
+            self._patch(_Slices(rest), len(rest))
             if not begin <= self._offset <= end:
                 raise RegistryError(f"{self._what}: the registry has {self._offset} bytes, {begin} to {end} were sent")
 
@@ -237,7 +249,7 @@ class _Upload:
         """The address for the next request."""
         self._location = resolve(response.request.url, response.header("Location"), self._what, self._peer.insecure)
 
-    def _patch(self, body: bytes | Iterator[Chunk], size: int | None, source: _Source | None = None) -> None:
+    def _patch(self, body: Iterable[Chunk], size: int | None, source: _Source | None = None) -> None:
         """Sends from `offset` on; afterwards `offset` is what the registry has, be it less."""
         headers = {"Content-Type": "application/octet-stream"}
         if size is not None:
@@ -312,7 +324,8 @@ class _Upload:
         """The last request of an upload."""
         assert self._location is not None
         query = "&".join(filter(None, [self._location.query, f"digest={digest}"]))
-        call = self._call("PUT", {"Content-Type": "application/octet-stream"}, data, (201, 202, 204))
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(len(data))}
+        call = self._call("PUT", headers, _Slices(data), (201, 202, 204))
         patience = self._session.settings.timeout * _COMMIT_PATIENCE
         return call._replace(path=self._location._replace(query=query), patience=patience)
 
@@ -322,7 +335,7 @@ class _Upload:
             return True
 
     def _call(
-        self, method: str, headers: dict[str, str], body: bytes | Iterator[Chunk] | None, expect: tuple[int, ...]
+        self, method: str, headers: dict[str, str], body: Iterable[Chunk] | None, expect: tuple[int, ...]
     ) -> Call:
         assert self._location is not None
         return Call(method, self._location, self._what, self._start.scopes, headers, body, expect)
@@ -334,7 +347,7 @@ def _from(source: _Source, begin: int) -> Iterator[Chunk]:
         end = source.position
         if end > begin:
             view = memoryview(chunk).cast("B")
-            yield view[max(0, begin - (end - len(view))) :]
+            yield from _Slices(view[max(0, begin - (end - len(view))) :])
 
 
 def _abandon(session: Session, peer: Peer, location: Url, call: Call) -> None:
