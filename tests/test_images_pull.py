@@ -217,7 +217,7 @@ def test_layers_that_are_here_are_not_read(store: Store, tmp_path: Path) -> None
     events: list[ProgressEvent] = []
     store.images.pull(f"oci:{path}", progress=events.append)
     assert {(event.action, event.name) for event in events} >= {("exists", base)}
-    assert {event.action for event in events} == {"exists", "pull", "done", "publish"}
+    assert {"exists", "done", "publish"} <= {event.action for event in events} <= {"exists", "pull", "done", "publish"}
 
 
 def test_a_wrong_layer_keeps_the_others_and_makes_no_image(store: Store, tmp_path: Path) -> None:
