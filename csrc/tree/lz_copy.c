@@ -2,132 +2,57 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 
-#include "lz_copyup.h"
-#include "lz_fs.h"
+#include "lz_copy_files.h"
 #include "lz_kind.h"
 #include "lz_links.h"
 #include "lz_walk.h"
-
-#define RETRIES 5
 
 struct copier {
     const struct lz_sys *sys;
     struct lz_detail *detail;
     int from_fd, to_fd;
     struct lz_links links;
+    struct lz_copy_files *files;
     struct lz_copy_result done;
     int parent_fd; /* the directory of the copy that was last written in, `parent`; -1: none yet */
     size_t parent_size;
     char parent[LZ_PATH_MAX + 1];
 };
 
-/* Owner, mode, xattrs and time of what `dir` and `name` say; "" is dir itself. In this order: a change of owner clears
- * set-user-ID bits and capabilities. A symlink has no mode. By name where there is one: a descriptor's mode goes through
- * /proc, which is slower, and the copy is ours alone. What `made` (NULL: nothing is known) shows as right is left: each
- * change is a transaction of the file system. */
-static int set_attributes(const struct copier *self, const struct lz_walk_node *node, int dir, const char *name,
-                          const struct stat *made)
-{
-    const struct lz_sys *sys = self->sys;
-    int flags = name[0] == 0 ? AT_EMPTY_PATH : AT_SYMLINK_NOFOLLOW;
-    bool owned = made != NULL && made->st_uid == node->uid && made->st_gid == node->gid;
-    bool moded = made != NULL && (made->st_mode & 07777) == node->mode;
-    int rc = owned ? 0 : sys->fchownat(sys->ctx, dir, name, node->uid, node->gid, flags);
-    if (rc >= 0 && name[0] == 0) {
-        char path[LZ_FD_PATH_SIZE];
-        lz_fd_path(dir, path);
-        rc = sys->fchmodat(sys->ctx, AT_FDCWD, path, node->mode);
-    } else if (rc >= 0 && !moded && node->kind != LZ_KIND_SYMLINK) {
-        rc = sys->fchmodat(sys->ctx, dir, name, node->mode);
-    }
-    for (size_t i = 0; rc >= 0 && i < node->xattr_count; i++) {
-        const struct lz_tar_xattr *xattr = &node->xattrs[i];
-        rc = sys->setxattrat(sys->ctx, dir, name, xattr->name, xattr->value, xattr->value_size);
-    }
-    struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = node->mtime, .tv_nsec = (long)node->mtime_nsec}};
-    return rc < 0 ? rc : sys->utimensat(sys->ctx, dir, name, times, flags);
-}
-
-/* btrfs: a file or directory whose blocks are written in place (chattr +C), as databases want it. A file must have it
- * while it is empty, and shares blocks only with its like. Where there is no such thing, or it cannot be kept, no matter. */
-static void keep_in_place(const struct copier *self, int from, int to)
-{
-    const struct lz_sys *sys = self->sys;
-    unsigned flags = 0, own = 0;
-    if (sys->ioctl(sys->ctx, from, FS_IOC_GETFLAGS, (uintptr_t)&flags) < 0 || (flags & FS_NOCOW_FL) == 0 ||
-        sys->ioctl(sys->ctx, to, FS_IOC_GETFLAGS, (uintptr_t)&own) < 0)
-        return;
-    own |= FS_NOCOW_FL;
-    (void)sys->ioctl(sys->ctx, to, FS_IOC_SETFLAGS, (uintptr_t)&own);
-}
-
 /* ---- files ---- */
 
 /* A descriptor to read the file; -ENOENT when the name is gone, or is no file any more. */
-static int open_source(const struct copier *self, const struct lz_walk_node *node, struct stat *info)
+static int open_source(const struct copier *self, const struct lz_walk_node *node)
 {
     const struct lz_sys *sys = self->sys;
     int flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
     int fd = lz_openat_beneath(sys, node->dir_fd, node->name, flags, RESOLVE_NO_XDEV);
     if (fd < 0)
         return fd == -ELOOP || fd == -ENXIO ? -ENOENT : fd;
-    int rc = sys->fstatat(sys->ctx, fd, "", info, AT_EMPTY_PATH);
-    if (rc == 0 && S_ISREG(info->st_mode))
+    struct stat info;
+    int rc = sys->fstatat(sys->ctx, fd, "", &info, AT_EMPTY_PATH);
+    if (rc == 0 && S_ISREG(info.st_mode))
         return fd;
     (void)sys->close(sys->ctx, fd);
     return rc < 0 ? rc : -ENOENT;
 }
 
-/* A file that gets shorter just then is copied anew, as it is by now; one that does so again and again as it comes. */
-static int copy_data(struct copier *self, int from, const struct stat *info, int to)
-{
-    const struct lz_sys *sys = self->sys;
-    struct stat now = *info;
-    keep_in_place(self, from, to);
-    for (int tries = 0;; tries++) {
-        struct lz_bytes_at bytes = {.fd = from, .size = (uint64_t)now.st_size};
-        struct lz_copyup_result result = {.rung = LZ_RUNG_AUTO};
-        int rc = lz_copyup_data(sys, &bytes, to, LZ_RUNG_AUTO, &result, self->detail);
-        uint64_t stored = (uint64_t)now.st_blocks * 512;
-        self->done.copied += result.copied;
-        if (rc == 0 && result.rung == LZ_RUNG_CLONE)
-            self->done.shared += stored < bytes.size ? stored : bytes.size;
-        if (rc != LZ_E_TRUNCATED)
-            return rc;
-        if (tries == RETRIES)
-            return 0;
-        rc = sys->ftruncate(sys->ctx, to, 0);
-        rc = rc < 0 ? rc : sys->fstatat(sys->ctx, from, "", &now, AT_EMPTY_PATH);
-        if (rc < 0)
-            return rc;
-    }
-}
-
 /* 1: it is gone, and left out */
 static int copy_file(struct copier *self, const struct lz_walk_node *node, int parent, const char *name)
 {
-    struct stat info = {0};
-    int from = open_source(self, node, &info);
-    if (from < 0)
-        return from == -ENOENT ? 1 : from;
     const struct lz_sys *sys = self->sys;
-    struct stat made = {0};
-    int fd = sys->openat(sys->ctx, parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, node->mode & 0777), rc = fd;
-    if (fd >= 0) {
-        rc = sys->fstatat(sys->ctx, fd, "", &made, AT_EMPTY_PATH);
-        if (rc == 0)
-            rc = copy_data(self, from, &info, fd);
-        if (rc == 0)
-            rc = set_attributes(self, node, parent, name, &made);
-        int closed = sys->close(sys->ctx, fd);
-        rc = rc < 0 ? rc : closed;
-    }
-    (void)sys->close(sys->ctx, from);
-    return rc;
+    struct lz_copy_pair pair = {.from = open_source(self, node), .to = -1};
+    if (pair.from < 0)
+        return pair.from == -ENOENT ? 1 : pair.from;
+    int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW;
+    pair.to = sys->openat(sys->ctx, parent, name, flags, node->mode & 0777);
+    if (pair.to >= 0)
+        return lz_copy_files_add(self->files, node, &pair);
+    (void)sys->close(sys->ctx, pair.from);
+    return pair.to;
 }
 
 /* ---- everything else ---- */
@@ -141,7 +66,7 @@ static int copy_special(const struct copier *self, const struct lz_walk_node *no
     else
         rc =
             sys->mknodat(sys->ctx, parent, name, lz_kind_to_mode(node->kind) | 0600, makedev(node->major, node->minor));
-    return rc >= 0 ? set_attributes(self, node, parent, name, NULL) : rc;
+    return rc >= 0 ? lz_copy_attributes(sys, node, parent, name, NULL) : rc;
 }
 
 /* The directory that `path` is in, or will be, and its name there. No symlink is followed: what was copied so far may be
@@ -231,22 +156,27 @@ static int visit_directory(void *ctx, const struct lz_walk_node *node)
     if (fd >= 0) {
         int from = lz_openat_beneath(sys, self->from_fd, node->path, O_RDONLY | O_DIRECTORY, 0);
         if (from >= 0) {
-            keep_in_place(self, from, fd);
+            lz_copy_in_place(sys, from, fd);
             (void)sys->close(sys->ctx, from);
         }
-        rc = set_attributes(self, node, fd, "", NULL);
+        rc = lz_copy_attributes(sys, node, fd, "", NULL);
         (void)sys->close(sys->ctx, fd);
     }
     return rc >= 0 ? 0 : lz_fail(self->detail, rc, "copying /%s: %s", node->path, lz_error_text(rc));
 }
 
-int lz_copy_tree(const struct lz_sys *sys, int from_fd, int to_fd, struct lz_copy_result *result,
+int lz_copy_tree(const struct lz_sys *sys, int from_fd, int to_fd, unsigned threads, struct lz_copy_result *result,
                  struct lz_detail *detail)
 {
     struct lz_diff_source source = {.upper_fd = from_fd, .objects_fd = -1};
     struct lz_walk_options options = {.source = &source, .plain = true, .attributes = true};
     struct copier copier = {.sys = sys, .detail = detail, .from_fd = from_fd, .to_fd = to_fd, .parent_fd = -1};
-    int rc = lz_walk(sys, &options, visit, &copier, detail);
+    int rc = lz_copy_files_new(sys, threads, &copier.files);
+    if (rc != 0)
+        return lz_fail(detail, rc, "copying: %s", lz_error_text(rc));
+    rc = lz_walk(sys, &options, visit, &copier, detail);
+    int filled = lz_copy_files_end(copier.files, rc != 0, &copier.done, detail);
+    rc = filled != 0 ? filled : rc; /* the walk may have ended for it, too */
     options.directories = true;
     if (rc == 0)
         rc = lz_walk(sys, &options, visit_directory, &copier, detail);

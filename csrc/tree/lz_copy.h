@@ -18,10 +18,15 @@ struct lz_copy_result {
     uint64_t copied;  /* bytes that were written */
 };
 
-/* Copies what is in the directory `from_fd` into the empty directory `to_fd`, which gets its attributes too. Names that
- * vanish meanwhile are left out. Nothing is synced, other mounts are not entered. 0 and, if `result` is not NULL, what it
- * came to; or a negative code with part of it there; LZ_E_LIMIT for a path over LZ_PATH_MAX. */
-int lz_copy_tree(const struct lz_sys *sys, int from_fd, int to_fd, struct lz_copy_result *result,
+/* One makes names while others fill files. Of 1,000 files of 1 MiB on XFS, two cores: one thread 56 ms, two 40, three as
+ * two, for a directory takes names one after the other; more may help where bytes are copied. */
+#define LZ_COPY_THREADS_MAX 4u
+
+/* Copies what is in the directory `from_fd` into the empty directory `to_fd`, which gets its attributes too, with as many
+ * of `threads` (the caller's counts) as find something to do, and LZ_COPY_THREADS_MAX at most. Names that vanish meanwhile
+ * are left out. Nothing is synced, other mounts are not entered. 0 and, if `result` is not NULL, what it came to; or a
+ * negative code with part of it there; LZ_E_LIMIT for a path over LZ_PATH_MAX. */
+int lz_copy_tree(const struct lz_sys *sys, int from_fd, int to_fd, unsigned threads, struct lz_copy_result *result,
                  struct lz_detail *detail);
 
 #endif

@@ -22,7 +22,8 @@ cdef extern from "base/lz_sys.h":
 cdef extern from "tree/lz_copy.h":
     struct lz_copy_result:
         uint64_t entries, shared, copied
-    int lz_copy_tree(const lz_sys *sys, int from_fd, int to_fd, lz_copy_result *result, lz_detail *detail) nogil
+    int lz_copy_tree(const lz_sys *sys, int from_fd, int to_fd, unsigned threads, lz_copy_result *result,
+                     lz_detail *detail) nogil
 
 cdef extern from "tree/lz_mount.h":
     int lz_mount_attach(const lz_sys *sys, int mount_fd, int target_dir, const char *target,
@@ -127,13 +128,14 @@ def copy_tree(source, target):
     cdef lz_copy_result result
     cdef int rc
     cdef int to_fd
+    cdef unsigned threads = len(os.sched_getaffinity(0))
     detail.text[0] = 0
     cdef int from_fd = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         to_fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             with nogil:
-                rc = lz_copy_tree(lz_sys_linux(), from_fd, to_fd, &result, &detail)
+                rc = lz_copy_tree(lz_sys_linux(), from_fd, to_fd, threads, &result, &detail)
         finally:
             os.close(to_fd)
     finally:
