@@ -6,9 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-from container_helpers import execute, run, sh, start
+from container_helpers import execute, run, sh, start, until
 
-from lazarus.errors import LimitError, NotFoundError, UnsupportedError
+from lazarus.containers import Container
+from lazarus.containers.state import Lock
+from lazarus.errors import ConflictError, LimitError, NotFoundError
 from lazarus.store import Store
 
 pytest_plugins = ("container_fixtures",)
@@ -79,11 +81,109 @@ def test_what_cannot_be(store: Store) -> None:
     with pytest.raises(NotFoundError):
         store.containers.get("tiny")
     assert os.listdir(store.paths.containers) == []
-    small = sh(store, ":", size=SIZE)
-    with pytest.raises(UnsupportedError, match="its size is limited"):
-        small.checkpoint()
-    with pytest.raises(UnsupportedError, match="its size is limited"):
-        small.fork()
+
+
+def test_checkpoints_and_rollback(store: Store) -> None:
+    small = sh(store, "cat /file; echo more >> /file; rm -f /etc/group; mkdir -p /etc/x; exit 3", size=SIZE)
+    with small.stack() as stack, stack.open("/file", "w") as file:
+        file.write("1\n")
+    first = small.checkpoint("first")
+    assert os.listdir(f"{store.paths.checkpoint(first.key)}/upper") == ["file"] and not mounted(store)
+    assert start(small) == (3, "1\n")
+    second = small.checkpoint("second")
+    assert second.parent == first.key
+    with pytest.raises(ConflictError, match="already"):
+        small.checkpoint("first")
+    small.rollback("first")
+    assert not mounted(store) and small.diff()[0].path == b"/file"
+    assert [one.name for one in small.checkpoints()] == ["first", "second"]
+    assert start(small) == (3, "1\n")
+    with pytest.raises(ConflictError, match="lies on it"):
+        small.remove_checkpoint("first")
+    mounting = Path(small.mount())
+    assert (mounting / "file").read_text() == "1\nmore\n"
+    small.rollback("second")
+    assert (mounting / "file").read_text() == "1\nmore\n" and not (mounting / "etc/group").exists()
+    (mounting / "file").write_text("by hand\n")
+    third = small.checkpoint("third")
+    assert third.parent == second.key and (mounting / "file").read_text() == "by hand\n"
+    small.rollback("first")
+    assert (mounting / "file").read_text() == "1\n" and (mounting / "etc/group").exists()
+    small.unmount()
+    small.rollback("third")
+    assert start(small) == (3, "by hand\n")
+    assert len([name for name in inside(small) if name.startswith("upper")]) == 1
+    image = small.commit("checkpoints:1")
+    small.remove()
+    assert os.listdir(store.paths.checkpoints) == [] and not mounted(store)
+    assert start(store.containers.create(image, command=["cat", "/file"])) == (0, "by hand\nmore\n")
+
+
+def inside(container: Container) -> list[str]:
+    with Lock(container.directory):
+        return os.listdir(f"{container.directory}/limited")
+
+
+def test_a_checkpoint_while_it_runs(store: Store) -> None:
+    small = sh(store, "echo one > /one; sleep 60", size=SIZE)
+    small.start()
+    until(lambda: execute(small, "cat", "/one") == (0, "one\n"))
+    one = small.checkpoint()
+    execute(small, "sh", "-c", "echo two > /one")
+    (fork,) = small.fork(checkpoint=one)
+    (now,) = small.fork()
+    with pytest.raises(ConflictError, match="running"):
+        small.rollback(one)
+    small.remove(force=True)
+    for container, said in ((fork, "one\n"), (now, "two\n")):
+        with container.stack(read_only=True) as stack, stack.open("/one") as file:
+            assert file.read() == said
+    fork.remove()
+    now.remove()
+    assert os.listdir(store.paths.checkpoints) == [] and not mounted(store)
+
+
+def test_forks(store: Store) -> None:
+    small = sh(store, "cat /file; dd if=/dev/zero of=/big bs=1M count=400 2>&1", size=SIZE)
+    with small.stack() as stack, stack.open("/file", "w") as file:
+        file.write("kept\n")
+    forks = small.fork(3, name="fork", mount=True)
+    assert {fork.settings.size for fork in forks} == {SIZE}
+    assert [Path(fork.rootfs, "file").read_text() for fork in forks] == ["kept\n"] * 3
+    Path(forks[0].rootfs, "file").write_text("mine\n")
+    assert Path(forks[1].rootfs, "file").read_text() == "kept\n"
+    for fork in forks:
+        fork.unmount()
+    assert not mounted(store) and os.listdir(store.paths.staging) == []
+    said = start(forks[1])[1]
+    assert said.startswith("kept\n") and "No space left" in said
+    small.remove()
+    assert start(forks[0])[1].startswith("mine\n")
+    (again,) = forks[2].fork()
+    assert start(again)[1].startswith("kept\n")
+    forks[1].rollback("1")
+    assert [change.path for change in forks[1].diff()] == [b"/file"], "full, it went back"
+    store.containers.sweep()
+    for container in (again, *forks):
+        container.remove()
+    assert os.listdir(store.paths.checkpoints) == [] and not mounted(store)
+
+
+def test_they_move_with_a_pool(small_tar: Path, tmp_path: Path) -> None:
+    with Store(tmp_path / "store") as store:
+        store.images.import_(str(small_tar), "small:latest")
+        small = sh(store, "cat /file; echo more >> /file", size=SIZE)
+        with small.stack() as stack, stack.open("/file", "w") as file:
+            file.write("kept\n")
+        small.checkpoint("first")
+        small.rollback("first")
+        store.pool.create(1 << 30)
+        assert start(small) == (0, "kept\n")
+        store.pool.destroy()
+        assert start(small) == (0, "kept\nmore\n")
+        small.rollback("first")
+        assert start(small) == (0, "kept\n")
+        small.remove()
 
 
 def test_one_that_nobody_left(store: Store) -> None:

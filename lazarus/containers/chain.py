@@ -2,7 +2,8 @@
 
 An upper says itself which checkpoint it lies on, in an xattr of its root directory that no view of the files shows. A
 checkpoint's own upper says the same of the one before. So what a container consists of changes with the one exchange of
-names that puts another upper in its place, and no row has to agree with it.
+names that puts another upper in its place, and no row has to agree with it. Where the size is limited and the upper is
+a link into an image (lazarus/content/limited.py), the link has the mark too, and is what is looked at and exchanged.
 
 A checkpoint is called <container ID>/<name> here: its key, which is also its path below `checkpoints/`.
 """
@@ -23,15 +24,14 @@ BASE = "trusted.overlay.lazarus.base"  # the checkpoint that an upper lies on
 AFTER = "trusted.overlay.lazarus.after"  # the last one that was taken of it while its container ran
 _OWN, _ESCAPED = "trusted.overlay.", "trusted.overlay.overlay."  # overlayfs' own xattrs, and files' of that name
 
+PASSING = "upper-"  # how names in a limited container's image begin that are looked at by `tidy_linked`
 MAX_LENGTH = 490  # the kernel takes 500 lowers (OVL_MAX_STACK); the image, its objects and mount points are some
 
 
 def mark_of(upper: str, mark: str = BASE) -> str | None:
     """The key in one of its marks; None when it has none. `FileNotFoundError` without such a directory."""
-    if os.path.islink(upper):  # its size is limited (lazarus/content/limited.py): such have no checkpoints
-        return None
     try:
-        return os.fsdecode(os.getxattr(upper, mark))
+        return os.fsdecode(os.getxattr(upper, mark, follow_symlinks=False))
     except OSError as error:
         if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
             return None
@@ -86,8 +86,8 @@ class RootDirectory(NamedTuple):
 
     @classmethod
     def of(cls, upper: str) -> RootDirectory:
-        """Of an upper that is there."""
-        status = os.lstat(upper)
+        """Of an upper that is there, and reached."""
+        status = os.stat(upper)
         names = [name for name in os.listxattr(upper) if not name.startswith(_OWN) or name.startswith(_ESCAPED)]
         xattrs = tuple((name, os.getxattr(upper, name)) for name in names)
         times = (status.st_atime_ns, status.st_mtime_ns)
@@ -111,4 +111,24 @@ class RootDirectory(NamedTuple):
 def remember(upper: str, key: str) -> None:
     """Marks an upper, which may be mounted, as one that a checkpoint was taken of."""
     with suppress(OSError):  # it is for looks alone
-        os.setxattr(upper, AFTER, os.fsencode(key))
+        os.setxattr(upper, AFTER, os.fsencode(key), follow_symlinks=False)
+
+
+def make_linked(root: RootDirectory, directory: str, link: str, base: str | None) -> None:
+    """An empty upper that lies on `base`, in the image of a container whose size is limited, and `link` as what can
+    take the place of its `upper`. Raises as `RootDirectory.make`."""
+    inside = f"limited/{PASSING}{os.urandom(8).hex()}"
+    root.make(f"{directory}/{inside}", base)
+    os.symlink(inside, link)
+    if base is not None:
+        os.setxattr(link, BASE, os.fsencode(base), follow_symlinks=False)
+
+
+def tidy_linked(directory: str) -> None:
+    """Removes uppers in the image that `upper` does not lead to, and maps of their files; the lock is held."""
+    from lazarus._native.publish import remove_tree
+
+    kept = os.path.basename(os.readlink(f"{directory}/upper"))
+    for name in os.listdir(f"{directory}/limited"):
+        if name != kept and (name == "upper" or name.startswith(PASSING)):
+            remove_tree(f"{directory}/limited/{name}")

@@ -12,7 +12,8 @@ unmounted for it and mounted again.
 
 **While it runs** its processes are frozen, its upper is copied (cloned where the file system can), and they go on in
 their own: that keeps what is in the copy too, and lies on what it lay on. Volumes are no part of it, nor is what is
-mounted.
+mounted. **Of a container whose size is limited** the upper cannot leave its image, so it is copied as well, to the last
+byte; what it is copied to does not count against the limit.
 
 A checkpoint is as durable as what the container writes: not synced, unless that is asked for.
 
@@ -28,7 +29,7 @@ import json
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from lazarus._native.pool import exchange
@@ -37,7 +38,7 @@ from lazarus.containers import chain
 from lazarus.containers.names import is_name
 from lazarus.containers.state import Lock, Room
 from lazarus.containers.unmounted import Unmounted
-from lazarus.errors import ConflictError, FormatError, LimitError, NotFoundError, UnsupportedError
+from lazarus.errors import ConflictError, FormatError, LimitError, NotFoundError
 
 if TYPE_CHECKING:
     from lazarus.containers.container import Container
@@ -144,15 +145,8 @@ def _check_there(container: Container) -> None:
 # -- taking one --
 
 
-def check_no_limit(container: Container) -> None:
-    """`UnsupportedError` for a container whose size is limited: its upper cannot leave its image."""
-    if container.settings.size is not None:
-        raise UnsupportedError(f"container {container.name}: its size is limited, and such have no checkpoints")
-
-
 def take(container: Container, name: str | None, sync: bool) -> Checkpoint:
     """See `Container.checkpoint`."""
-    check_no_limit(container)
     if name is not None:
         check_name(name)
     container.store.content.reserve.check()
@@ -183,7 +177,8 @@ def take_now(container: Container, name: str | None = None, sync: bool = False) 
     try:
         with open(f"{begun}/checkpoint.json", "w", encoding="utf-8") as file:
             file.write(json.dumps({"created": one.created, "parent": one.parent}))
-        (_copy if running else _exchange)(container, one, begun, sync)
+        copied = running or container.settings.size is not None
+        (_copy if copied else _exchange)(container, one, begun, sync)
     except BaseException:
         with suppress(OSError):
             remove_tree(begun)
@@ -194,12 +189,9 @@ def take_now(container: Container, name: str | None = None, sync: bool = False) 
 
 def _exchange(container: Container, one: Checkpoint, begun: str, sync: bool) -> None:
     """Of a container that does not run."""
-    from lazarus.containers.stack import hand_over
-
     store, upper = container.store, f"{container.directory}/upper"
     place = store.paths.checkpoint(one.key)
-    if os.path.isdir(f"{container.directory}/union"):
-        hand_over(store, container.directory, container.settings)
+    _make_whole(container)
     chain.RootDirectory.of(upper).make(f"{begun}/upper", one.key)
     if sync:
         _sync(container.directory)
@@ -210,14 +202,27 @@ def _exchange(container: Container, one: Checkpoint, begun: str, sync: bool) -> 
         _sync(container.directory)
 
 
+def _make_whole(container: Container) -> None:
+    """What somebody has changed without a mount."""
+    from lazarus.containers.stack import hand_over
+
+    if os.path.isdir(f"{container.directory}/union"):
+        hand_over(container.store, container.directory, container.settings)
+
+
 def _copy(container: Container, one: Checkpoint, begun: str, sync: bool) -> None:
-    """Of a container that runs."""
+    """Of a container that runs, or whose size is limited."""
     from lazarus._native.pool import copy_tree
     from lazarus.containers.freeze import frozen
 
     upper = f"{container.directory}/upper"
     os.mkdir(f"{begun}/upper", 0o700)
-    with frozen([container]):
+    if container._execution.settled().status == "running":
+        still: AbstractContextManager[object] = frozen([container])
+    else:
+        _make_whole(container)
+        still = Unmounted(container)
+    with still:
         copy_tree(upper, f"{begun}/upper")
     if sync:
         _sync(container.directory)
@@ -252,12 +257,20 @@ def _roll_back(container: Container, checkpoint: str | Checkpoint) -> None:
             from lazarus.containers.stack import check_free
 
             check_free(container.directory)
-        fresh = lease.new_path("upper")
-        chain.RootDirectory.of(f"{store.paths.checkpoint(one.key)}/upper").make(fresh, one.key)
+        fresh, root = lease.new_path("upper"), chain.RootDirectory.of(f"{store.paths.checkpoint(one.key)}/upper")
+        limited, blocks = container.settings.size is not None, lease.new_path("blocks")
+        if limited:
+            chain.tidy_linked(container.directory)
+            chain.make_linked(root, container.directory, fresh, one.key)
+            blocks = f"{container.directory}/limited/{chain.PASSING}blocks"
+        else:
+            root.make(fresh, one.key)
         with Unmounted(container) as unmounted:
             exchange(fresh, f"{container.directory}/upper")
             with suppress(FileNotFoundError):  # maps of files that are gone
-                os.rename(f"{container.directory}/union/blocks", lease.new_path("blocks"))
+                os.rename(f"{container.directory}/union/blocks", blocks)
+            if limited:
+                chain.tidy_linked(container.directory)
             with suppress(OSError):  # a full disk: it goes with the lease
                 os.rename(fresh, trash)
                 unmounted.rubbish.append(trash)

@@ -303,7 +303,8 @@ class Container:
         without volumes.
 
         Stopped: nothing is copied, about 0.3 ms; it must not be in use, nor a writable stack be open (`ConflictError`).
-        Running: its processes are frozen while what it has written is copied, or cloned where the file system can.
+        Running: its processes are frozen while what it has written is copied, or cloned where the file system can. Of
+        one whose size is limited it is always copied.
         `sync`: it is on disk then; else it is as durable as what a container writes is.
         Raises `FormatError` or `ConflictError` (name), `LimitError` (the chain is too long), `OSError`.
         """
@@ -338,8 +339,9 @@ class Container:
 
         Without `checkpoint`: from where it is now; a checkpoint is taken first if it has written something since the
         last one. `name` is the name of one, or with a number (NAME-1, ...) of each. Volumes that have a name are
-        shared, those without one are new. Nothing is copied: some 0.1 ms each. `mount` mounts them all, over one image
-        that is mounted once. Raises as checkpoint() and rollback() do, and `ConflictError` (name), `LimitError` (`n`).
+        shared, those without one are new. Nothing is copied: some 0.1 ms each, with a limited size 50 ms. `mount`
+        mounts them all, over one image that is mounted once. Raises as checkpoint() and rollback() do,
+        and `ConflictError` (name), `LimitError` (`n`).
         """
         from lazarus.containers.forks import fork
 

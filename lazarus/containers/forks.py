@@ -2,7 +2,8 @@
 
 All of them, or none: their directories are made in a lease's staging, and get their names in the transaction that
 inserts their rows. Nothing is copied: each has an empty upper that lies on the checkpoint. A container that has written
-nothing since its last checkpoint (or ever) lends what it lies on; any other takes a checkpoint first.
+nothing since its last checkpoint (or ever) lends what it lies on; any other takes a checkpoint first. Of one whose size
+is limited each fork has an image of its own, of that size.
 
 A fork has the settings of its origin: volumes that have a name are shared with it, those without one are new and begin
 with what the image has; so do images that are mounted in it. Host names and the files that Lazarus binds over /etc are
@@ -20,6 +21,7 @@ from lazarus.containers import chain, checkpoints, parts, rootfs
 from lazarus.containers.names import check_name, random_name
 from lazarus.containers.shown import Row, insert_with_volumes
 from lazarus.containers.state import Lock, Room
+from lazarus.content import limited
 from lazarus.errors import ConflictError, LimitError
 from lazarus.mounts import attach, detach
 from lazarus.terms import Mount
@@ -95,11 +97,10 @@ def _fork(
         raise LimitError(f"fork of {container.name}: {count} containers; from 1 to {MOST} are made at once")
     if name is not None:
         check_name(name if count == 1 else f"{name}-{count}")
-    checkpoints.check_no_limit(container)
     store = container.store
     with Room(store.paths.containers), Lock(container.directory), store.content.lease("fork") as lease:
         origin = _origin(container, checkpoint)
-        made = [_make(lease, origin) for _ in range(count)]
+        made = [_make(lease, origin, container.settings.size) for _ in range(count)]
         for tried in range(_TRIES):
             names = _names(name, count)
             try:
@@ -153,12 +154,19 @@ def _share_init(container: Container, own: str, key: str) -> None:
             remove_tree(new)  # another container that lies on it was faster
 
 
-def _make(lease: Lease, origin: _Origin) -> str:
+def _make(lease: Lease, origin: _Origin, size: int | None) -> str:
     """The directory of one fork."""
     place = lease.new_directory("fork")
-    origin.root.make(f"{place}/upper", origin.base)
-    for name in ("work", "merged"):  # the rest comes with a start
-        os.mkdir(f"{place}/{name}", 0o755)
+    if size is None:
+        origin.root.make(f"{place}/upper", origin.base)
+        os.mkdir(f"{place}/work", 0o755)
+    else:
+        try:
+            limited.make(place, size, ("work", "union"))
+            chain.make_linked(origin.root, place, f"{place}/upper", origin.base)
+        finally:
+            limited.leave(place, lazy=True)
+    os.mkdir(f"{place}/merged", 0o755)  # the rest comes with a start
     if origin.init_link:
         os.symlink(origin.init_link, f"{place}/init")
     elif origin.init_copy:

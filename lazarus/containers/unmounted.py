@@ -33,7 +33,8 @@ class Unmounted:
         self.rubbish: list[str] = []
 
     def __enter__(self) -> Self:
-        if self._was and not self._container.settings.ephemeral:
+        settings = self._container.settings
+        if self._was and not settings.ephemeral and settings.size is None:  # its work directory stays in its image
             self._held = native.hold(self._container.rootfs)
         try:
             if self._was:

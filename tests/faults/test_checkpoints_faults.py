@@ -13,6 +13,7 @@ from store_helpers import make_tar
 from test_volumes_faults import leave, on_a_small_disk
 
 from lazarus.containers import Container
+from lazarus.containers.state import Lock
 from lazarus.errors import NotFoundError
 from lazarus.store import Store
 
@@ -39,12 +40,14 @@ def write(container: Container, name: str) -> None:
         file.write(name)
 
 
-def killed_at_any_moment(root: Path, act: Callable[[Store], object], check: Callable[[Store], object]) -> None:
+def killed_at_any_moment(
+    root: Path, act: Callable[[Store], object], check: Callable[[Store], object], size: int | None = None
+) -> None:
     """From the same beginning (`one`, on checkpoint `a`, has written `two`), the act dies at every few moments."""
 
     def prepare(store: Store) -> None:
         remove_all(store)
-        container = sh(store, ":", name="one", volumes=["/anon"])
+        container = sh(store, ":", name="one", volumes=["/anon"], size=size)
         write(container, "one")
         container.checkpoint("a")
         write(container, "two")
@@ -55,7 +58,7 @@ def killed_at_any_moment(root: Path, act: Callable[[Store], object], check: Call
     assert total is not None and total > 20
     with Store(root) as store:
         check(store)
-    step = max(1, total // 30)
+    step = max(1, total // (30 if size is None else 12))
     for moment in range(step // 2, total, step):
         with Store(root) as store:
             prepare(store)
@@ -137,6 +140,39 @@ def test_fork(root: Path) -> None:
         assert len(store.volumes.list()) == len(found)
 
     killed_at_any_moment(root, lambda store: store.containers.get("one").fork(3), check)
+
+
+LIMITED: dict[str, Callable[[Store], object]] = {
+    "checkpoint": lambda store: store.containers.get("one").checkpoint("b"),
+    "rollback": lambda store: store.containers.get("one").rollback("a"),
+    "fork": lambda store: store.containers.get("one").fork(2),
+    "removal": lambda store: store.containers.get("one").remove(volumes=True),
+}
+
+
+@pytest.mark.parametrize("act", LIMITED.values(), ids=LIMITED)
+def test_of_a_limited_size(root: Path, act: Callable[[Store], object]) -> None:
+    """What is in an image, and its forks' images."""
+
+    def check(store: Store) -> None:
+        found = store.containers.list(all=True)
+        assert len(found) in ((1, 3) if act is LIMITED["fork"] else (0, 1) if act is LIMITED["removal"] else (1,))
+        allowed = [{"f-one": "one", "f-two": "two"}]
+        allowed += [{"f-one": "one"}] if act is LIMITED["rollback"] else []
+        for container in found:
+            assert files(container) in allowed
+        assert not any(str(root) in line for line in Path("/proc/self/mountinfo").read_text().splitlines())
+        for container in found:
+            if container.name == "one":
+                container.checkpoint()
+                container.rollback("a")
+                assert files(container) == {"f-one": "one"}
+                with Lock(container.directory):
+                    uppers = [name for name in os.listdir(f"{container.directory}/limited") if "upper" in name]
+                assert len(uppers) == 1, "the others have gone"
+                container.rollback(container.checkpoints()[-1])
+
+    killed_at_any_moment(root, act, check, 300 << 20)
 
 
 def test_removal(root: Path) -> None:
