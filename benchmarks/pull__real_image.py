@@ -73,7 +73,7 @@ def test_pull_of_a_real_image(benchmark: Any, image: Path, scratch: Path, host: 
         lambda run: _pull([peers.LAZARUS, "--root", f"{scratch}/store-{run}"], reference),
         before=os.sync,
     )
-    race(benchmark, ours, contenders, rounds=4)
+    race(benchmark, ours, contenders, rounds=4, case="4 layers")
 
 
 def test_memory_of_a_large_layer(benchmark: Any, scratch: Path, host: str, quick: bool) -> None:

@@ -8,6 +8,7 @@ Words
     catalogue   the SQLite database. What no row names does not exist, whatever lies in the directories
     reserve     4 MiB of disk held back, so that a store on a full disk opens, and can be emptied
     lease       a row (pid, start time, boot ID, expiry) and a staging directory of the same name
+    claim       a lock on a digest: of several processes that want a layer from elsewhere one fetches it
     volume      a directory of its own, which containers mount (see `lazarus.volumes`); here it is moved and collected
     pool        an XFS image in the store on which everything but the catalogue lives (`pool_disk`); most have none
 
