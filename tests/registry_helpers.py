@@ -67,11 +67,12 @@ def registry(
     auth: str | None = None,
     address: str = "127.0.0.1",
     storage: Path | None = None,
+    port: int = 0,
 ) -> Iterator[Registry]:
     """Runs one in an empty directory until the end of the `with`. `auth` is None, "basic" or "token".
 
     `address` is what it listens on and is called ("localhost" stands for 127.0.0.1); `storage` may be another's, to go
-    on with what that has.
+    on with what that has, and `port` what its was.
     """
     directory = directory / "registry"
     directory.mkdir(parents=True, exist_ok=True)
@@ -80,7 +81,7 @@ def registry(
         "version": "0.1",
         "log": {"level": "info", "accesslog": {"disabled": False}},
         "storage": {"filesystem": {"rootdirectory": str(storage)}, "delete": {"enabled": True}},
-        "http": {"addr": ("127.0.0.1" if address == "localhost" else address) + ":0"},
+        "http": {"addr": ("127.0.0.1" if address == "localhost" else address) + f":{port}"},
     }
     ca = None
     with ExitStack() as stack:

@@ -210,6 +210,23 @@ def test_a_damaged_blob_is_found(client: RegistryClient, where: Registry) -> Non
     assert len(read(client, repository, blob, offset=1)) == len(data) - 1, "of a part nobody knows the digest"
 
 
+def test_a_registry_that_is_started_again(tmp_path: Path) -> None:
+    """Killed in the middle of a blob and there again: the blob goes on where it was."""
+    data = os.urandom(32 << 20)
+    buffer, whole = memoryview(bytearray(1 << 20)), bytearray()
+    with RegistryClient(Settings(auth_file=os.devnull)) as client:
+        with registry(tmp_path) as first:
+            repository = Repository(first.host, "a")
+            client.upload_blob(repository, described(data), [data])
+            stream = client.open_blob(repository, described(data))
+            whole += buffer[: stream.readinto(buffer)]
+        with registry(tmp_path, port=int(first.host.rpartition(":")[2])) as again, stream:
+            while count := stream.readinto(buffer):
+                whole += buffer[:count]
+            assert '" 206 ' in again.log.read_text(), "the rest was asked for"
+    assert whole == data
+
+
 def test_who_has_no_password(where: Registry, settings: Settings, tmp_path: Path) -> None:
     with RegistryClient(settings._replace(credentials=None)) as anonymous:
         repository = Repository(where.host, "closed")

@@ -93,11 +93,11 @@ def parse_content_range(value: str) -> tuple[int, int, int | None]:
     """First byte, the one after the last, and the size of the whole (None: `*`). Raises `FormatError`."""
     found = _CONTENT_RANGE.match(value)
     if found is None:
-        raise FormatError(f"a Content-Range that is not one: {value!r:.80}")
+        raise FormatError(f"a Content-Range that is not one: {value!a:.80}")
     first, last = int(found[1]), int(found[2])
     size = None if found[3] == "*" else int(found[3])
     if last < first or (size is not None and last >= size):
-        raise FormatError(f"a Content-Range that cannot be: {value!r:.80}")
+        raise FormatError(f"a Content-Range that cannot be: {value!a:.80}")
     return first, last + 1, size
 
 
@@ -108,5 +108,5 @@ def parse_upload_range(value: str) -> int:
     """
     found = _UPLOAD_RANGE.match(value)
     if found is None or int(found[1]) != 0:
-        raise FormatError(f"a Range that is not one: {value!r:.80}")
+        raise FormatError(f"a Range that is not one: {value!a:.80}")
     return int(found[2]) + 1

@@ -32,7 +32,7 @@ def tags(session: Session, endpoint: Endpoint, call: Call) -> Iterator[str]:
             raise FormatError(f"{call.what}: not a list")
         for name in names:
             if not isinstance(name, str) or _TAG.match(name) is None:
-                raise FormatError(f"{call.what}: {str(name)!r:.100} is not a tag")
+                raise FormatError(f"{call.what}: {str(name)!a:.100} is not a tag")
             yield name
 
 
