@@ -26,7 +26,7 @@ BLOB = Descriptor("application/octet-stream", Digest(digest_of(DATA)), len(DATA)
 MANIFEST = write_manifest(Descriptor(media.OCI_CONFIG, BLOB.digest, 5), [])
 US = Credentials("user", "s3cret")
 BASIC = "Basic " + base64.b64encode(b"user:s3cret").decode()
-FAST = Settings(retries=1, timeout=1.0, backoff=0.001, longest_pause=0.05, auth_file="/dev/null", credentials=US)
+FAST = Settings(retries=1, timeout=10, backoff=0.001, longest_pause=0.05, auth_file="/dev/null", credentials=US)
 
 
 def filled(server: Server) -> Server:

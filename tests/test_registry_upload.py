@@ -22,7 +22,7 @@ from lazarus.registry import upload
 from lazarus.registry.client import RegistryClient, Repository, Settings
 from lazarus.terms import Descriptor, Digest
 
-FAST = Settings(retries=2, timeout=0.5, backoff=0.001, longest_pause=0.05, auth_file="/dev/null")
+FAST = Settings(retries=2, timeout=10, backoff=0.001, longest_pause=0.05, auth_file="/dev/null")
 DATA = bytes(range(256)) * 40
 BLOB = Descriptor("application/octet-stream", Digest(digest_of(DATA)), len(DATA))
 CHUNKS = [DATA[begin : begin + 1000] for begin in range(0, len(DATA), 1000)]
