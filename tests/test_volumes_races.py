@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,3 +119,26 @@ def test_a_volume_that_comes_anew_meanwhile(plain: Store, monkeypatch: pytest.Mo
     with pytest.raises(NotFoundError, match="volume db: it has been removed"):
         volume.snapshot("a")
     assert plain.volumes.get("db").snapshots == () and os.listdir(plain.paths.snapshots) == []
+
+
+def test_two_copies_of_one_file(plain: Store, tmp_path: Path) -> None:  # noqa: F811
+    """Into the same place, over and over: the last one stays, and no copy fails."""
+    volume = plain.volumes.create("db")
+    failures: list[BaseException] = []
+
+    def copy(text: str) -> None:
+        source = tmp_path / text / "file"
+        source.parent.mkdir()
+        source.write_text(text)
+        try:
+            for _ in range(150):
+                volume.copy_in(str(source), "/")
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=copy, args=(text,)) for text in ("one", "two", "three")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == [] and Path(volume.path, "file").read_text() in ("one", "two", "three")

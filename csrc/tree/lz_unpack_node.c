@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/sysmacros.h>
 
+#define RETRIES 100
+
 static int fail(const struct lz_unpacker *self, const char *path, int code, const char *what)
 {
     return lz_fail(self->detail, code, "%s: %s: %s", path, what, lz_error_text(code));
@@ -123,14 +125,18 @@ int lz_unpack_directory(struct lz_unpacker *self, int parent, const char *name, 
 
 /* ---- files ---- */
 
+/* Somebody else may put a file of that name there again and again: two copies at once, of which the last one stays. */
 static int create_file(const struct lz_unpacker *self, int parent, const char *name)
 {
     int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW;
-    int fd = self->sys->openat(self->sys->ctx, parent, name, flags, 0600);
-    if (fd != -EEXIST)
-        return fd;
-    int rc = lz_unpack_remove(self, parent, name, false);
-    return rc == 0 ? self->sys->openat(self->sys->ctx, parent, name, flags, 0600) : rc;
+    for (int tries = 0;; tries++) {
+        int fd = self->sys->openat(self->sys->ctx, parent, name, flags, 0600);
+        if (fd != -EEXIST || tries == RETRIES)
+            return fd;
+        int rc = lz_unpack_remove(self, parent, name, false);
+        if (rc != 0 && rc != -ENOENT)
+            return rc;
+    }
 }
 
 int lz_unpack_content(struct lz_tar_reader *reader, const struct lz_tar_entry *entry, const char *path,
