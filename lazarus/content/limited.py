@@ -14,7 +14,8 @@ one file system, and when the last of them goes so does the device.
 
 At the limit a write fails with ENOSPC, and nobody outside notices. XFS keeps some MiB for its metadata, and 64 MiB at
 least for its log, which are taken of the disk at once; it takes 300 MiB at least. What is freed in it is used again
-there, and not given back to the disk. Files are not shared with the store's objects across the border: a copy-up copies.
+there, and not given back to the disk. Across the border files share no blocks with the store's objects: a copy-up
+copies.
 """
 
 from __future__ import annotations
