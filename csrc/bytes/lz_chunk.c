@@ -192,33 +192,45 @@ int lz_chunk_hash(struct lz_sha256_batch *hasher, const uint8_t *bytes, uint64_t
     return rc;
 }
 
-/* One thread: a few chunks are cut, and hashed while they are in the cache; at least two, because a pair is hashed in
- * little more time than one (blocks of 1 MiB: 2.7 instead of 1.6 GB/s). */
-static int chunk_alone(const struct lz_chunker *self, const uint8_t *bytes, size_t size, uint64_t base, bool last,
-                       unsigned digests, struct lz_chunk_rows *out)
+bool lz_chunk_is_open(const struct lz_chunker *self, size_t size, size_t at, size_t length, bool last)
 {
-    struct lz_sha256_batch *hasher = NULL;
+    return !last && length == size - at && length < self->max;
+}
+
+/* A few chunks are cut, and hashed while they are in the cache; at least two, because a pair is hashed in little more time
+ * than one (blocks of 1 MiB: 2.7 instead of 1.6 GB/s). */
+int lz_chunk_run(const struct lz_chunker *self, const uint8_t *bytes, size_t size, size_t from, size_t to,
+                 uint64_t base, bool last, unsigned digests, struct lz_sha256_batch *hasher, struct lz_chunk_rows *out)
+{
     void *rows = out->rows;
-    int rc = (digests & LZ_CHUNK_SHA256) != 0 ? lz_sha256_batch_new(1, &hasher) : 0;
+    int rc = 0;
     bool left = false;
-    for (size_t at = 0; rc == 0 && at < size && !left;) {
+    for (size_t at = from; rc == 0 && at < to && !left;) {
         size_t first = out->count, begin = at;
         rc = lz_grow(&rows, &out->capacity, first + BATCH_ROWS, sizeof *out->rows);
         if (rc != 0)
             break;
         out->rows = rows;
-        while (at < size && !left && (at - begin < BATCH_BYTES || out->count - first < 2) &&
-               out->count - first < BATCH_ROWS) {
+        while (at < to && (at - begin < BATCH_BYTES || out->count - first < 2) && out->count - first < BATCH_ROWS) {
             size_t length = lz_chunker_next(self, bytes + at, size - at);
-            if (!last && length == size - at && length < self->max) {
-                left = true;
+            left = lz_chunk_is_open(self, size, at, length, last);
+            if (left)
                 break;
-            }
             out->rows[out->count++] = (struct lz_chunk_row){.offset = base + at, .length = length};
             at += length;
         }
         rc = lz_chunk_hash(hasher, bytes, base, digests, out->rows + first, out->count - first);
     }
+    return rc;
+}
+
+static int chunk_alone(const struct lz_chunker *self, const uint8_t *bytes, size_t size, uint64_t base, bool last,
+                       unsigned digests, struct lz_chunk_rows *out)
+{
+    struct lz_sha256_batch *hasher = NULL;
+    int rc = (digests & LZ_CHUNK_SHA256) != 0 ? lz_sha256_batch_new(1, &hasher) : 0;
+    if (rc == 0)
+        rc = lz_chunk_run(self, bytes, size, 0, size, base, last, digests, hasher, out);
     lz_sha256_batch_free(hasher);
     return rc;
 }

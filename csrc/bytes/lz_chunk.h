@@ -106,6 +106,14 @@ struct lz_sha256_batch;
 int lz_chunk_hash(struct lz_sha256_batch *hasher, const uint8_t *bytes, uint64_t base, unsigned digests,
                   struct lz_chunk_row *rows, size_t count);
 
+/* Cuts chunks for as long as they begin before `to`, the first at `from`, appends a row for each, and fills in digests while
+ * the bytes are in the cache. The rest as in lz_chunk_buffer(). 0 or its failures, with rows that are worth nothing. */
+int lz_chunk_run(const struct lz_chunker *self, const uint8_t *bytes, size_t size, size_t from, size_t to,
+                 uint64_t base, bool last, unsigned digests, struct lz_sha256_batch *hasher, struct lz_chunk_rows *out);
+
+/* Is the chunk of `length` bytes at `at` one that more bytes could change? */
+bool lz_chunk_is_open(const struct lz_chunker *self, size_t size, size_t at, size_t length, bool last);
+
 /* The whole of lz_chunk_buffer() for two threads and more. (lz_chunk_threads.c) */
 int lz_chunk_buffer_threads(const struct lz_chunker *self, const uint8_t *bytes, size_t size, uint64_t base, bool last,
                             unsigned digests, unsigned threads, struct lz_chunk_rows *out);

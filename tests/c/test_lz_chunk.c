@@ -212,6 +212,9 @@ static void crowded(void)
     size_t size = 2200000;
     uint8_t *bytes = noise(size, 5);
     memset(bytes + 500000, 'x', 900000);
+    check_all(self, bytes, size); /* chunks of the largest size, which those of a segment never meet */
+    memset(bytes, 'x', 500000);   /* and from the beginning, where they do */
+    check_all(self, bytes, size);
     self->table['x'] = (uint64_t)-5; /* h is 5 after 64 of them */
     check_all(self, bytes, size);
     self->table['x'] = 0 - self->strict - 5; /* and only a loose one */
