@@ -94,6 +94,16 @@ def without_tar_split(blob: Blob) -> Blob:
     return Blob(blob.data, kept)
 
 
+def with_tar_split(blob: Blob, text: bytes) -> Blob:
+    """The same with another tar-split, of which its table says that it is the right one."""
+    packed = zstd(text)
+    annotations = dict(blob.descriptor.annotations)
+    offset, *_ = map(int, annotations[TAR_SPLIT].split(":"))
+    annotations[TAR_SPLIT] = f"{offset}:{len(packed)}:{len(text)}"
+    data = blob.data[: offset - 8] + struct.pack("<II", 0x184D2A50, len(packed)) + packed
+    return with_table(Blob(data, annotations), lambda toc: toc.update(tarSplitDigest=str(sha256(packed))))
+
+
 def with_table(blob: Blob, change: Callable[[dict[str, Any]], object] | bytes) -> Blob:
     """The same with another table, of which the manifest says that it is the right one."""
     annotations = dict(blob.descriptor.annotations)

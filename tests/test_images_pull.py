@@ -16,7 +16,8 @@ import pytest
 from cli_helpers import Command
 
 from lazarus.content.claims import claim
-from lazarus.errors import CorruptError, FormatError, LazarusError, NotFoundError, UnsupportedError
+from lazarus.errors import CorruptError, FormatError, LazarusError, LimitError, NotFoundError, UnsupportedError
+from lazarus.images import plan as images_plan
 from lazarus.oci.transports import Place, parse_place
 from lazarus.store import Store
 from lazarus.terms import Digest, ProgressEvent
@@ -202,6 +203,35 @@ def test_indexes_without_end(store: Store, tmp_path: Path) -> None:
         store.images.pull(f"dir:{path}", all_platforms=True)
     with pytest.raises(LazarusError, match=r"nested more than 4 deep|no image for platform"):
         store.images.pull(f"dir:{path}")
+
+
+def test_indexes_that_name_the_next_one_many_times(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four documents, 300 ** 3 ways through them."""
+    parsed = []
+    parse_index = images_plan.parse_index
+    monkeypatch.setattr(images_plan, "parse_index", lambda *words: parsed.append(words[2]) or parse_index(*words))
+    source = made.Made()
+    data = source.put(json.dumps({"schemaVersion": 2, "manifests": []}).encode())
+    for _ in range(3):
+        entry = made.descriptor(f"{made.OCI}index.v1+json", data)
+        data = source.put(json.dumps({"schemaVersion": 2, "manifests": [entry] * 300}).encode())
+    path = as_dir(source, tmp_path / "dir", data)
+    with pytest.raises(NotFoundError, match="no image in it"):
+        store.images.pull(f"dir:{path}", all_platforms=True)
+    assert len(parsed) == 4
+
+
+def test_indexes_of_many_indexes(store: Store, tmp_path: Path) -> None:
+    source = made.Made()
+    kind = f"{made.OCI}index.v1+json"
+    empty = [source.put(json.dumps({"schemaVersion": 2, "manifests": []}).encode() + b" " * n) for n in range(300)]
+    entries = [made.descriptor(kind, data) for data in empty]
+    data = source.put(json.dumps({"schemaVersion": 2, "manifests": entries}).encode())
+    path = as_dir(source, tmp_path / "dir", data)
+    with pytest.raises(LimitError, match="more than 256 images"):
+        store.images.pull(f"dir:{path}", all_platforms=True)
 
 
 # -- only what is missing, and what is wrong --

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chunked_helpers import Blob, Stream, blob_of, with_table, without_tar_split
+from chunked_helpers import Blob, Stream, blob_of, with_table, with_tar_split, without_tar_split
 from store_helpers import add_image, assert_tar, content, image_rows, make_tar, sha256
 
 from lazarus.layers.chunked import ingest_chunked
@@ -276,6 +276,13 @@ def test_what_a_frame_inflates_to_is_bounded(store: Store, new: Blob, caplog: py
     assert "more than 1000000 bytes" in caplog.text
 
 
+def test_what_a_tar_split_inflates_to_is_bounded(store: Store, new: Blob, caplog: pytest.LogCaptureFixture) -> None:
+    """Lines that are nothing of a tar: 100 MB of them are 10 KB in the blob."""
+    add_image(store, OLD)
+    assert not pull(store, with_tar_split(new, b'{"type":2,"payload":""}\n' * 4_000_000), NEW)
+    assert "bytes of it are 0 of the tar" in caplog.text
+
+
 # ---- what goes wrong on the way ----
 
 
@@ -336,6 +343,21 @@ def test_an_object_that_went_away_is_fetched_again(store: Store, new: Blob) -> N
         assert staged is not None
     path.write_bytes(bytes(len(files()["middle/50"])))  # of the right one: the diff ID tells
     assert not pull(store, new, NEW)
+
+
+def test_an_object_that_goes_away_meanwhile(store: Store, new: Blob, caplog: pytest.LogCaptureFixture) -> None:
+    add_image(store, OLD)
+    digest = sha256(files()["middle/50"])
+    path = Path(store.content.paths.objects, digest.hex[:2], digest.hex[2:])
+
+    class Removing(Blob):
+        def open(self, offset: int, size: int) -> Stream:
+            if self.asked:  # the table was read
+                path.unlink(missing_ok=True)
+            return super().open(offset, size)
+
+    assert not pull(store, Removing(new.data, dict(new.descriptor.annotations)), NEW)
+    assert f"object {digest}: not there any more" in caplog.text
 
 
 # ---- podman's ----

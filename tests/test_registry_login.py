@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import stat
@@ -121,6 +122,22 @@ def test_a_file_that_is_none_is_named(home: Path, text: str) -> None:
     with pytest.raises(FormatError) as error:
         find_credentials("h", "a", str(home / "auth.json"))
     assert "\n" not in str(error.value)
+
+
+def test_a_file_that_may_not_be_read_is_not_replaced(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root's, in a directory of ours, after a `sudo docker login`."""
+    path = home / "auth.json"
+    auths(path, other="u:p")
+    before = path.read_bytes()
+
+    def refuse(name: str, *words: object) -> object:
+        raise PermissionError(errno.EACCES, "Permission denied", name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", refuse)
+        with pytest.raises(PermissionError):
+            store_credentials("h", Credentials("new", "p"), str(path))
+    assert path.read_bytes() == before
 
 
 def test_what_else_is_in_a_file_stays(home: Path) -> None:

@@ -498,6 +498,13 @@ def test_endless_pages(client: RegistryClient, server: Server, monkeypatch: pyte
     assert len(server.seen("GET", "tags")) == 5
 
 
+def test_endless_tags(client: RegistryClient, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "MAX_TAGS", 3)
+    server.script = only("tags", lambda asked: reply(200, b'{"tags":["a","b","c","d"]}'))
+    with pytest.raises(LimitError, match="tags: more than 3"):
+        list(client.tags(Repository(server.host, "a")))
+
+
 def test_denied_says_who(client: RegistryClient, server: Server) -> None:
     server.script = only("manifests", lambda asked: reply(403))
     with pytest.raises(DeniedError, match="there are no credentials for"):

@@ -17,7 +17,15 @@ from cli_helpers import Command
 from made_registry import Answer, MadeRegistry, serving
 from registry_helpers import needs_registry, registry
 
-from lazarus.errors import CorruptError, FormatError, LazarusError, NotFoundError, RegistryError, UnsupportedError
+from lazarus.errors import (
+    CorruptError,
+    FormatError,
+    LazarusError,
+    LimitError,
+    NotFoundError,
+    RegistryError,
+    UnsupportedError,
+)
 from lazarus.images import remote
 from lazarus.registry.settings import Settings
 from lazarus.store import Store
@@ -128,6 +136,23 @@ def test_of_an_index_one_platform_or_all(store: Store, docker: bool) -> None:
         if not docker:
             found = store.images.pull(f"{server.host}/a:nested", platform="arm64", all_platforms=True)
             assert {image.digest for image in found} == {amd["digest"], arm["digest"]}
+
+
+def test_documents_are_bounded_in_sum(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "MAX_DOCUMENTS", 6000)
+    source = image_of(BASE)
+    for number in range(20):
+        source.image([BASE], None, architecture="arm64", config={"Labels": {"number": str(number)}})
+    entries = [
+        {**entry, "platform": {"os": "linux", "architecture": "arm64"}, "annotations": {}} for entry in source.entries
+    ]
+    kind = f"{made.OCI}index.v1+json"
+    index = source.put(json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": entries}).encode())
+    with (
+        serving(source, all=made.sha256(index)) as server,
+        pytest.raises(LimitError, match="with it more than 6000 bytes of manifests and configs"),
+    ):
+        store.images.pull(f"{server.host}/a:all", all_platforms=True)
 
 
 def test_schema_1_is_refused_in_one_line(store: Store) -> None:

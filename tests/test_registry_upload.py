@@ -194,6 +194,22 @@ def test_one_that_never_takes_a_byte(client: RegistryClient, server: Server, sen
     assert len(server.seen("PATCH")) == FAST.retries + 1
 
 
+@WAYS
+@pytest.mark.parametrize("stated", ["0-0", "0-1", "0-4000"])
+def test_one_that_takes_a_little_and_says_so_for_ever(
+    client: RegistryClient, server: Server, send: Send, stated: str
+) -> None:
+    def script(asked: Asked) -> Answer:
+        if asked.method not in ("PATCH", "GET") or len(server.seen("PATCH")) > 100:
+            return None
+        return reply(202 if asked.method == "PATCH" else 204, Location="/v2/a/blobs/uploads/u1", Range=stated)
+
+    server.script = script
+    with pytest.raises(RegistryError, match=r"the registry (took|has) [0-9]+ "):
+        send(client, server)
+    assert len(server.seen("PATCH")) <= FAST.retries + 2
+
+
 @pytest.mark.parametrize("query", ["", "?_state=abc%3D&x=1"])
 @pytest.mark.parametrize("place", ["u9", "/v2/a/blobs/uploads/u9", "SERVER/v2/a/blobs/uploads/u9"])
 def test_where_uploads_are(client: RegistryClient, server: Server, place: str, query: str) -> None:

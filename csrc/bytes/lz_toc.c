@@ -73,9 +73,16 @@ struct parser {
     uint64_t given;               /* bytes of the file that its chunks have so far */
 };
 
+static int too_many(struct lz_detail *detail, const char *what)
+{
+    return lz_fail(detail, LZ_E_LIMIT, "table of contents: more than %u %s", LZ_TOC_ENTRIES_MAX, what);
+}
+
 static int add_chunk(struct parser *parser, const struct entry *entry, uint64_t size)
 {
     struct lz_toc *toc = parser->toc;
+    if (toc->chunk_count == LZ_TOC_ENTRIES_MAX)
+        return too_many(parser->detail, "chunks");
     int rc = lz_grow((void **)&toc->chunks, &toc->chunk_capacity, toc->chunk_count + 1, sizeof *toc->chunks);
     if (rc != 0)
         return rc;
@@ -117,7 +124,7 @@ static int add_file(struct parser *parser, const struct entry *entry)
 {
     struct lz_toc *toc = parser->toc;
     bool regular = lz_json_is(&entry->type, "reg");
-    int rc = end_file(parser);
+    int rc = toc->file_count == LZ_TOC_ENTRIES_MAX ? too_many(parser->detail, "entries") : end_file(parser);
     if (rc == 0)
         rc = lz_grow((void **)&toc->files, &toc->file_capacity, toc->file_count + 1, sizeof *toc->files);
     if (rc != 0)

@@ -13,6 +13,9 @@
 #include "lz_digest.h"
 #include "lz_json.h"
 
+/* Of files, and of chunks: 100 bytes of memory each. An entry of a table of 64 MiB that is one needs more text. */
+#define LZ_TOC_ENTRIES_MAX (1u << 20)
+
 struct lz_toc_chunk {
     uint64_t offset, end; /* in the blob: whole zstd frames */
     uint64_t size;        /* what they inflate to */
@@ -37,7 +40,8 @@ struct lz_toc {
 
 /* `end`: in the blob, where frames end. `text` must outlive the table. 0; LZ_E_UNSUPPORTED for another version, and for
  * frames that are not in the order of the entries; LZ_E_FORMAT for what is no table (a file without a digest, chunks that
- * do not make up their file, frames that overlap or leave the blob), with the entry's name; -ENOMEM. `{0}` is an empty table; free() may follow a failure. */
+ * do not make up their file, frames that leave the blob), with the entry's name; LZ_E_LIMIT; -ENOMEM. `{0}` is an empty
+ * table; free() may follow a failure. */
 int lz_toc_parse(const char *text, size_t size, uint64_t end, struct lz_toc *out, struct lz_detail *detail);
 void lz_toc_free(struct lz_toc *toc);
 

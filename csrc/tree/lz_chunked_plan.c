@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 #include <zstd.h>
 
 #include "../base/lz_mem.h"
@@ -92,18 +93,18 @@ static int find_object(struct lz_chunked_plan *plan, size_t number)
     return rc;
 }
 
-/* Files that are not found yet by their digest: open addressing, at most half full. */
+/* Files that are not found yet by their digest: open addressing, at most half full. The digests are what somebody has
+ * written into the table, so the hash has a seed that nobody knows: all of them could begin with the same bytes. */
 struct wanted {
     uint32_t *slots; /* number + 1; 0: free */
     size_t mask;
+    uint64_t seed;
 };
 
 static uint32_t *slot_of(const struct lz_chunked_plan *plan, const struct wanted *wanted,
                          const uint8_t digest[LZ_SHA256_SIZE])
 {
-    uint64_t hash;
-    memcpy(&hash, digest, sizeof hash);
-    size_t at = (size_t)hash & wanted->mask;
+    size_t at = (size_t)XXH3_64bits_withSeed(digest, LZ_SHA256_SIZE, wanted->seed) & wanted->mask;
     while (wanted->slots[at] != 0 && memcmp(plan->toc.files[wanted->slots[at] - 1].digest, digest, LZ_SHA256_SIZE) != 0)
         at = (at + 1) & wanted->mask;
     return &wanted->slots[at];
@@ -129,6 +130,9 @@ static int find_inline(struct lz_chunked_plan *plan)
     struct wanted wanted = {.mask = 15};
     if (plan->layer_count == 0 || toc->file_count >= UINT32_MAX)
         return 0;
+    ssize_t got = plan->sys->getrandom(plan->sys->ctx, &wanted.seed, sizeof wanted.seed);
+    if (got != (ssize_t)sizeof wanted.seed)
+        return got < 0 ? (int)got : -EIO;
     while (wanted.mask / 2 < toc->file_count)
         wanted.mask = wanted.mask * 2 + 1;
     wanted.slots = lz_zalloc_array(wanted.mask + 1, sizeof *wanted.slots);

@@ -11,7 +11,9 @@
 #define OUT_SIZE (512u * 1024)
 #define WIRE_SIZE (128u * 1024)
 #define LINES_STEP (256u * 1024)
-#define WINDOW_LOG_MAX 27 /* as lz_inflate.h has it */
+#define LINES_RATIO 16u        /* bytes of tar-split for one of the tar: base64 is 4 for 3, and names are said again */
+#define LINES_FREE (64u << 20) /* that the ratio does not look at */
+#define WINDOW_LOG_MAX 27      /* as lz_inflate.h has it */
 #define NAME_SHOWN 200
 
 struct rebuild {
@@ -213,7 +215,8 @@ static int put_object(struct rebuild *self, const struct lz_toc_file *file)
     lz_chunked_object_path(file->digest, path);
     int fd = self->sys->openat(self->sys->ctx, self->plan->objects_fd, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
     if (fd < 0)
-        return lz_fail(self->detail, fd, "object sha256:%.2s%s: %s", path, path + 3, lz_error_text(fd));
+        return lz_fail(self->detail, fd == -ENOENT ? LZ_E_CORRUPT : fd, "object sha256:%.2s%s: %s", path, path + 3,
+                       fd == -ENOENT ? "not there any more" : lz_error_text(fd));
     int rc = 0;
     for (uint64_t at = 0; at < file->size && rc == 0;) {
         uint8_t *room;
@@ -254,6 +257,7 @@ struct lines {
     size_t packed_size;
     struct lz_buf text; /* inflated, from `at` on not parsed */
     size_t at;
+    uint64_t inflated;
     struct lz_buf bytes;
     size_t file; /* number of the next one of the table */
 };
@@ -273,6 +277,10 @@ static int more_text(struct rebuild *self, struct lines *lines, bool *ended)
     if (rc != 0)
         return rc;
     lines->text.size += written;
+    lines->inflated += written;
+    if (lines->inflated > LINES_FREE && (lines->inflated - LINES_FREE) / LINES_RATIO > self->written + self->used)
+        return lz_fail(self->detail, LZ_E_LIMIT, "tar-split: %llu bytes of it are %llu of the tar",
+                       (unsigned long long)lines->inflated, (unsigned long long)(self->written + self->used));
     *ended = written == 0;
     return *ended ? lz_inflate_finish(lines->inflate, self->detail) : 0;
 }

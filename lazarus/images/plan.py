@@ -211,23 +211,28 @@ def _with_platform(name: str, descriptor: Descriptor) -> str:
     return parse_tag(platforms.name_for(name, descriptor.platform)).tagged
 
 
-def flattened(blobs: Blobs, descriptors: Sequence[Descriptor], depth: int = 0) -> Iterator[Descriptor]:
-    """The image manifests that image indexes lead to. What is no image (attestations, for no platform) is left out."""
-    count = 0
+def flattened(blobs: Blobs, descriptors: Sequence[Descriptor]) -> Iterator[Descriptor]:
+    """The image manifests that image indexes lead to. What is no image (attestations, for no platform) is left out.
+    Each document is looked at once, however often it is named: else a few of them could name one another without end.
+    """
+    return _flattened(blobs, descriptors, set(), 0)
+
+
+def _flattened(blobs: Blobs, descriptors: Sequence[Descriptor], seen: set[Digest], depth: int) -> Iterator[Descriptor]:
     for descriptor in descriptors:
-        what = f"image index {descriptor.digest}"
+        if descriptor.digest in seen or is_attestation(descriptor):
+            continue
+        seen.add(descriptor.digest)
+        if len(seen) > MAX_MANIFESTS:
+            raise LimitError(f"{blobs.what}: more than {MAX_MANIFESTS} images in one image index")
         if descriptor.media_type not in media.INDEXES:
-            below: Iterator[Descriptor] = iter(() if is_attestation(descriptor) else (descriptor,))
-        elif depth >= MAX_NESTING:
+            yield descriptor
+            continue
+        what = f"image index {descriptor.digest}"
+        if depth >= MAX_NESTING:
             raise LimitError(f"{what}: image indexes nested more than {MAX_NESTING} deep")
-        else:
-            index = parse_index(blobs.read(descriptor, what), descriptor.media_type, what)
-            below = flattened(blobs, index.manifests, depth + 1)
-        for manifest in below:
-            count += 1
-            if count > MAX_MANIFESTS:
-                raise LimitError(f"{blobs.what}: more than {MAX_MANIFESTS} images in one image index")
-            yield manifest
+        index = parse_index(blobs.read(descriptor, what), descriptor.media_type, what)
+        yield from _flattened(blobs, index.manifests, seen, depth + 1)
 
 
 def is_attestation(descriptor: Descriptor) -> bool:

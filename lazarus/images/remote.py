@@ -36,6 +36,7 @@ FAST = 64e6  # bytes a second, with which one connection is enough
 RANGE = 4 << 20  # bytes: at 10 MB/s a connection, what a request costs (50 ms and more) is an eighth
 CONNECTIONS = 3  # for one blob
 SLOTS = 4  # ranges in memory
+MAX_DOCUMENTS = 64 << 20  # bytes of manifests, image indexes and configs of one pull: they are all kept
 _PIECE = 1 << 20
 _Result = TypeVar("_Result")
 
@@ -71,6 +72,7 @@ class RegistryImages:
         self.client = client
         self.repository = Repository.of(reference)
         self._documents: dict[Digest, bytes] = {}
+        self._held = 0
         self._ranges = _Ranges(client, self.repository)
 
     def root(self, reference: Reference) -> Descriptor:
@@ -83,7 +85,10 @@ class RegistryImages:
         """A manifest, an image index or a config, checked against size and digest."""
         data = self._documents.get(descriptor.digest)
         if data is None:
+            if self._held + descriptor.size > MAX_DOCUMENTS:
+                raise LimitError(f"{what}: with it more than {MAX_DOCUMENTS} bytes of manifests and configs")
             data = self._documents[descriptor.digest] = self._fetch(descriptor, what)
+            self._held += len(data)
         if len(data) != descriptor.size:
             raise CorruptError(f"{what}: {len(data)} bytes, its descriptor says {descriptor.size}")
         return data

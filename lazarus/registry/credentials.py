@@ -214,7 +214,8 @@ def _changing(path: str) -> Iterator[dict[str, Any]]:
     try:
         with suppress(OSError):  # a file system without locks
             fcntl.flock(lock, fcntl.LOCK_EX)
-        document = _read(AuthFile(path)) or {}
+        # One that is there and cannot be read, as another user's, must not be replaced: it may hold other passwords.
+        document = (_read(AuthFile(path, asked=True)) if os.path.exists(path) else None) or {}
         before = json.dumps(document)
         yield document
         if json.dumps(document) != before:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -19,11 +20,13 @@ from lazarus.registry.session import Call, Session
 
 MAX_PAGES = 10_000
 MAX_PAGE = 4 << 20
+MAX_TAGS = 1_000_000  # some 200 MB for whoever keeps them all
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
 
 
 def tags(session: Session, endpoint: Endpoint, call: Call) -> Iterator[str]:
-    """All tags. Raises `FormatError` for what is no tag: it would be printed."""
+    """All tags. Raises `FormatError` for what is no tag: it would be printed; `LimitError` after a million."""
+    count = 0
     for document in pages(session, session.peer(endpoint), call):
         names = document.get("tags")
         if names is None:
@@ -33,12 +36,15 @@ def tags(session: Session, endpoint: Endpoint, call: Call) -> Iterator[str]:
         for name in names:
             if not isinstance(name, str) or _TAG.match(name) is None:
                 raise FormatError(f"{call.what}: {str(name)!a:.100} is not a tag")
+            count += 1
+            if count > MAX_TAGS:
+                raise LimitError(f"{call.what}: more than {MAX_TAGS}")
             yield name
 
 
 def pages(session: Session, peer: Peer, call: Call) -> Iterator[dict[str, Any]]:
     """The documents of a list, as long as each one links to a next one on the same host that was not seen yet."""
-    seen: set[str] = set()
+    seen: set[bytes] = set()  # hashes: addresses can be long
 
     def read(response: Response) -> tuple[dict[str, Any], Url | None]:
         response.check_encoding()
@@ -56,8 +62,9 @@ def pages(session: Session, peer: Peer, call: Call) -> Iterator[dict[str, Any]]:
             return
         if Origin.of(following) != peer.origin:
             raise RegistryError(f"{call.what}: the next page is on another host, {following.host:.100}")
-        if following.url in seen:
+        place = hashlib.sha256(following.url.encode()).digest()
+        if place in seen:
             raise RegistryError(f"{call.what}: the pages lead round in a circle")
-        seen.add(following.url)
+        seen.add(place)
         call = call._replace(path=following)
     raise LimitError(f"{call.what}: more than {MAX_PAGES} pages")

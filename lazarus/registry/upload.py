@@ -266,6 +266,9 @@ class _Upload:
                 self._offset = self._range(stated) if stated else begin + (size or 0)
                 if not stated and size is None:
                     self._ask_status()
+            sent = source.position if source is not None else begin + (size or 0)
+            if self._offset < sent and self._offset - begin < _EARNS:  # it could do so for ever
+                raise TransientError(RegistryError(f"{self._what}: the registry took {self._offset} of {sent} bytes"))
         except TransientError as error:
             if source is not None and source.error is not None:
                 raise source.error from error

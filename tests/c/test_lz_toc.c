@@ -1,5 +1,8 @@
 /* A table of contents: what counts is read, what is none is refused, and no change of a byte does harm. */
 #include "bytes/lz_toc.h"
+
+#include <stdlib.h>
+
 #include "check.h"
 
 #define A64 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
@@ -86,6 +89,24 @@ static void bad(void)
     }
 }
 
+/* Entries that say nothing are three bytes of text, and 72 of memory. */
+static void too_many(void)
+{
+    static const char start[] = "{\"version\":1,\"entries\":[{}", entry[] = ",{}";
+    size_t size = sizeof start - 1 + (size_t)3 * LZ_TOC_ENTRIES_MAX;
+    char *text = malloc(size);
+    struct lz_toc toc;
+    struct lz_detail detail;
+    CHECK(text != NULL);
+    memcpy(text, start, sizeof start - 1);
+    for (size_t i = 0; i < LZ_TOC_ENTRIES_MAX; i++)
+        memcpy(text + sizeof start - 1 + 3 * i, entry, 3);
+    CHECK_EQ(lz_toc_parse(text, size, 100, &toc, &detail), LZ_E_LIMIT);
+    CHECK_EQ(strcmp(detail.text, "table of contents: more than 1048576 entries"), 0);
+    lz_toc_free(&toc);
+    free(text);
+}
+
 /* What lz_toc.h promises of a table that was read. */
 static void check_table(const struct lz_toc *toc)
 {
@@ -167,6 +188,7 @@ int main(void)
 {
     RUN(good);
     RUN(bad);
+    RUN(too_many);
     RUN(every_byte_changed);
     RUN(tar_split);
     return check_end();
