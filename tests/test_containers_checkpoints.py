@@ -63,6 +63,8 @@ def test_names(store: Store) -> None:
         container.checkpoint("a")
     container.checkpoint("7")
     assert container.checkpoint().name == "8"
+    container.checkpoint("9" * 128)
+    assert container.checkpoint().name == "9", "and not one more than that, which is too long"
     other = sh(store, ":")
     with pytest.raises(NotFoundError, match="does not come from"):
         other.rollback(container.checkpoints()[0])

@@ -55,14 +55,23 @@ def test_a_stack_is_the_merge_of_its_layers(store: Store) -> None:
 @pytest.mark.root
 def test_the_attributes_of_the_root(store: Store, tmp_path: Path) -> None:
     """They are known from the row, after a build and after none, and a directory can be given them."""
-    headers = {"SCHILY.xattr.user.note": "text", "SCHILY.xattr.trusted.overlay.opaque": "y", "mtime": "7.000000009"}
+    headers = {
+        "SCHILY.xattr.user.note": "text",
+        "SCHILY.xattr.user.trusted.overlay.x": "z",
+        "SCHILY.xattr.trusted.overlay.opaque": "y",
+        "mtime": "7.000000009",
+    }
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
         entry = tarfile.TarInfo(".")
         entry.type, entry.mode, entry.uid, entry.gid, entry.pax_headers = tarfile.DIRTYPE, 0o1711, 3, 4, headers
         tar.addfile(entry)
     diff_ids = add_image(store, out.getvalue())
-    xattrs = {"user.note": b"text".hex(), "trusted.overlay.overlay.opaque": b"y".hex()}
+    xattrs = {
+        "user.note": b"text".hex(),
+        "user.trusted.overlay.x": b"z".hex(),
+        "trusted.overlay.overlay.opaque": b"y".hex(),
+    }
     for _ in range(2):
         assert store.stacks.open(diff_ids).root == (0o1711, 3, 4, 7_000_000_009, xattrs)
     upper = tmp_path / "upper"

@@ -163,7 +163,8 @@ def take_now(container: Container, name: str | None = None, sync: bool = False) 
         os.mkdir(home, 0o700)
     tidy(paths, container.id)
     if name is None:
-        name = str(1 + max((int(taken) for taken in os.listdir(home) if taken.isdecimal()), default=0))
+        numbers = (int(taken) for taken in os.listdir(home) if taken.isdecimal() and len(taken) < 10)
+        name = str(1 + max(numbers, default=0))
     elif os.path.lexists(f"{home}/{name}"):
         raise ConflictError(f"container {container.name}: it has a checkpoint {name} already")
     if not running and len(chain.chain(paths, container.directory)) >= chain.MAX_LENGTH:

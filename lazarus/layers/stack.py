@@ -57,8 +57,9 @@ class RootAttributes(NamedTuple):
     def of(cls, root: Entry) -> RootAttributes:
         """Those of an index's first entry. overlayfs keeps `trusted.overlay.*` for itself: the image's own are escaped
         ("Nested overlayfs mounts" in overlayfs.rst)."""
+        own = b"trusted.overlay."
         xattrs = {
-            os.fsdecode(name.replace(b"trusted.overlay.", b"trusted.overlay.overlay.", 1)): value.hex()
+            os.fsdecode(own + b"overlay." + name[len(own) :] if name.startswith(own) else name): value.hex()
             for name, value in root.xattrs.items()
         }
         return cls(root.mode & 0o7777, root.uid, root.gid, root.mtime_ns, xattrs)
