@@ -2,11 +2,13 @@
 
 Ours: `snapshot`, `clone` and `rollback` of the API, in process; on ext4 in a pool. They end when all is on disk.
 Theirs: `cp -a --reflink=auto`, and on btrfs `btrfs subvolume snapshot`, each with a sync of the file system after it.
-All take turns; what they have made is removed out of turn.
+The limit is what no clone of each file can do without, and nothing else: one thread opens, creates, shares blocks and
+closes, and syncs the file system. All take turns; what they have made is removed out of turn.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -20,9 +22,11 @@ import pytest
 
 import lazarus
 from benchmarks.harness.disks import Disk
-from benchmarks.harness.results import OURS, record, record_missing
+from benchmarks.harness.results import LIMIT, OURS, record, record_missing
+from lazarus._native.sync import syncfs
 from lazarus.volumes.volume import Volume
 
+FICLONE = 0x40049409  # linux/fs.h
 MIB = 1 << 20
 CASES = {"one file of 1 GiB": (1, 1024), "1,000 files of 1 MiB": (1000, 1)}  # files, MiB of each
 
@@ -42,6 +46,9 @@ def test_snapshot_clone_rollback(benchmark: Any, disk: Disk, quick: bool, case: 
         def turn() -> None:
             for metric, seconds in _ours(volume):
                 samples[OURS, metric].append(seconds)
+            seconds = _bare(volume)
+            for metric in ("snapshot", "clone"):
+                samples[f"{LIMIT}bare system calls", metric].append(seconds)
             for name, act in list(peers.items()):
                 begun = time.perf_counter()
                 try:
@@ -83,6 +90,27 @@ def _ours(volume: Volume) -> Iterator[tuple[str, float]]:
     volume.get_snapshot("s").remove()
     volume.store.volumes.remove("c")
     os.sync()
+
+
+def _bare(volume: Volume) -> float:
+    """On the file system that the volume is on, which may be a pool's."""
+    copy = Path(volume.directory, "limit")
+    begun = time.perf_counter()
+    copy.mkdir()
+    source, target = (os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (volume.path, copy))
+    for name in os.listdir(source):
+        from_fd = os.open(name, os.O_RDONLY, dir_fd=source)
+        to_fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, dir_fd=target)
+        fcntl.ioctl(to_fd, FICLONE, from_fd)
+        os.close(to_fd)
+        os.close(from_fd)
+    syncfs(target)
+    seconds = time.perf_counter() - begun
+    os.close(source)
+    os.close(target)
+    shutil.rmtree(copy)
+    os.sync()
+    return seconds
 
 
 def _fill(place: Path, case: str) -> None:

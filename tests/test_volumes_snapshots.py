@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 from container_helpers import remove_all, run, sh, start, until
 from pool_helpers import SIZE, need_pool, release
+from store_helpers import add_image, make_tar
 
+from lazarus._native.clone import make_root
 from lazarus.content.usage import disk_usage
 from lazarus.errors import ConflictError, FormatError, NotFoundError
 from lazarus.store import Store
+from lazarus.volumes.populate import settle
 from lazarus.volumes.snapshot import Cost
 from lazarus.volumes.volume import Volume
 
@@ -255,6 +258,67 @@ def disks(tmp_path: Path) -> Iterator[dict[str, Path]]:
     yield found
     for place in found.values():
         subprocess.run(["umount", place], check=True)
+
+
+def is_subvolume(path: str) -> bool:
+    return os.stat(path).st_ino == 256 and os.stat(path).st_dev != os.stat(os.path.dirname(path)).st_dev
+
+
+@pytest.mark.root
+def test_subvolumes_of_btrfs(disks: dict[str, Path]) -> None:
+    """A volume is one, and so is what is made of it, also of what had none, or has others in it."""
+    if "btrfs" not in disks:
+        pytest.skip("no btrfs can be made here")
+    with Store(disks["btrfs"] / "store") as store:
+        volume = store.volumes.create("db")
+        assert is_subvolume(volume.path) and stat.S_IMODE(os.stat(volume.path).st_mode) == 0o755
+        os.chmod(volume.path, 0o1771)
+        Path(volume.path, "big").write_bytes(os.urandom(5 << 20))
+        os.link(f"{volume.path}/big", f"{volume.path}/linked")
+        assert volume.snapshot("one").cost == Cost(2, 5 << 20, 0)
+        make_root(f"{volume.directory}/inner")  # as a container can
+        os.rename(f"{volume.directory}/inner", f"{volume.path}/inner")
+        os.makedirs(f"{volume.path}/inner/a/b")
+        Path(volume.path, "inner/a/b/file").write_text("inner")
+        assert volume.snapshot("two").cost.entries == 6
+        assert store.volumes.size("db") >= 5 << 20 and disk_usage(volume.get_snapshot("one").directory).files == 1
+        assert store.content.usage()["volumes"]["bytes"] >= 5 << 20
+        volume.rollback("one")
+        assert sorted(os.listdir(volume.path)) == ["big", "linked"]
+        volume.rollback("two")
+        assert Path(volume.path, "inner/a/b/file").read_text() == "inner"
+        places = [volume.get_snapshot("one").path, volume.get_snapshot("two").path, volume.path]
+        places.append(volume.clone("clone", snapshot="two").volume.path)
+        for place in places:
+            assert is_subvolume(place) and stat.S_IMODE(os.stat(place).st_mode) == 0o1771
+        old = store.volumes.create("old")  # made before there were any
+        os.rmdir(old.path)
+        os.mkdir(old.path, 0o755)
+        write(old, a="1")
+        old.snapshot("s")
+        old.rollback("s")
+        assert is_subvolume(old.path) and read(old.path) == {"a": "1"}
+        for name in ("db", "clone", "old"):
+            store.volumes.remove(name)
+        for room in (store.paths.volumes, store.paths.snapshots, store.paths.trash, store.paths.staging):
+            assert os.listdir(room) == []
+
+
+@pytest.mark.root
+def test_populated_on_btrfs(disks: dict[str, Path]) -> None:
+    if "btrfs" not in disks:
+        pytest.skip("no btrfs can be made here")
+    with Store(disks["btrfs"] / "store") as store:
+        (diff_id,) = add_image(store, make_tar({"data/one": b"1" * 100_000, "data/two": b"2"}))
+        volume, theirs = store.volumes.create("db"), store.volumes.create("theirs")
+        settle(volume, ([diff_id], "/data"))
+        assert sorted(os.listdir(volume.path)) == ["one", "two"] and is_subvolume(volume.path)
+        snapshot = volume.snapshot("s")
+        assert is_subvolume(snapshot.path) and Path(snapshot.path, "one").read_bytes() == b"1" * 100_000
+        write(theirs, mine="x")  # by the host: not a byte of it goes
+        settle(theirs, ([diff_id], "/data"))
+        assert read(theirs.path) == {"mine": "x"}
+        assert os.listdir(store.paths.staging) == []
 
 
 @pytest.mark.root

@@ -10,8 +10,9 @@
 
 struct remover {
     const struct lz_sys *sys;
-    int top_fd;      /* the tree's top: where directories are moved to */
-    unsigned serial; /* for their names there */
+    int top_fd;            /* the tree's top: where directories are moved to */
+    unsigned serial;       /* for their names there */
+    struct remover *whole; /* NULL, or of what this tree, on a subvolume of btrfs, is a part of */
     int64_t freed;
 };
 
@@ -42,10 +43,12 @@ static int remove_name(struct remover *self, int dir, const char *name)
     return forgive(rc);
 }
 
-/* Moves a directory to the tree's top, where a later pass finds it. */
+/* Moves a directory to the tree's top, where a later pass finds it. -EXDEV: that is on another subvolume. Subvolumes move
+ * between such, to the top of the whole: so that one within the other within the other costs neither stack nor descriptors. */
 static int hoist(struct remover *self, int dir, const char *name)
 {
-    for (;;) {
+    int moved = self->whole != NULL ? hoist(self->whole, dir, name) : -EXDEV;
+    while (moved == -EXDEV) {
         char to[32];
         (void)snprintf(to, sizeof to, ".lz-removed-%x", self->serial++);
         int rc = self->sys->renameat2(self->sys->ctx, dir, name, self->top_fd, to, RENAME_NOREPLACE);
@@ -54,6 +57,18 @@ static int hoist(struct remover *self, int dir, const char *name)
         if (rc != -EEXIST && rc != -ENOTEMPTY)
             return forgive(rc);
     }
+    return moved;
+}
+
+static int64_t remove_all(struct remover *self, int dir, const char *name);
+
+/* What lies on another subvolume than the top is removed where it is. */
+static int64_t remove_part(struct remover *self, int dir, const char *name)
+{
+    struct remover part = {.sys = self->sys, .top_fd = -1, .whole = self->whole != NULL ? self->whole : self};
+    int64_t rc = remove_all(&part, dir, name);
+    self->freed += part.freed;
+    return rc;
 }
 
 /* One pass over the directory `name` below `dir`: files and empty directories go, others are moved to the top (unless
@@ -74,6 +89,8 @@ static int64_t empty(struct remover *self, int dir, const char *name, bool is_to
             continue;
         if (!is_top) {
             rc = hoist(self, fd, child);
+            if (rc == -EXDEV)
+                rc = remove_part(self, fd, child);
             continue;
         }
         rc = empty(self, fd, child, false);
@@ -88,16 +105,23 @@ static int64_t empty(struct remover *self, int dir, const char *name, bool is_to
     return rc < 0 ? rc : seen;
 }
 
-int64_t lz_remove_tree(const struct lz_sys *sys, int dir, const char *name, struct lz_detail *detail)
+/* 0 or -errno */
+static int64_t remove_all(struct remover *self, int dir, const char *name)
 {
-    struct remover self = {.sys = sys, .top_fd = -1};
-    int64_t rc = remove_name(&self, dir, name);
+    int64_t rc = remove_name(self, dir, name);
     while (rc == 1) {
-        int64_t seen = empty(&self, dir, name, true);
-        rc = seen < 0 ? seen : remove_name(&self, dir, name);
+        int64_t seen = empty(self, dir, name, true);
+        rc = seen < 0 ? seen : remove_name(self, dir, name);
         if (rc == 1 && seen == 0)
             rc = -ENOTEMPTY; /* it shows nothing, and yet is not empty */
     }
+    return rc;
+}
+
+int64_t lz_remove_tree(const struct lz_sys *sys, int dir, const char *name, struct lz_detail *detail)
+{
+    struct remover self = {.sys = sys, .top_fd = -1};
+    int64_t rc = remove_all(&self, dir, name);
     if (rc < 0)
         return lz_fail(detail, (int)rc, "removing %s: %s", name, lz_error_text((int)rc));
     return self.freed;

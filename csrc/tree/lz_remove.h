@@ -1,7 +1,8 @@
 /* lz_remove.h - a file or a whole tree, gone.
  *
  * Depth costs nothing: a directory that is not empty is moved up to the top of the tree before it is emptied, so two
- * descriptors and one list of names are enough for a tree of any depth. Symlinks are never followed. A mount point is
+ * descriptors and one list of names are enough for a tree of any depth; four and two where there are subvolumes of btrfs in
+ * it, for directories do not move between them. Symlinks are never followed. A mount point is
  * never entered: the kernel refuses to remove or move it (-EBUSY).
  */
 #ifndef LZ_REMOVE_H

@@ -20,13 +20,15 @@ class Usage(NamedTuple):
 
 
 def disk_usage(path: str) -> Usage:
-    """Of a file or a tree, without crossing into other file systems (mounted containers); hard links count once."""
+    """Of a file or a tree, without crossing into other file systems (mounted containers); hard links count once. The
+    subvolumes of btrfs, which have a device each, count."""
     top = os.lstat(path)
     if not _is_directory(top):
         return Usage(1, top.st_size, top.st_blocks * 512)
     files = logical = 0
     allocated = top.st_blocks * 512
-    seen: set[int] = set()
+    devices = {top.st_dev}
+    seen: set[tuple[int, int]] = set()
     pending = [os.fsencode(path)]  # names in a container's upper directory are any bytes
     while pending:
         try:
@@ -38,14 +40,17 @@ def disk_usage(path: str) -> Usage:
                 status = entry.stat(follow_symlinks=False)
             except OSError:
                 continue
-            if status.st_dev != top.st_dev or (status.st_nlink > 1 and status.st_ino in seen):
+            if status.st_dev not in devices and _is_subvolume(entry.path, status):
+                devices.add(status.st_dev)
+            file = (status.st_dev, status.st_ino)
+            if status.st_dev not in devices or (status.st_nlink > 1 and file in seen):
                 continue
             allocated += status.st_blocks * 512
             if _is_directory(status):
                 pending.append(entry.path)
                 continue
             if status.st_nlink > 1:
-                seen.add(status.st_ino)
+                seen.add(file)
             files += 1
             logical += status.st_size
     return Usage(files, logical, allocated)
@@ -53,6 +58,18 @@ def disk_usage(path: str) -> Usage:
 
 def _is_directory(status: os.stat_result) -> bool:
     return status.st_mode & 0o170000 == 0o040000
+
+
+def _is_subvolume(path: bytes, status: os.stat_result) -> bool:
+    """Is the top of another device a subvolume (BTRFS_FIRST_FREE_OBJECTID is the inode of each), or mounted there?"""
+    if status.st_ino != 256:
+        return False
+    with open("/proc/self/mountinfo", "rb") as file:
+        places = {line.split(b" ")[4] for line in file}
+    escaped = os.path.realpath(path)
+    for byte in b"\\ \t\n":
+        escaped = escaped.replace(bytes((byte,)), b"\\%03o" % byte)
+    return escaped not in places
 
 
 def usage(content: ContentStore) -> dict[str, Any]:

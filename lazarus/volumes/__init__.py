@@ -13,7 +13,7 @@ Life of a volume
     remove      refused as long as a container names it, running or not; row gone, then the directory to the trash
 
 volumes/<name>/
-    data        what containers see
+    data        what containers see; on btrfs a subvolume, which has snapshots of its own
     mounts      mount points for parts of it (`subpath`), while a container starts
     limit.image in place of `data`, for one whose size is limited: a file system with all its trees (see trees.py)
 snapshots/<name>@<snapshot>/

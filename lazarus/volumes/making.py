@@ -44,22 +44,28 @@ class NewVolumes:
         size: int | None = None,
         durable: bool = True,
         fresh: bool = True,
+        made: bool = True,
     ) -> str:
         """An empty directory, which `place` will show as the volume of this (checked) name; returns what will be seen
         of it, which is there until `close`. With a `size` that is the limit of what it takes, see trees.py, and more
         can be raised.
 
         Not `durable`: it is not synced, for it goes with a container that does not survive a power cut either, or
-        `sync` follows.
+        `sync` follows. Not `made`: the caller makes the directory.
         """
+        from lazarus._native.clone import make_root
+
         directory = self.lease.new_directory("volume")
         if size is None:
-            os.mkdir(f"{directory}/data", 0o755)
-            os.chmod(f"{directory}/data", 0o755)  # whatever the umask
             data = f"{directory}/data"
+            if made:
+                make_root(data)
+                os.chmod(data, 0o755)
         else:
             self._roots.append(trees.make(directory, size))
             data = f"/proc/self/fd/{self._roots[-1]}/data"
+            if not made:
+                os.rmdir(data)
         self._sync = self._sync or durable
         self._staged.append(_Staged(name, dict(labels), anonymous, directory, fresh))
         if durable and size is not None:

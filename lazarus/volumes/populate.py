@@ -64,7 +64,7 @@ def _populate(volume: Volume, trees: Trees, diff_ids: Sequence[DiffID], path: st
             if durable:
                 trees.sync(lease)
         try:
-            os.rename(copied, trees.data)
+            _replace(copied, trees.data)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
                 raise  # else: somebody on the host has put or mounted something there, which is what it begins with
@@ -72,9 +72,26 @@ def _populate(volume: Volume, trees: Trees, diff_ids: Sequence[DiffID], path: st
             fsync_directory(os.path.dirname(trees.data))
 
 
+def _replace(copied: str, empty: str) -> None:
+    """Gives a directory the place of an empty one, at once. `OSError` when that is not empty. No directory is renamed
+    over a subvolume of btrfs: they are exchanged."""
+    from lazarus._native.pool import exchange
+
+    try:
+        os.rename(copied, empty)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or os.listdir(empty):
+            raise
+        exchange(copied, empty)
+        if os.listdir(copied):  # put there just then
+            exchange(copied, empty)
+            raise
+
+
 def _copy(store: Store, lease: Lease, trees: Trees, diff_ids: Sequence[DiffID], path: str) -> str | None:
     """A copy of a directory of an image in the lease's staging, or in the volume's own file system; None when the image
     has none there."""
+    from lazarus._native.clone import make_root
     from lazarus._native.openat2 import open_in_root
     from lazarus._native.pool import copy_tree
 
@@ -85,7 +102,7 @@ def _copy(store: Store, lease: Lease, trees: Trees, diff_ids: Sequence[DiffID], 
         copied = f"{upper}/{name}"
     else:
         copied = trees.new(lease, lease.new_directory("volume"))
-    os.mkdir(copied, 0o700)
+    make_root(copied)
     root = _mounted(store, lease, diff_ids, upper)
     try:
         try:

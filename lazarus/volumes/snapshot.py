@@ -174,11 +174,10 @@ def _stage(volume: Volume, name: str, lease: Lease, trees: Trees) -> tuple[Snaps
 
 
 def _copy(source: str, target: str, trees: Trees) -> Cost:
-    from lazarus._native.pool import copy_tree
+    from lazarus._native.clone import clone_tree
 
     with trees.at_limit():
-        os.mkdir(target, 0o700)
-        return Cost(*copy_tree(source, target))
+        return Cost(*clone_tree(source, target))
 
 
 def _publish(found: Snapshot, directory: str, tree: str, lease: Lease, trees: Trees, born: float) -> Snapshot:
@@ -284,7 +283,7 @@ def _exchange(volume: Volume, data: str, staged: str, fresh: bool, lease: Lease)
 
 def clone(volume: Volume, name: str, snapshot: str | None, labels: Mapping[str, str], freeze: bool) -> Cloned:
     """See `Volume.clone`."""
-    from lazarus._native.pool import copy_tree
+    from lazarus._native.clone import clone_tree
 
     store = volume.store
     taken = ConflictError(f"volume {check_name(name)}: there is one already")
@@ -300,9 +299,10 @@ def clone(volume: Volume, name: str, snapshot: str | None, labels: Mapping[str, 
                 tree = trees.new(new.lease, new.lease.new_directory("clone"))
                 _copy(trees.data, tree, trees)
                 still.close()
-            target = new.stage(name, labels, anonymous=False, size=trees.limit, durable=False, fresh=fresh)
+            size = trees.limit
+            target = new.stage(name, labels, anonymous=False, size=size, durable=False, fresh=fresh, made=False)
             with at_limit(name, trees.limit):
-                cost = Cost(*copy_tree(tree, target))
+                cost = Cost(*clone_tree(tree, target))
         new.sync()
         try:
             with store.catalogue.write() as connection:

@@ -6,6 +6,7 @@ The moments are those of test_volumes_faults.py.
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,7 +71,10 @@ OLD, NEW = {"file": "old", "gone": "old"}, {"file": "new", "more": "new"}
     ids=["snapshot", "rollback", "rollback and keep", "clone", "clone of a snapshot", "remove"],
 )
 def test_killed_at_any_moment(tmp_path: Path, act: Callable[[Store], object], outcomes: list[Facts]) -> None:
-    root = tmp_path / "store"
+    killed_at_any_moment(tmp_path / "store", act, outcomes, 40)
+
+
+def killed_at_any_moment(root: Path, act: Callable[[Store], object], outcomes: list[Facts], moments: int) -> None:
     with Store(root) as store:
         prepare(store)
     total = run_until(ROOMS, root, act, None)
@@ -78,7 +82,7 @@ def test_killed_at_any_moment(tmp_path: Path, act: Callable[[Store], object], ou
     with Store(root) as store:
         assert facts(store) == outcomes[-1]
     met = set()
-    step = max(1, total // 40)
+    step = max(1, total // moments)
     for moment in range(step // 2, total, step):
         with Store(root) as store:
             prepare(store)
@@ -97,6 +101,30 @@ def test_killed_at_any_moment(tmp_path: Path, act: Callable[[Store], object], ou
             assert sorted(os.listdir(store.paths.snapshots)) == [f"db@{name}" for name in found[1]]
             act_again(store)
     assert met == set(range(len(outcomes))), "each of them was met"
+
+
+@pytest.mark.root
+def test_killed_on_btrfs(tmp_path: Path) -> None:
+    """Where the volume is a subvolume, and what is staged a snapshot of it."""
+    (disk := tmp_path / "disk").mkdir()
+    with open(image := tmp_path / "image", "wb") as file:
+        file.truncate(256 << 20)
+    environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin"}
+    line = f"mkfs.btrfs -q {image} >/dev/null && mount -o loop {image} {disk}"
+    if subprocess.run(line, shell=True, env=environment, check=False).returncode != 0:
+        pytest.skip("no btrfs can be made here")
+    try:
+        acts: list[tuple[Callable[[Store], object], list[Facts]]] = [
+            (lambda store: store.volumes.get("db").snapshot("b"), [(NEW, ["a"], ["db"]), (NEW, ["a", "b"], ["db"])]),
+            (lambda store: store.volumes.get("db").rollback("a"), [(NEW, ["a"], ["db"]), (OLD, ["a"], ["db"])]),
+            (lambda store: store.volumes.get("db").clone("c"), [(NEW, ["a"], ["db"]), (NEW, ["a"], ["c", "db"])]),
+        ]
+        for act, outcomes in acts:
+            killed_at_any_moment(disk / "store", act, outcomes, 12)
+        with Store(disk / "store") as store:
+            assert os.stat(store.volumes.get("db").path).st_ino == 256  # a subvolume still
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def act_again(store: Store) -> None:

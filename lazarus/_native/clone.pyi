@@ -1,0 +1,6 @@
+from os import PathLike
+
+Path = str | bytes | PathLike[str]
+
+def make_root(path: Path) -> None: ...
+def clone_tree(source: Path, target: Path) -> tuple[int, int, int]: ...
