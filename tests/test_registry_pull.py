@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -29,7 +30,7 @@ from lazarus.errors import (
 from lazarus.images import remote
 from lazarus.registry.settings import Settings
 from lazarus.store import Store
-from lazarus.terms import ProgressEvent
+from lazarus.terms import Descriptor, Digest, ProgressEvent
 
 BASE = made.base_tar()
 APP = made.layer({"app": os.urandom(20_000), "small": b"x"})
@@ -136,6 +137,29 @@ def test_of_an_index_one_platform_or_all(store: Store, docker: bool) -> None:
         if not docker:
             found = store.images.pull(f"{server.host}/a:nested", platform="arm64", all_platforms=True)
             assert {image.digest for image in found} == {amd["digest"], arm["digest"]}
+
+
+def test_a_registry_that_sends_parts_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers behind one name need not be alike: what has come is not sent down the pipe again."""
+    monkeypatch.setattr(remote, "FIRST", 1000)
+    monkeypatch.setattr(remote, "RANGE", 500)
+    monkeypatch.setattr(remote, "FAST", 1e18)
+    data = os.urandom(5000)
+    asked: list[tuple[int, int | None]] = []
+
+    class Ranges:
+        def open(self, descriptor: Descriptor, offset: int, size: int | None) -> io.BytesIO:
+            asked.append((offset, size))
+            return io.BytesIO(data[offset:][:size])
+
+        def pieces(self, descriptor: Descriptor, at: int) -> Iterator[memoryview]:
+            yield memoryview(data)[at : at + 500]
+            raise UnsupportedError("the registry does not send parts of blobs")
+
+    descriptor = Descriptor("application/octet-stream", Digest(made.sha256(data)), len(data))
+    blob = remote.RemoteBlob(Ranges(), descriptor)  # type: ignore[arg-type]
+    assert b"".join(map(bytes, blob.pieces())) == data
+    assert asked == [(0, 1000), (1500, None)]
 
 
 def test_documents_are_bounded_in_sum(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

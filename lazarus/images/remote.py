@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -138,15 +139,22 @@ class RemoteBlob:
 
     def pieces(self) -> Iterator[memoryview]:
         """One after the other; each is done with when the next one is asked for."""
+        given = 0
+        try:
+            with closing(self._by_speed()) as pieces:
+                for piece in pieces:
+                    yield piece
+                    given += len(piece)
+        except UnsupportedError:  # a registry that sends no parts, or some of whose servers do not
+            yield from self._stream(given, None)
+
+    def _by_speed(self) -> Generator[memoryview, None, None]:
         begin = 0
         if self.size > FIRST + 2 * RANGE:
-            try:
-                begin, seconds = yield from self._stream(0, FIRST)
-                if begin < FAST * seconds:
-                    yield from self._ranges.pieces(self._descriptor, begin)
-                    return
-            except UnsupportedError:  # a registry that sends no parts: it has sent nothing
-                begin = 0
+            begin, seconds = yield from self._stream(0, FIRST)
+            if begin < FAST * seconds:
+                yield from self._ranges.pieces(self._descriptor, begin)
+                return
         yield from self._stream(begin, None)
 
     def _stream(self, offset: int, size: int | None) -> Generator[memoryview, None, tuple[int, float]]:
@@ -189,7 +197,7 @@ class _Ranges:
         """Whoever reads it checks the digest."""
         return self._client.open_blob(self._repository, descriptor, offset=offset, size=size, verify=False)
 
-    def pieces(self, descriptor: Descriptor, at: int) -> Iterator[memoryview]:
+    def pieces(self, descriptor: Descriptor, at: int) -> Generator[memoryview, None, None]:
         """A blob from byte `at` on, in order.
 
         Who has no range waits for a slot, who has some never does: so everybody goes on.

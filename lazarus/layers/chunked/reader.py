@@ -43,7 +43,7 @@ MOST_RANGES = 512  # then the gap doubles
 WORTH_IT = 0.8  # of the blob: where more would have to be fetched, it is fetched whole
 AHEAD = 3  # requests that wait for their turn, each with a connection of its own
 LAYERS_LOOKED_INTO = 64  # for small files; some 0.1 ms for each 1,000 entries
-_TAIL_MAX = 128 << 20
+_TAIL_MAX = 32 << 20  # of the blob: the largest table that is read (64 MiB, inflated) and its tar-split take less
 _SKIPPABLE_HEADER = 8
 _LIES = (CorruptError, FormatError, LimitError, TruncatedError, UnsupportedError)
 
@@ -135,7 +135,8 @@ def _fetch_tail(ranges: Ranges, footer: Footer) -> tuple[bytes, ...]:
             if count == 0:
                 raise TruncatedError(f"table of contents: ends {len(view)} bytes early")
             view = view[count:]
-    return tuple(bytes(buffer[part.offset - start : part.offset - start + part.size]) for part in parts)
+    whole = memoryview(buffer)
+    return tuple(bytes(whole[part.offset - start : part.offset - start + part.size]) for part in parts)
 
 
 def _plan(layers: LayerStore, footer: Footer, tail: Sequence[bytes], indexes: list[Index]) -> Plan | None:
