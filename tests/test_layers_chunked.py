@@ -222,11 +222,12 @@ def test_many_small_files_and_entries_without_content(store: Store) -> None:
 
 
 def test_the_link_that_docker_leaves_in_a_whiteout_is_told(store: Store) -> None:
-    entry = tarfile.TarInfo("var/.wh.Release")
-    entry.linkname = "var/old"
-    tar = entry.tobuf(tarfile.USTAR_FORMAT) + bytes(1024)
-    add_image(store, tar)
-    assert assert_chunked(store, tar)["entries"][0]["linkName"] == "var/old"
+    for name, form in (("var/.wh.Release", tarfile.USTAR_FORMAT), ("var/.wh." + 100 * "x", tarfile.GNU_FORMAT)):
+        entry = tarfile.TarInfo(name)
+        entry.linkname = "var/old"
+        tar = entry.tobuf(form) + bytes(1024)
+        add_image(store, tar)
+        assert assert_chunked(store, tar)["entries"][0]["linkName"] == "var/old"
 
 
 @pytest.mark.parametrize("end", [b"", bytes(512), bytes(1024), bytes(20_000), bytes(12_000_000)])

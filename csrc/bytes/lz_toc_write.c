@@ -27,9 +27,10 @@ static bool is_gnu(const uint8_t *header)
 }
 
 /* Only an extended header of its own or GNU's long names before the entry's header, which is the last block; not both
- * kinds, because then readers differ in which of two names wins. */
-static bool has_plain_headers(const uint8_t *literals, size_t size)
+ * kinds, because then readers differ in which of two names wins. `has_link`: one of them has the target of a link. */
+static bool has_plain_headers(const uint8_t *literals, size_t size, bool *has_link)
 {
+    static const char record[] = " linkpath=";
     bool pax = false, gnu = false;
     size_t at = 0;
     while (size - at > LZ_TAR_BLOCK) {
@@ -43,7 +44,10 @@ static bool has_plain_headers(const uint8_t *literals, size_t size)
         size_t rest = size - at - LZ_TAR_BLOCK;
         if (body < 0 || (uint64_t)body > rest || lz_tar_pad((uint64_t)body) > rest - (uint64_t)body)
             return false;
-        at += LZ_TAR_BLOCK + (size_t)body + lz_tar_pad((uint64_t)body);
+        at += LZ_TAR_BLOCK;
+        *has_link = *has_link || type == 'K' ||
+                    (type == 'x' && memmem(literals + at, (size_t)body, record, sizeof record - 1) != NULL);
+        at += (size_t)body + lz_tar_pad((uint64_t)body);
     }
     return size - at == LZ_TAR_BLOCK && !(pax && gnu);
 }
@@ -75,16 +79,12 @@ static bool has_plain_fields(const struct lz_tar_entry *entry, const uint8_t *he
 
 /* A link field of what is no link: some writers leave the old name in whiteouts, and Go hands it out. Only the header's
  * own is found again in lz_toc_put_entry(). */
-static bool has_plain_link(const struct lz_tar_entry *entry, const uint8_t *literals, size_t size)
+static bool has_plain_link(const struct lz_tar_entry *entry, const uint8_t *header, bool has_link)
 {
-    const char *link = (const char *)literals + size - LZ_TAR_BLOCK + LZ_TAR_LINK_AT;
+    const char *link = (const char *)header + LZ_TAR_LINK_AT;
     if (entry->link != NULL)
         return lz_is_utf8(entry->link, entry->link_size);
-    static const char record[] = " linkpath=";
-    if (size > LZ_TAR_BLOCK && (literals[LZ_TAR_TYPE_AT] == 'K' || literals[LZ_TAR_TYPE_AT] == 'L' ||
-                                memmem(literals, size, record, sizeof record - 1) != NULL))
-        return link[0] == 0;
-    return lz_is_utf8(link, strnlen(link, LZ_TAR_NAME_SIZE));
+    return !has_link && lz_is_utf8(link, strnlen(link, LZ_TAR_NAME_SIZE));
 }
 
 static bool is_time(bool has, int64_t seconds)
@@ -94,10 +94,12 @@ static bool is_time(bool has, int64_t seconds)
 
 bool lz_toc_can_say(const struct lz_tar_entry *entry, const uint8_t *literals, size_t size, size_t padding)
 {
+    bool has_link = false;
     if (size < padding || size - padding < LZ_TAR_BLOCK || literals[padding] == 0 ||
-        !has_plain_headers(literals + padding, size - padding) ||
-        !has_plain_fields(entry, literals + size - LZ_TAR_BLOCK) ||
-        !has_plain_link(entry, literals + padding, size - padding))
+        !has_plain_headers(literals + padding, size - padding, &has_link))
+        return false;
+    const uint8_t *header = literals + size - LZ_TAR_BLOCK;
+    if (!has_plain_fields(entry, header) || !has_plain_link(entry, header, has_link))
         return false;
     if (!is_time(true, entry->mtime) || !is_time(entry->has_atime, entry->atime) ||
         !is_time(entry->has_ctime, entry->ctime))

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GAP = 8 << 10  # bytes on the wire that cost less than another request (some 1 KB of headers, and a round trip)
+GAP = 8 << 10  # bytes that cost less than another request: from 1 to 16 KiB, as good as the same bytes and time
 MOST_RANGES = 512  # then the gap doubles
 WORTH_IT = 0.8  # of the blob: where more would have to be fetched, it is fetched whole
 AHEAD = 3  # requests that wait for their turn, each with a connection of its own
