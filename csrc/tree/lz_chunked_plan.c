@@ -165,7 +165,8 @@ static int find_all(struct lz_chunked_plan *plan, struct lz_detail *detail)
         if (rc < 0)
             return lz_fail(detail, rc, "looking for objects: %s", lz_error_text(rc));
     }
-    return find_inline(plan);
+    int rc = find_inline(plan);
+    return rc < 0 ? lz_fail(detail, rc, "looking for small files: %s", lz_error_text(rc)) : rc;
 }
 
 /* ---- ranges ---- */
