@@ -7,7 +7,7 @@ import os
 import signal
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -280,6 +280,29 @@ def test_what_is_said_at_the_limit(store: Store, tmp_path: Path) -> None:
     with small.opened() as path:
         os.unlink(f"{path}/ballast")
     small.rollback("a")
+    assert files(small) == {"kept": "kept"}
+
+
+def test_a_snapshot_that_does_not_fit(store: Store) -> None:
+    small = store.volumes.create("small", size=SIZE)
+    put(small, "kept", "kept")
+    small.snapshot("a")
+    with small.opened() as path:
+        for number in range(3000):
+            os.mkdir(f"{path}/{number}")
+    fill(small)
+    acts: list[Callable[[], object]] = [small.snapshot, lambda: small.rollback("a", keep="b"), lambda: small.clone("c")]
+    for act in acts:
+        with pytest.raises(OSError, match=f"its limit is {SIZE} bytes: 'volume small'"):
+            act()
+        assert [found.name for found in small.snapshots] == ["a"] and store.volumes.find("c") is None
+        with small.opened() as path:
+            assert (
+                len(os.listdir(path)) == 3002
+                and "reserve" in os.listdir(f"{path}/..")
+                and os.listdir(f"{path}/../staging") == []
+            )
+    assert small.rollback("a").entries == 1, "some room is kept for that"
     assert files(small) == {"kept": "kept"}
 
 

@@ -74,7 +74,7 @@ class Containers:
         `-v` takes, or values of lazarus.volumes.mounts, and new ones are made (some milliseconds more);
         `interactive` keeps stdin open in the background. `ephemeral` mounts without any sync: what it writes may not
         survive a crash of the machine, volumes apart. `auto_remove` removes it when it ends, and is ephemeral. `size`:
-        the bytes that it can write, volumes apart (30 ms more; a checkpoint of it is a copy).
+        the bytes that it can write, volumes and mounted images apart (30 ms more; a checkpoint of it is a copy).
         Raises `NotFoundError` (image), `ConflictError` (name), `FormatError`, `ContainerRuntimeError` (no command).
         """
         found = self.store.images.get(image) if isinstance(image, str) else image

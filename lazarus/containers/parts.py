@@ -58,6 +58,7 @@ def _new_part(store: Store, settings: Settings, mount: ImageMount) -> NewPart:
         diff_ids=tuple(image.diff_ids),
         labels={},
         read_only=not mount.writable,
+        size=None,
         auto_remove=False,
     )
     return NewPart(os.urandom(32).hex(), image, own)

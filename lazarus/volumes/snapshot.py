@@ -175,8 +175,10 @@ def _stage(volume: Volume, name: str, lease: Lease, trees: Trees) -> tuple[Snaps
 
 def _copy(source: str, target: str, trees: Trees) -> Cost:
     from lazarus._native.clone import clone_tree
+    from lazarus._native.publish import remove_tree
 
     with trees.at_limit():
+        remove_tree(target)  # the second time
         return Cost(*clone_tree(source, target))
 
 
@@ -253,7 +255,7 @@ def rollback(volume: Volume, name: str, keep: str | None) -> Cost:
             _publish(*_stage(volume, kept, lease, trees), lease, trees, volume.created)
         staged = trees.new(lease, lease.new_directory("volume"))
         with found.reading():
-            cost = _copy(trees.snapshot(name), staged, trees)
+            cost = trees.with_room(lambda: _copy(trees.snapshot(name), staged, trees))
         trees.sync(lease)
         _exchange(volume, trees.data, staged, found.fresh, lease)
     return cost

@@ -7,7 +7,8 @@
 
 A volume whose size is limited is a file system of its own (lazarus/content/limited.py), and all its trees are in there:
 a snapshot shares blocks with it whatever the host's file system is, and counts against the limit with what has become
-different since. Its directory in `snapshots` is empty then, and stands for its row.
+different since. Its directory in `snapshots` is empty then, and stands for its row. A file `reserve` keeps some room
+for going back to one when it is full.
 
 That file system is seen through a descriptor, never in the tree: killed, a process leaves nothing mounted. What it left
 in `staging`, and snapshots whose rows are gone or never came, the next one who reaches the volume throws away.
@@ -17,9 +18,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lazarus.content import limited, readers
 from lazarus.content.pool_disk import fsync_directory
@@ -29,6 +30,10 @@ from lazarus.errors import LazarusError, NotFoundError
 if TYPE_CHECKING:
     from lazarus.content.lease import Lease
     from lazarus.store import Store
+
+
+T = TypeVar("T")
+_RESERVE = 4 << 20  # bytes: the names of some thousand files
 
 
 class Trees:
@@ -82,6 +87,17 @@ class Trees:
         found = os.statvfs(self._root)
         return (found.f_blocks - found.f_bfree) * found.f_frsize, found.f_bavail * found.f_frsize
 
+    def with_room(self, act: Callable[[], T]) -> T:
+        """Calls it; where the limit is reached, once more with what is kept free for that."""
+        try:
+            return act()
+        except OSError as error:
+            if self._root < 0 or error.errno not in FULL:
+                raise
+            with suppress(FileNotFoundError):
+                os.unlink("reserve", dir_fd=self._root)
+            return act()
+
     @contextmanager
     def at_limit(self) -> Iterator[None]:
         """Around what writes in the volume alone: an `OSError` for a full disk says whose limit it was."""
@@ -111,6 +127,19 @@ class Trees:
         return [f"{self._inside}/staging/{name}" for name in staged if name.partition("-")[0] not in leases] + [
             f"{self._inside}/snapshots/{name}" for name in kept if name not in names
         ]
+
+    def _keep_room(self) -> None:
+        """Makes the reserve again, if it is not there, and there is room for it."""
+        try:
+            reserve = os.open("reserve", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self._root)
+        except OSError:
+            return
+        try:
+            os.posix_fallocate(reserve, 0, _RESERVE)
+        except OSError:
+            os.unlink("reserve", dir_fd=self._root)
+        finally:
+            os.close(reserve)
 
     def _throw_away(self) -> None:
         from lazarus._native.publish import remove_tree
@@ -145,6 +174,7 @@ def reached(store: Store, name: str) -> Iterator[Trees]:
             yield trees
         finally:
             trees._throw_away()
+            trees._keep_room()
     finally:
         if root >= 0:
             os.close(root)
