@@ -10,6 +10,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from cli_helpers import Command
 from registry_helpers import PASSWORD, USER, TokenServer, needs_registry, registry
 
 from lazarus.errors import DeniedError, FormatError, NotFoundError, RegistryError
@@ -67,6 +68,20 @@ def test_login_where_nobody_is_asked(home: Path) -> None:
     with registry(home) as where:
         login(where.host, USER, PASSWORD, Settings(auth_file=str(home / "mine.json")), warn=said.append)
     assert "without having been tried" in said[0] and find_credentials(where.host, "", str(home / "mine.json")) == US
+
+
+@needs_registry
+def test_login_makes_the_file_that_is_asked_for(home: Path) -> None:
+    lazarus, own = Command(home / "store"), home / "made/own.json"
+    with registry(home, auth="basic") as where:
+        words = ["login", "-u", USER, "--password-stdin", where.host]
+        wrong = lazarus(*words, "--authfile", str(own), stdin=b"wrong")
+        assert wrong.code == 125 and "access denied" in wrong.err and not own.exists()
+        assert lazarus(*words, "--authfile", str(own), stdin=PASSWORD.encode()).out == "Login Succeeded!\n"
+        assert find_credentials(where.host, "a", str(own)) == US
+        own.unlink()
+        named = lazarus(*words, stdin=PASSWORD.encode(), env={**os.environ, "REGISTRY_AUTH_FILE": str(own)})
+        assert named.code == 0 and find_credentials(where.host, "a", str(own)) == US
 
 
 def test_order_of_the_files(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,6 +184,19 @@ def test_all_platforms_become_an_image_index(store: Store, tmp_path: Path, where
         assert other.images.push(name, all_platforms=True).digest == pushed.digest
 
 
+def test_a_neighbour_of_another_platform_than_its_name_says(
+    store: Store, tmp_path: Path, where: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Indexes say of an image what its config does not: `pull` names it by the one, and `push` goes by the other."""
+    amd = load(store, tmp_path, BASE, name="two:1")
+    load(store, tmp_path, APP, name="two:1-linux-arm64")
+    load(store, tmp_path, APP, name="two:1-slim")
+    assert store.images.push("two:1", f"{where.host}/two:1", all_platforms=True).digest == amd.digest
+    assert [record.getMessage() for record in caplog.records if "left out" in record.getMessage()] == [
+        "two:1-linux-arm64: left out, because its config is for platform linux/amd64"
+    ]
+
+
 def test_other_places(store: Store, tmp_path: Path) -> None:
     image = load(store, tmp_path, BASE, APP)
     plain = load(store, tmp_path, APP, compress=False, name="plain:1")

@@ -17,8 +17,8 @@ def login(_: None, arguments: SimpleNamespace) -> int:
     from lazarus.registry.login import login as log_in
 
     found = settings(arguments)
-    known = logged_in_as(arguments.registry, found)
     if arguments.get_login:
+        known = logged_in_as(arguments.registry, found)
         if known is None:
             raise LazarusError(f"{arguments.registry}: not logged in")
         print(known)

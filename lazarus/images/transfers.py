@@ -191,8 +191,15 @@ class Transfers:
             "SELECT reference FROM names WHERE substr(reference, 1, ?)=? ORDER BY reference",
             (len(name) + 1, f"{name}-"),
         )
-        others = [(row[0], self.get(row[0])) for row in rows.fetchall()]
-        return [image, *(other for text, other in others if text == name_for(name, other.config.platform))]
+        found = [image]
+        for (text,) in rows.fetchall():
+            other = self.get(text)
+            platform = other.config.platform
+            if text == name_for(name, platform):
+                found.append(other)
+            elif text.startswith(f"{name}-{platform.os}-"):  # an index may call it otherwise than its config does
+                log.warning("%s: left out, because its config is for platform %s", text, platform)
+        return found
 
 
 @contextmanager
