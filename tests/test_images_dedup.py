@@ -192,12 +192,11 @@ def test_bad_values(store: Store, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [BASE["a"], LARGE], ids=["small", "large"])
 @pytest.mark.parametrize("how", ["missing", "shorter", "longer"])
-def test_a_damaged_object_is_named(tmp_path: Path, content: bytes, how: str) -> None:
-    with Store(tmp_path / "store") as store:
-        _load(store, tmp_path)
-        digest = made.sha256(content)
-        path = Path(f"{store.paths.objects}/{digest[7:9]}/{digest[9:]}")
-        path.chmod(0o644)
+def test_a_damaged_object_is_named(store: Store, content: bytes, how: str) -> None:
+    digest = made.sha256(content)
+    path = Path(f"{store.paths.objects}/{digest[7:9]}/{digest[9:]}")
+    path.chmod(0o644)
+    try:
         if how == "missing":
             path.unlink()
         else:
@@ -205,6 +204,9 @@ def test_a_damaged_object_is_named(tmp_path: Path, content: bytes, how: str) -> 
         with pytest.raises(CorruptError, match=f"object {digest}: "):
             store.dedup.report(["app:1"])
         assert store.dedup.report(["other:1"]).files.different == 3
+    finally:
+        path.write_bytes(content)
+        path.chmod(0o444)
 
 
 def test_an_image_of_empty_files_saves_nothing(tmp_path: Path) -> None:

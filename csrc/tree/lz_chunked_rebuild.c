@@ -146,7 +146,7 @@ static int put_frames(struct rebuild *self, uint64_t offset, uint64_t end, uint6
     (void)ZSTD_DCtx_reset(self->zstd, ZSTD_reset_session_only);
     while (offset < end) {
         ZSTD_inBuffer in = {NULL, 0, 0};
-        const uint8_t *bytes;
+        const uint8_t *bytes = NULL;
         int rc = take_wire(self, offset, end, &bytes, &in.size);
         if (rc != 0)
             return rc;

@@ -110,7 +110,7 @@ static void all_sizes(void)
             CHECK_EQ(told.bytes, bytes);
         }
         /* one byte of each, at its end and in its middle; a byte more; a byte less */
-        for (size_t i = 1; i < SIZES; i++) {
+        for (size_t i = fan != 0 ? SIZES : 1; i < SIZES; i++) { /* once: the names make no difference */
             for (unsigned how = 0; how < 4; how++) {
                 struct lz_buf wrong = {0};
                 struct lz_verify_files files = {dir, fan, digests[0], SIZES, NULL, NULL};

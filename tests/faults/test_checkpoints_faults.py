@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from container_helpers import remove_all, sh
-from kill_at_lines import run_until
+from kill_at_lines import kills, run_until
 from store_helpers import make_tar
 from test_volumes_faults import leave, on_a_small_disk
 
@@ -58,7 +58,7 @@ def killed_at_any_moment(
     assert total is not None and total > 20
     with Store(root) as store:
         check(store)
-    step = max(1, total // (30 if size is None else 12))
+    step = max(1, total // kills(30 if size is None else 12))
     for moment in range(step // 2, total, step):
         with Store(root) as store:
             prepare(store)

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from kill_at_lines import kills
 from store_helpers import (
     add_image,
     assert_tar,
@@ -140,7 +141,7 @@ def test_killed_before_any_line_of_load_and_collect(tmp_path: Path) -> None:
     _work(root)  # what it remembers it does not do again: the lines are the same from now on
     _prepare(root)
     total = _lines(lambda: _work(root))
-    step = max(1, total // 100)
+    step = max(1, total // kills(100))
     first = random.Random(SEED).randrange(step)
     print(f"seed {SEED}: lines {first}, {first + step}, ... of {total}")
     assert total > 300
@@ -159,7 +160,7 @@ def test_killed_before_any_line_of_making_a_store(tmp_path: Path) -> None:
         Store(root).close()
 
     total = _lines(lambda: make(tmp_path / "counted"))
-    step = max(1, total // 100)
+    step = max(1, total // kills(100))
     print(f"seed {SEED}: every {step} of {total}")
     for line in range(random.Random(SEED).randrange(step), total, step):
         root = tmp_path / str(line)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kill_at_lines import run_until
+from kill_at_lines import kills, run_until
 from test_full_disk import _leave, _with_small_disk
 from volume_trees import fill, look
 
@@ -24,7 +24,7 @@ from lazarus.volumes.artifact import index
 from lazarus.volumes.artifact.push import compress
 
 ROOMS = ("/lazarus/volumes/artifact/", "/lazarus/oci/layout_writer.py", "/lazarus/volumes/making.py")
-KILLS = 40
+KILLS = kills(40)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import images_made as made
 import pytest
+from kill_at_lines import kills
 from store_helpers import assert_whole, object_names
 from test_full_disk import _leave, _with_small_disk
 from test_kill import _fork, _killed_before_line, _lines
@@ -94,7 +95,7 @@ def test_killed_before_any_line(tmp_path: Path) -> None:
     _prepare(root)
     total = _lines(lambda: _work(root))
     _forget(root)
-    step = max(1, total // 40)
+    step = max(1, total // kills(40))
     first = random.Random(SEED).randrange(step)
     print(f"seed {SEED}: lines {first}, {first + step}, ... of {total}")
     for line in range(first, total, step):
