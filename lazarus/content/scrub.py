@@ -21,7 +21,7 @@ was wrong, something is read once more.
 **Why SHA-256**, and not faster sums of blocks, kept beside: of the Debian image's store (1.26 GB in 6,400 files, cold,
 two cores of an AMD EPYC, a virtual disk) a scrub takes 2.6 s with four threads and 2.1 s with eight. Hashing, at 2 to
 2.7 GB/s a core, is a quarter of a second of that, and would be a twentieth with XXH3-128; one file after the other took
-5.0 s, for the objects alone. What costs is the disk, and what helps is that many files are asked for at once. Sums would
+5.0 s, for the objects alone. What costs is the disk, and what helps is that many are asked for at once. Sums would
 have to be written, kept in step and believed, and which blocks of a file are wrong does not matter: all of it comes
 again when its image is loaded.
 """
