@@ -56,7 +56,7 @@ def test_killed_while_it_is_made_or_destroyed(root: Path, part: int) -> None:
 def test_killed_while_it_is_destroyed_by_force(root: Path) -> None:
     """A store that is empty, or has everything that it had: rows and contents go together."""
     seen = set()
-    for moment in range(0, 200, 5):
+    for moment in range(0, 200, 5 if EVERY_KILL else 10):
         fill(root)
         assert run_until(ROOMS, root, create, None) is not None
         ended = run_until(ROOMS, root, lambda store: store.pool.destroy(force=True), moment) is not None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from container_helpers import remove_all, sh, start, until
-from kill_at_lines import run_until
+from kill_at_lines import EVERY_KILL, run_until
 
 from lazarus.store import Store
 from lazarus.volumes import populate
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.root
 ROOMS = ("/lazarus/volumes/", "/lazarus/content/limited.py", "/lazarus/content/collect.py", "/lazarus/content/lease.py")
 ROOMS += ("/lazarus/containers/shown.py",)
 SIZE = 300 << 20
-MOMENTS = 24
+MOMENTS = 24 if EVERY_KILL else 12
 OLD, NEW = {"file": "old", "gone": "old"}, {"file": "new", "more": "new"}
 Act = Callable[[Store], object]
 
