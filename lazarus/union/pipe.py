@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -16,35 +16,14 @@ def through_pipe(write: Callable[[int], object], read: Callable[[int], T]) -> T:
 
     The writer's error is raised when both fail: the reader then only saw its stream end early.
     """
-    import threading
-
-    in_fd, out_fd = os.pipe()
-    _grow(in_fd)
     failure: list[BaseException] = []
-
-    def run_writer() -> None:
-        try:
-            write(out_fd)
-        except BaseException as error:
-            failure.append(error)
-        finally:
-            os.close(out_fd)
-
-    writer = threading.Thread(target=run_writer, name="pipe writer")
-    writer.start()
     try:
-        result = read(in_fd)
+        with _written_by(write, failure) as in_fd:
+            result = read(in_fd)
     except BaseException as error:
-        os.close(in_fd)  # the writer, if it still writes, gets EPIPE
-        in_fd = -1
-        writer.join()
         if failure and not isinstance(failure[0], BrokenPipeError):
             raise failure[0] from error
         raise
-    finally:
-        if in_fd >= 0:
-            os.close(in_fd)
-        writer.join()
     if failure:
         raise failure[0]
     return result
@@ -53,11 +32,23 @@ def through_pipe(write: Callable[[int], object], read: Callable[[int], T]) -> T:
 def pieces_of(write: Callable[[int], object]) -> Iterator[memoryview]:
     """What `write(out_fd)` writes, run in a thread, in pieces of up to 1 MiB; each is done with when the next one is
     asked for. Its error is raised at the end, so whoever takes the pieces must not take them for whole before that."""
+    failure: list[BaseException] = []
+    with _written_by(write, failure) as in_fd:
+        buffer = memoryview(bytearray(_PIPE_BYTES))
+        while count := os.readv(in_fd, [buffer]):
+            yield buffer[:count]
+    if failure:
+        raise failure[0]
+
+
+@contextmanager
+def _written_by(write: Callable[[int], object], failure: list[BaseException]) -> Iterator[int]:
+    """The end of a pipe that `write(out_fd)` fills in a thread, which has ended afterwards; what it raised goes into
+    `failure`."""
     import threading
 
     in_fd, out_fd = os.pipe()
     _grow(in_fd)
-    failure: list[BaseException] = []
 
     def run_writer() -> None:
         try:
@@ -69,15 +60,11 @@ def pieces_of(write: Callable[[int], object]) -> Iterator[memoryview]:
 
     writer = threading.Thread(target=run_writer, name="pipe writer")
     writer.start()
-    buffer = memoryview(bytearray(_PIPE_BYTES))
     try:
-        while count := os.readv(in_fd, [buffer]):
-            yield buffer[:count]
+        yield in_fd
     finally:
         os.close(in_fd)  # the writer, if it still writes, gets EPIPE
         writer.join()
-    if failure:
-        raise failure[0]
 
 
 def _grow(fd: int) -> None:
