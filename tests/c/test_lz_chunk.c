@@ -8,6 +8,7 @@
 #include "bytes/lz_chunk.h"
 #include "bytes/lz_sha256_batch.h"
 #include "check.h"
+#include "refuse.h"
 
 #define BOTH (LZ_CHUNK_SHA256 | LZ_CHUNK_XXH3)
 
@@ -33,13 +34,6 @@ static bool refuse_end(void)
     return atomic_exchange(&refuse_at, 0) <= atomic_load(&refuse_calls);
 }
 
-#define WRAP(type, name, refused, parameters, arguments)                                                               \
-    type __real_##name parameters;                                                                                     \
-    type __wrap_##name parameters;                                                                                     \
-    type __wrap_##name parameters                                                                                      \
-    {                                                                                                                  \
-        return refuse() ? (refused) : __real_##name arguments;                                                         \
-    }
 WRAP(void *, malloc, NULL, (size_t a), (a))
 WRAP(void *, calloc, NULL, (size_t a, size_t b), (a, b))
 WRAP(void *, realloc, NULL, (void *a, size_t b), (a, b))

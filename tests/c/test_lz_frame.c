@@ -7,6 +7,7 @@
 #include "bytes/lz_frame.h"
 #include "bytes/lz_sha256_batch.h"
 #include "check.h"
+#include "refuse.h"
 
 /* ---- the n-th call for memory or a digest is refused (the linker's --wrap leads here) ---- */
 
@@ -17,13 +18,6 @@ static bool refuse(void)
     return ++refuse_calls == refuse_at;
 }
 
-#define WRAP(type, name, refused, parameters, arguments)                                                               \
-    type __real_##name parameters;                                                                                     \
-    type __wrap_##name parameters;                                                                                     \
-    type __wrap_##name parameters                                                                                      \
-    {                                                                                                                  \
-        return refuse() ? (refused) : __real_##name arguments;                                                         \
-    }
 WRAP(void *, malloc, NULL, (size_t a), (a))
 WRAP(void *, calloc, NULL, (size_t a, size_t b), (a, b))
 WRAP(EVP_MD *, EVP_MD_fetch, NULL, (OSSL_LIB_CTX * a, const char *b, const char *c), (a, b, c))

@@ -8,6 +8,7 @@
 #include "bytes/lz_digest.h"
 #include "bytes/lz_framer.h"
 #include "check.h"
+#include "refuse.h"
 
 static long refuse_calls, refuse_at; /* 0: never; counted in the thread that set it alone */
 static pthread_t refuse_thread;
@@ -17,13 +18,6 @@ static bool refuse(void)
     return refuse_at != 0 && pthread_equal(pthread_self(), refuse_thread) && ++refuse_calls == refuse_at;
 }
 
-#define WRAP(type, name, refused, parameters, arguments)                                                               \
-    type __real_##name parameters;                                                                                     \
-    type __wrap_##name parameters;                                                                                     \
-    type __wrap_##name parameters                                                                                      \
-    {                                                                                                                  \
-        return refuse() ? (refused) : __real_##name arguments;                                                         \
-    }
 WRAP(void *, malloc, NULL, (size_t a), (a))
 WRAP(void *, calloc, NULL, (size_t a, size_t b), (a, b))
 WRAP(void *, realloc, NULL, (void *a, size_t b), (a, b))
