@@ -24,8 +24,8 @@ def main(words: list[str] | None = None) -> int:
         sys.stdout = None  # type: ignore[assignment]  # whoever read has had enough
         return 0
     except KeyboardInterrupt:
-        print("benchmarks: interrupted; what was measured so far is not kept", file=sys.stderr)
-        return 130
+        print("benchmarks: interrupted", file=sys.stderr)
+        return running.INTERRUPTED
     except (ValueError, OSError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
@@ -39,13 +39,14 @@ def _run(arguments: argparse.Namespace) -> int:
     output = arguments.output or Path(".benchmarks") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
     _check_places(output, arguments.report)
     code, measured = running.run(names, options, arguments.dir or Path("/var/tmp"), output)
+    is_interrupted = code == running.INTERRUPTED
     if not measured:
-        print("no results: nothing could be asked", file=sys.stderr)
-        return 1
-    print(f"results: {output}")
+        print(f"no results: {'interrupted' if is_interrupted else 'nothing could be asked'}", file=sys.stderr)
+        return code if is_interrupted else 1
+    print(f"results{', of what was asked until it was interrupted' if is_interrupted else ''}: {output}")
     if arguments.report:
         _write_report([output], arguments.report)
-    return 1 if code else 0
+    return code if is_interrupted else int(code != 0)
 
 
 def _check_places(output: Path, report: Path | None) -> None:
@@ -95,8 +96,10 @@ def _history(arguments: argparse.Namespace) -> int:
     if arguments.github:
         arguments.github.write_text(history.github(found))
     if arguments.lines:
-        with open(arguments.lines, "a", encoding="utf-8") as file:
-            file.write("".join(f"{line}\n" for line in history.lines(found)))
+        with open(arguments.lines, "a+", encoding="utf-8") as file:
+            file.seek(0)
+            known = set(file.read().splitlines())  # the same results twice are no history
+            file.write("".join(f"{line}\n" for line in history.lines(found) if line not in known))
     if not arguments.github and not arguments.lines:
         print("\n".join(history.lines(found)))
     return 0
@@ -160,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     two.set_defaults(call=_compare)
     three = verbs.add_parser("history", help="a run as JSON lines, or for github-action-benchmark")
     three.add_argument("results", type=Path)
-    three.add_argument("--lines", type=Path, help="append one JSON object a row to this file (default: print them)")
+    three.add_argument("--lines", type=Path, help="append one JSON object a row, once, to this file (default: print)")
     three.add_argument("--github", type=Path, help="write github-action-benchmark's customSmallerIsBetter array here")
     three.set_defaults(call=_history)
     return parser

@@ -47,7 +47,7 @@ def test_history(tmp_path: Path) -> None:
     for _ in range(2):
         assert main(["history", run, "--lines", str(lines), "--github", str(github)]) == 0
     kept = [json.loads(line) for line in lines.read_text().splitlines()]
-    assert [line["median"] for line in kept] == [2.0, 4.0, 9] * 2 and kept[0]["commit"] == "abc"
+    assert [line["median"] for line in kept] == [2.0, 4.0, 9] and kept[0]["commit"] == "abc"
     (entry,) = json.loads(github.read_text())
     assert entry.pop("name") == "copyup__first_write / 4 KiB / ext4 / lazarus / first write"
     assert entry == {"unit": "s", "value": 2.0, "range": "± 0.5", "extra": "7 samples"}
@@ -243,6 +243,27 @@ def _backing_files() -> Iterator[str]:
     for path in Path("/sys/block").glob("loop*/loop/backing_file"):
         with contextlib.suppress(OSError):  # its device goes just now
             yield path.read_text()
+
+
+@pytest.mark.root
+def test_an_interrupted_run_keeps_what_was_measured(tmp_path: Path) -> None:
+    """As a terminal interrupts it: all of its processes. Asked are two questions, of which the second lasts."""
+    command = [sys.executable, "-m", "benchmarks", "run", "harness", "start__run_true", "--quick"]
+    output = tmp_path / "out.json"
+    with subprocess.Popen(
+        [*command, "--dir", str(tmp_path), "-o", str(output)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        seen = ""
+        while "\n." not in seen and process.poll() is None:  # the first one's end
+            seen += process.stdout.read(1)
+        os.killpg(process.pid, signal.SIGINT)
+        seen += process.stdout.read()
+    assert process.returncode == 130, seen
+    assert f"until it was interrupted: {output}" in seen
+    assert {key.question for key in results.read(output).rows} == {"harness__overhead"}
+    assert os.listdir(tmp_path) == ["out.json"]
 
 
 @pytest.mark.root

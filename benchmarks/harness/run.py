@@ -28,6 +28,8 @@ QUICK = (
     "start__run_true",
 )
 
+INTERRUPTED = 130  # an exit code, as a shell has it
+
 # What runtimes and shims keep in /run, by names that are not the run's, is in memory of the run's own.
 ALONE = """
 for state in /run/containerd /run/crun /run/runc; do
@@ -58,8 +60,8 @@ def chosen(names: Sequence[str], quick: bool) -> list[str]:
 
 
 def run(names: Sequence[str], options: Sequence[str], directory: Path, output: Path) -> tuple[int, bool]:
-    """Runs them with files below `directory`, and writes pytest-benchmark's JSON to `output`. pytest's exit code, and
-    whether anything was measured and written."""
+    """Runs them with files below `directory`, and writes pytest-benchmark's JSON to `output`. pytest's exit code or
+    `INTERRUPTED`, and whether anything was measured and written."""
     # As the mount table names it, short (podman takes 50 bytes of path), and a name that containerd takes, too.
     scratch = str(directory.resolve() / f"bench-{secrets.token_hex(4)}")
     os.mkdir(scratch, 0o700)
@@ -78,14 +80,28 @@ def run(names: Sequence[str], options: Sequence[str], directory: Path, output: P
         words = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
         environment = {**os.environ, "LAZARUS_BENCH_SCRATCH": scratch, "LAZARUS_BENCH_COMMAND": words}
         environment["TMPDIR"] = scratch  # podman unpacks archives there
-        done = subprocess.run([*_alone(), *pytest], env=environment, cwd=QUESTIONS.parent, check=False)
+        code = _to_its_end(subprocess.Popen([*_alone(), *pytest], env=environment, cwd=QUESTIONS.parent))
         measured = os.path.exists(partial) and os.path.getsize(partial) > 0
         if measured:
             shutil.copyfile(partial, output)
-        return done.returncode, measured
+        return code, measured
     finally:
         os.close(write_end)
         janitor.wait()
+
+
+def _to_its_end(asking: subprocess.Popen[bytes]) -> int:
+    """Its exit code. A terminal interrupts pytest as well, which then writes what it has: that is waited for, until
+    somebody interrupts again."""
+    with asking:
+        try:
+            return asking.wait()
+        except KeyboardInterrupt:
+            asking.wait()
+            return INTERRUPTED
+        finally:
+            if asking.poll() is None:
+                asking.kill()
 
 
 def _alone() -> list[str]:

@@ -68,9 +68,10 @@ WANTED = (
 
 
 def lines(run: Run) -> Iterator[Line]:
-    """Those that the run can answer, once for each file system."""
+    """Those that the run can answer, once for each file system; beside others where anybody was there."""
     for wanted in WANTED:
-        fitting = [row for row in run.rows.values() if _fits(row, wanted) and _others(run, row.key)]
+        alone = [row for row in run.rows.values() if _fits(row, wanted)]
+        fitting = [row for row in alone if _others(run, row.key)] or alone
         for file_system in dict.fromkeys(row.file_system for row in fitting):
             here = [row for row in fitting if row.file_system == file_system]
             last = [row for row in here if row.case == here[-1].case]

@@ -6,6 +6,7 @@ import html
 import shlex
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.harness.disks import HERE
 from benchmarks.harness.results import Row, Run, is_limit, is_ours, ratio
@@ -184,5 +185,13 @@ def _missing(run: Run) -> str:
 
 
 def _facts(run: Run) -> str:
-    lines = [f"<tr><td>{_text(name)}</td><td>{_text(value)}</td></tr>" for name, value in sorted(run.machine.items())]
+    facts = sorted(run.machine.items())
+    lines = [f"<tr><td>{_text(name)}</td><td>{_text(_said(value))}</td></tr>" for name, value in facts]
     return _table(("fact", "value"), lines, set())
+
+
+def _said(fact: Any) -> str:
+    """A fact in words; of one that has parts, each by its name."""
+    if isinstance(fact, dict):
+        return "; ".join(f"{name}: {_said(value)}" for name, value in fact.items())
+    return ", ".join(map(_said, fact)) if isinstance(fact, list) else str(fact)
