@@ -26,6 +26,7 @@ $(VENV)/python: pyproject.toml | $(VENV)/system-build
 	@touch $@
 
 $(VENV)/built: $(VENV)/python $(NATIVE)
+	@echo 'building the native core (two minutes on two cores)'
 	@$(BIN)/pip install --quiet --no-build-isolation --editable '.[test,lint,bench]'
 	@$(BIN)/python -m compileall -q lazarus
 	@touch $@

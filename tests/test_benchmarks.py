@@ -21,6 +21,7 @@ from benchmark_helpers import row, write
 from benchmarks.__main__ import _parser, main
 from benchmarks.harness import results
 from benchmarks.harness import run as running
+from benchmarks.harness.race import measure
 from benchmarks.harness.results import Row
 from benchmarks.harness.run import QUICK, chosen, questions
 from benchmarks.reporting import headline, plots
@@ -196,6 +197,12 @@ def test_what_is_called_as_the_run_goes_with_it(tmp_path: Path) -> None:
 
 def test_a_file_system_is_asked_once() -> None:
     assert _parser().parse_args(["run", "--fs", "xfs,ext4,,xfs"]).fs == ["xfs", "ext4"]
+
+
+def test_a_peer_that_hangs_is_given_up() -> None:
+    with pytest.raises(RuntimeError, match="sleep: not done after 1 s"):
+        measure(["sleep", "60"], patience=1)
+    assert measure(["true"], patience=1).wall < 1
 
 
 def test_the_headline_compares_like_with_like() -> None:

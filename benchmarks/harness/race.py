@@ -61,16 +61,18 @@ class Contender:
         return [record(benchmark, self.name, metric, unit, values, case=case) for metric, unit, values in found]
 
 
+PATIENCE = 900  # seconds; the slowest that anybody took was two minutes
 STOPWATCH = str(Path(__file__).with_name("stopwatch.py"))
 
 
-def measure(command: Sequence[str], environment: dict[str, str] | None = None) -> Cost:
-    """Runs a command to its end under a small process that looks at the clock; see stopwatch.py."""
+def measure(command: Sequence[str], environment: dict[str, str] | None = None, patience: int = PATIENCE) -> Cost:
+    """Runs a command to its end under a small process that looks at the clock; see stopwatch.py. One that has not come
+    to it after `patience` seconds is killed. `RuntimeError` for that, and when it fails."""
     read_end, write_end = os.pipe()
     with open(read_end) as report:
         try:
             process = subprocess.run(
-                [sys.executable, "-I", "-S", STOPWATCH, str(write_end), *command],
+                [sys.executable, "-I", "-S", STOPWATCH, str(write_end), str(patience), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
