@@ -14,6 +14,7 @@
     credentials.py   the files of docker and podman
     helpers.py       docker-credential-*
     http.py          one request: redirects, retries, bounds, errors
+    retries.py       what is tried again, how often, after how long
     addresses.py     where a server may send us
     challenges.py    headers with a grammar
     tls.py           which certificates count for whom

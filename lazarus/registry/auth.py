@@ -41,6 +41,7 @@ class Peer(NamedTuple):
     host: str
     repository: str
     insecure: bool
+    mirror: bool = False
 
     @property
     def origin(self) -> Origin:

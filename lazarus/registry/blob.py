@@ -1,8 +1,10 @@
 """The bytes of a blob as they come, resumed where a connection breaks.
 
 How often is bounded: each new MiB earns the retries anew, so that a slow line gets through a large blob and a server
-that gives a byte for each connection does not keep us for ever. A blob that comes whole is compared with its digest;
-of a part only the place and the length are known here, and whoever asked for it has to know what it is.
+that gives a byte for each connection does not keep us for ever. Where one server does not go on, the next one does:
+after a mirror the registry itself, from the byte at which the mirror ended. A blob that comes whole is compared with
+its digest, whoever its bytes came from; of a part only the place and the length are known here, and whoever asked for
+it has to know what it is.
 """
 
 from __future__ import annotations
@@ -10,36 +12,46 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from lazarus.errors import CorruptError, FormatError, RegistryError, UnsupportedError
+from lazarus.errors import CancelledError, CorruptError, FormatError, LazarusError, RegistryError, UnsupportedError
 from lazarus.registry.challenges import parse_content_range
-from lazarus.registry.http import Http, Response, TransientError
+from lazarus.registry.http import Http, Response
+from lazarus.registry.retries import TransientError
 from lazarus.registry.words import printable
 from lazarus.terms import Descriptor
 
 _EARNS = 1 << 20  # bytes that make up for the failures before them
 _PIECE = 256 << 10
 
-Ask = Callable[[str | None], Response]  # a request, with a Range or without; the status is 200, 206 or 416
+
+class BlobSource(NamedTuple):
+    """Who is asked for a blob: `ask` with a Range or without (the status is 200, 206 or 416), then `following`, which
+    starts the stream again with the next one, or raises what it is given. `patient`: nobody follows."""
+
+    what: str
+    ask: Callable[[str | None], Response]
+    following: Callable[[LazarusError], object]
+    patient: bool
 
 
 class BlobStream:
-    """Bytes `offset` to `offset + size` of a blob; a context manager. One thread reads it."""
+    """Bytes `offset` to `offset + size` of a blob, once it was started; a context manager. One thread reads it."""
 
-    def __init__(
-        self, http: Http, ask: Ask, what: str, descriptor: Descriptor, offset: int, size: int, *, verify: bool
-    ) -> None:
+    def __init__(self, http: Http, descriptor: Descriptor, offset: int, size: int, *, verify: bool) -> None:
         self.size = size
-        self._http, self._ask, self._what = http, ask, what
-        self._descriptor, self._offset = descriptor, offset
+        self._http, self._descriptor, self._offset = http, descriptor, offset
         self._whole = offset == 0 and size == descriptor.size
         self._hash = hashlib.sha256() if verify and self._whole else None
         self._had = 0
-        self._failures = 0
         self._earned = 0
         self._ended = False
         self._response: Response | None = None
+
+    def start(self, source: BlobSource) -> None:
+        """Asks for what is still to come. Raises what `readinto` does when this one does not send it."""
+        self._source, self._what = source, source.what
+        self._retries = self._http.retries(patient=source.patient)
         self._retrying(self._open)
 
     def __enter__(self) -> BlobStream:
@@ -56,13 +68,14 @@ class BlobStream:
         if self._had == self.size:
             self._retrying(self._end)
             return 0
-        count: int = self._retrying(lambda: self._some(view[: min(self.size - self._had, _PIECE)]))
+        count = self._next(view[: min(self.size - self._had, _PIECE)])
         if self._hash is not None:
             self._hash.update(view[:count])
         self._had += count
         self._earned += count
         if self._earned >= _EARNS:
-            self._failures = self._earned = 0
+            self._earned = 0
+            self._retries.forget()
         if self._had == self.size:
             self._retrying(self._end)
         return count
@@ -88,6 +101,17 @@ class BlobStream:
             self._response = None
 
     # -- one connection --
+
+    def _next(self, view: memoryview) -> int:
+        """The next bytes, of whoever has them."""
+        while True:
+            try:
+                return int(self._retrying(lambda: self._some(view)))
+            except CancelledError:
+                raise
+            except LazarusError as error:
+                self._drop()
+                self._source.following(error)
 
     def _some(self, view: memoryview) -> int:
         if self._response is None:
@@ -121,7 +145,7 @@ class BlobStream:
         ranged = first > 0 or end < self._descriptor.size
         if ranged and first == end:
             return
-        response = self._ask(f"bytes={first}-{end - 1}" if ranged else None)
+        response = self._source.ask(f"bytes={first}-{end - 1}" if ranged else None)
         try:
             response.check_encoding()
             if response.status == 206 and ranged:
@@ -175,11 +199,11 @@ class BlobStream:
             try:
                 return action()
             except TransientError as error:
-                if self._response is not None:
-                    self._response.close()
-                    self._response = None
+                self._drop()
                 self._http.check_cancelled()
-                if self._failures >= self._http.settings.retries:
-                    raise error.error from error
-                self._failures += 1
-                self._http.pause(self._failures - 1, error.pause)
+                self._retries.after(error)
+
+    def _drop(self) -> None:
+        if self._response is not None:
+            self._response.close()
+            self._response = None

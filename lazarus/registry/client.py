@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from lazarus.errors import CorruptError, FormatError, LimitError, NotFoundError
+from lazarus.errors import CorruptError, FormatError, LazarusError, LimitError, NotFoundError
 from lazarus.oci.references import DEFAULT_TAG
 from lazarus.oci.strict_json import MAX_SIZE
 from lazarus.registry.settings import Credentials, Repository, Settings
@@ -108,13 +108,16 @@ class RegistryClient:
     ) -> BlobStream:
         """The bytes of a blob, or a part of them. All of it is compared with its digest at its end; with `verify` off
         not, for callers that hash it themselves. Raises `UnsupportedError` when a registry does not send parts."""
-        from lazarus.registry.blob import BlobStream
+        from lazarus.registry.blob import BlobSource, BlobStream
 
         rest = descriptor.size - offset
         if offset < 0 or rest < 0 or not 0 <= (rest if size is None else size) <= rest:
             raise ValueError(f"bytes {offset} and {size} more of a blob of {descriptor.size}")
 
-        def ask(endpoint: Endpoint) -> BlobStream:
+        length = rest if size is None else size
+        stream = BlobStream(self._session.http, descriptor, offset, length, verify=verify)
+
+        def start(endpoint: Endpoint) -> None:
             what = f"blob {descriptor.digest}"
             call = self._call("GET", endpoint, f"blobs/{descriptor.digest}", what, "pull", expect=(200, 206, 416))
             peer = self._session.peer(endpoint)
@@ -122,10 +125,13 @@ class RegistryClient:
             def request(part: str | None) -> Any:
                 return self._session.once(peer, call._replace(headers={"Range": part} if part else {}))
 
-            length = rest if size is None else size
-            return BlobStream(self._session.http, request, call.what, descriptor, offset, length, verify=verify)
+            def following(error: LazarusError) -> None:
+                self._session.reading(repository, by_digest=True, action=start, after=(endpoint, error))
 
-        return self._session.reading(repository, by_digest=True, action=ask)
+            stream.start(BlobSource(call.what, request, following, patient=not endpoint.mirror))
+
+        self._session.reading(repository, by_digest=True, action=start)
+        return stream
 
     def has_blob(self, repository: Repository, digest: Digest) -> bool:
         """Is the blob in this repository itself? Mirrors are not asked: this is for pushing."""

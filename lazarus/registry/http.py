@@ -7,9 +7,9 @@ says in an error is cut to a line of printable ASCII. What may pass is said to b
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
-import random
 import re
 import socket
 import ssl
@@ -32,6 +32,7 @@ from lazarus.errors import (
     RegistryError,
 )
 from lazarus.registry.addresses import Origin, proxy_for, resolve
+from lazarus.registry.retries import Retries, TransientError
 from lazarus.registry.settings import Settings
 from lazarus.registry.wire import BoundedResponse, Connections
 from lazarus.registry.words import printable, retry_after, why
@@ -44,15 +45,9 @@ MAX_REDIRECTS = 10
 _MAX_ERROR = 64 << 10
 _MAX_HOSTS = 32  # with open connections
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+_AWAY = frozenset({502, 503, 504})  # as a proxy says it, whose registry is
+_NO_WAY = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN)
 _USER_AGENT = "lazarus"
-
-
-class TransientError(Exception):
-    """Something that may be over the next time: `error` is what is said when it is not."""
-
-    def __init__(self, error: LazarusError, pause: float | None = None) -> None:
-        super().__init__(str(error))
-        self.error, self.pause = error, pause
 
 
 class UnreachableError(RegistryError):
@@ -77,10 +72,11 @@ class Request(NamedTuple):
 
 
 class Response:
-    """An answer whose body is still to be read; a context manager. `redirected`: it comes from another origin."""
+    """An answer whose body is still to be read; a context manager. `redirected`: it comes from another origin; `known`:
+    which gave answers before that were no errors of its own."""
 
-    def __init__(self, inner: Any, request: Request, redirected: bool) -> None:
-        self._inner, self.request, self.redirected = inner, request, redirected
+    def __init__(self, inner: Any, request: Request, redirected: bool, known: bool) -> None:
+        self._inner, self.request, self.redirected, self.known = inner, request, redirected, known
         self._raw: BoundedResponse = inner._original_response
         self.status: int = inner.status
         self.headers = self._raw.headers
@@ -176,7 +172,7 @@ class Http:
         self._connections = Connections()
         self._managers: OrderedDict[tuple[Origin, bool, Origin], Any] = OrderedDict()
         self._lock = threading.Lock()
-        self._answered: set[Origin] = set()
+        self._answered: dict[Origin, bool] = {}  # value: and ever without an error of its own
         self._cancelled = threading.Event()
 
     def fetch(self, request: Request, authorization: str | None = None) -> Response:
@@ -213,21 +209,21 @@ class Http:
         except OSError as error:
             raise self._failure(error, origin, what) from error
 
-    def retrying(self, action: Callable[[], T]) -> T:
+    def retrying(self, action: Callable[[], T], *, patient: bool = True) -> T:
         """The result of `action`, called again with growing pauses while it raises `TransientError`."""
-        for attempt in range(self.settings.retries + 1):
+        retries = self.retries(patient=patient)
+        while True:
             try:
                 return action()
             except TransientError as error:
-                if attempt == self.settings.retries:
-                    raise error.error from error
-                self.pause(attempt, error.pause)
-        raise AssertionError("not reached")
+                retries.after(error)
 
-    def pause(self, attempt: int, asked: float | None) -> None:
-        """Waits before a retry: as long as the server asked for, or longer each time; `CancelledError` ends it."""
-        seconds = self.settings.backoff * 2**attempt * random.uniform(0.5, 1.0)
-        seconds = max(seconds, asked or 0.0)
+    def retries(self, *, patient: bool = True) -> Retries:
+        """For one request or one blob: see there."""
+        return Retries(self.settings, self._pause, patient=patient)
+
+    def _pause(self, seconds: float) -> None:
+        """`CancelledError` ends it."""
         self._cancelled.wait(min(seconds, self.settings.longest_pause))
         self.check_cancelled()
 
@@ -267,32 +263,41 @@ class Http:
             )
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
             self.check_cancelled()
-            raise self._failure(error, origin, what) from error
+            raise self._failure(error, origin, what, request, redirected) from error
         except LimitError as error:
             raise LimitError(f"{what}: {error}") from error
-        self._answered.add(origin)
-        response = Response(inner, request, redirected)
+        known = self._answered.get(origin, False)
+        self._answered[origin] = known or inner.status < 500
+        response = Response(inner, request, redirected, known)
         if not redirected:
             self._show_warnings(response)
         return response
 
-    def _failure(self, error: Exception, origin: Origin, what: str) -> Exception:
-        """What a request without an answer means: something final, or something that may pass."""
+    def _failure(
+        self, error: Exception, origin: Origin, what: str, request: Request | None = None, redirected: bool = False
+    ) -> Exception:
+        """What a request without an answer means: something final, or something that may pass. A host that answered
+        before is there: it may be starting again. One that a registry leads to is, too, sooner or later."""
         final = RegistryError(f"{what}: {why(error)}")
+        known, away = origin in self._answered, False
+        sent = request is not None and request.body is not None  # then it hung up on what it does not want, perhaps
         cause: BaseException | None = error
         for _ in range(5):
             if isinstance(cause, ssl.SSLCertVerificationError | ssl.CertificateError):
                 return final
             if isinstance(cause, ssl.SSLError) and cause.reason in _NO_TLS:
                 return NoTlsError(str(final))
-            if isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN:
+            if isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN and not (known or redirected):
                 return UnreachableError(str(final))
-            if isinstance(cause, ConnectionRefusedError) and origin not in self._answered:
+            if isinstance(cause, ConnectionRefusedError) and not (known or redirected):
                 return UnreachableError(str(final))
+            away = away or isinstance(cause, ConnectionRefusedError | socket.gaierror)
+            away = away or (isinstance(cause, ConnectionError) and not sent)
+            away = away or (isinstance(cause, OSError) and cause.errno in _NO_WAY)
             cause = cause.__cause__ or cause.__context__ if cause is not None else None
         if isinstance(error, ValueError | exceptions.LocationValueError):
             return final
-        return TransientError(final)
+        return TransientError(final, away=away and known)
 
     def _manager(self, origin: Origin, insecure: bool, registry: Origin) -> Any:
         """The connections to one origin, with its certificates."""
@@ -336,7 +341,10 @@ def error_of(response: Response, expected: str, *, denied: str = "", registry: b
             f"{what}: access denied" + (f", {denied}" if denied else "") + (f": {words}" if words else ""), status
         )
     error = RegistryError(line, status)
-    return TransientError(error, retry_after(response.header("Retry-After"))) if status in _TRANSIENT else error
+    if status not in _TRANSIENT:
+        return error
+    away = response.known and status in _AWAY and response.request.body is None
+    return TransientError(error, retry_after(response.header("Retry-After")), away=away)
 
 
 def _server_words(response: Response) -> str:

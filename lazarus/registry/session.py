@@ -12,8 +12,9 @@ from lazarus.errors import CancelledError, LazarusError, NotFoundError, Registry
 from lazarus.registry.addresses import Origin
 from lazarus.registry.auth import Authenticator, Peer
 from lazarus.registry.credentials import find_credentials
-from lazarus.registry.http import Http, NoTlsError, Request, Response, TransientError, UnreachableError, error_of
+from lazarus.registry.http import Http, NoTlsError, Request, Response, UnreachableError, error_of
 from lazarus.registry.mirrors import Endpoint, Mirrors
+from lazarus.registry.retries import TransientError
 from lazarus.registry.settings import Credentials, Repository, Settings, is_loopback, server_of
 from lazarus.registry.tls import TlsContexts
 
@@ -62,7 +63,7 @@ class Session:
             base = self._bases.get((host, insecure))
             if base is None:
                 base = self._bases[(host, insecure)] = self._find_base(host, insecure)
-        return Peer(base, host, endpoint.repository.name, insecure)
+        return Peer(base, host, endpoint.repository.name, insecure, endpoint.mirror)
 
     def _find_base(self, host: str, insecure: bool) -> Url:
         secure = parse_url(f"https://{server_of(host)}")
@@ -94,10 +95,23 @@ class Session:
         with self.http.fetch(Request("GET", base._replace(path="/v2/"), f"{host}: /v2/", insecure=insecure)):
             pass
 
-    def reading(self, repository: Repository, *, by_digest: bool, action: Callable[[Endpoint], T]) -> T:
+    def reading(
+        self,
+        repository: Repository,
+        *,
+        by_digest: bool,
+        action: Callable[[Endpoint], T],
+        after: tuple[Endpoint, LazarusError] | None = None,
+    ) -> T:
         """The result of `action` at the first mirror that has it, or at the registry itself. What a mirror does wrong
-        is a warning; one that cannot be reached is not asked again."""
+        is a warning; one that cannot be reached is not asked again. `after`: one that began well and then did wrong;
+        those behind it are asked, and nobody behind the last one."""
         endpoints = self._mirrors.endpoints(repository, by_digest=by_digest)
+        if after is not None:
+            endpoints = endpoints[endpoints.index(after[0]) + 1 :]
+            if not endpoints:
+                raise after[1]
+            self._give_up(*after)
         self._named.add(repository.host)
         for endpoint in endpoints[:-1]:
             if endpoint.repository.host in self._dead:
@@ -109,10 +123,13 @@ class Session:
             except NotFoundError:
                 continue
             except LazarusError as error:
-                if isinstance(error, RegistryError) and error.status == 0:
-                    self._dead.add(endpoint.repository.host)
-                self._warn(f"mirror {error}")
+                self._give_up(endpoint, error)
         return action(endpoints[-1])
+
+    def _give_up(self, mirror: Endpoint, error: LazarusError) -> None:
+        if isinstance(error, RegistryError) and error.status == 0:
+            self._dead.add(mirror.repository.host)
+        self._warn(f"mirror {error}")
 
     def writing(self, repository: Repository) -> Endpoint:
         """Where a repository is written to."""
@@ -176,7 +193,7 @@ class Session:
             with self.once(peer, call) as response:
                 return read(response)
 
-        return self.http.retrying(attempt)
+        return self.http.retrying(attempt, patient=not peer.mirror)
 
     def _denied(self, peer: Peer, response: Response) -> str:
         if response.status not in (401, 403) or response.redirected:

@@ -31,7 +31,8 @@ class Settings(NamedTuple):
     not. True: never plain HTTP. False: certificates are not verified, and plain HTTP is spoken where HTTPS is not.
     `credentials` are for the registry that a repository names, not for its mirrors. Times are in seconds: `timeout`
     bounds a connection, the head of an answer, and 64 KiB of a body; a pause before a retry is `backoff` times a power
-    of two, at random, or what the server asks for, up to `longest_pause`.
+    of two, at random, or what the server asks for, up to `longest_pause`. `retries` are for what a server does wrong,
+    `away` for one that was there and is not.
     """
 
     tls_verify: bool | None = None
@@ -40,6 +41,7 @@ class Settings(NamedTuple):
     credentials: Credentials | None = None
     registries_conf: str | None = None
     retries: int = 3
+    away: int = 12
     timeout: float = 60.0
     backoff: float = 0.5
     longest_pause: float = 60.0

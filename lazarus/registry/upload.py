@@ -18,9 +18,10 @@ from lazarus.oci.strict_json import MAX_SIZE
 from lazarus.registry.addresses import resolve
 from lazarus.registry.auth import Peer
 from lazarus.registry.challenges import parse_upload_range
-from lazarus.registry.http import Response, TransientError, check_digest_header
+from lazarus.registry.http import Response, check_digest_header
 from lazarus.registry.manifests import digest_of, media_type_of
 from lazarus.registry.mirrors import Endpoint
+from lazarus.registry.retries import TransientError
 from lazarus.registry.session import Call, Session
 from lazarus.terms import Descriptor, Digest
 
@@ -136,7 +137,7 @@ class _Upload:
         self._location: Url | None = None
         self._least = 0
         self._offset = 0
-        self._failures = 0
+        self._retries = session.http.retries()
         self._total = -1  # not known yet
         self._taken = False
 
@@ -274,14 +275,11 @@ class _Upload:
                 raise source.error from error
             self._failed(error)
         if self._offset - begin >= _EARNS:
-            self._failures = 0
+            self._retries.forget()
 
     def _failed(self, error: TransientError) -> None:
         """Waits, and finds out what the registry has; the last time it is an error."""
-        if self._failures >= self._session.settings.retries:
-            raise error.error from error
-        self._failures += 1
-        self._session.http.pause(self._failures - 1, error.pause)
+        self._retries.after(error)
         self._session.http.retrying(self._ask_status)
 
     def _ask_status(self) -> None:
