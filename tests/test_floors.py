@@ -31,6 +31,7 @@ FLOORS = {
     "lazarus._native": 1,
     "lazarus.terms": 0,
     "lazarus.whole_file": 0,
+    "lazarus.whole_directory": 2,
     "lazarus.errors": 0,
 }
 # Neighbours that may know one another; everything else on one floor may not.

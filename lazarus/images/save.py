@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from lazarus.errors import CorruptError, FormatError
-from lazarus.images.targets import new_directory
 from lazarus.oci import media
 from lazarus.oci.docker_archive import write_docker_index
 from lazarus.oci.documents import write_index, write_manifest
 from lazarus.oci.writers import ArchiveWriter, DirectoryWriter, Writer, put
 from lazarus.terms import Descriptor, DiffID, Digest, Progress, ProgressEvent
+from lazarus.whole_directory import whole_directory
 from lazarus.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def save(store: Store, images: Sequence[Named], target: Target, form: str, progr
 
 
 def _to_directory(store: Store, images: Sequence[Named], path: str, progress: Progress | None) -> None:
-    with new_directory(path) as directory:
+    with whole_directory(path) as directory:
         _write(store, images, DirectoryWriter(directory), "oci-dir", progress)
 
 

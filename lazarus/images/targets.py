@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from lazarus.errors import ConflictError, CorruptError, UnsupportedError
+from lazarus.errors import CorruptError, UnsupportedError
 from lazarus.oci import dir_image
 from lazarus.oci.documents import descriptor_json
 from lazarus.oci.layout import INDEX, MARKER, VERSION
@@ -26,6 +26,7 @@ from lazarus.oci.layout_writer import REF_NAME, LayoutDirectory
 from lazarus.oci.strict_json import dumps
 from lazarus.oci.writers import ArchiveWriter, copy_hashed, put, write_hashed
 from lazarus.terms import Descriptor, Digest, Progress, ProgressEvent
+from lazarus.whole_directory import whole_directory
 from lazarus.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -63,9 +64,15 @@ def open_target(place: Place, client: RegistryClient | None = None) -> Iterator[
         elif place.kind == "oci-archive":
             yield _ToArchive(closing.enter_context(whole_file(place.path)), place)
         elif place.kind == "dir":
-            yield _ToDirectory(closing.enter_context(new_directory(place.path)))
+            yield _ToDirectory(closing.enter_context(whole_directory(place.path)))
         else:
             raise UnsupportedError(f"{place}: {place.kind}: is not written here")
+
+
+def check_expected(place: Place, root: Descriptor) -> None:
+    """Before anything is sent: `CorruptError` when the place is a name by digest, of something else."""
+    if place.kind == "docker" and place.reference.digest not in (None, root.digest):
+        raise CorruptError(f"{place}: the manifest has digest {root.digest}")
 
 
 class _ToRegistry:
@@ -109,8 +116,6 @@ class _ToRegistry:
 
     def finish(self, root: Descriptor, data: bytes) -> None:
         name = self._reference.digest or self._reference.tag
-        if self._reference.digest not in (None, root.digest):
-            raise CorruptError(f"{self._reference}: the manifest has digest {root.digest}")
         self._client.put_manifest(self._repository, name, root.media_type, data)
 
 
@@ -216,28 +221,6 @@ class _ToDirectory:
     def finish(self, root: Descriptor, data: bytes) -> None:
         self._put(dir_image.VERSION, None, lambda: (dir_image.VERSION_TEXT,))
         self._put(dir_image.MANIFEST, root.digest, lambda: (data,))
-
-
-@contextmanager
-def new_directory(path: str) -> Iterator[str]:
-    """A directory beside `path`, which has that name at the end of the `with`, so that a half of it never has; a kill
-    leaves `PATH.PID.partial`. `ConflictError` when there is something else than an empty directory."""
-    from lazarus._native.publish import remove_tree
-
-    if os.path.lexists(path) and (not os.path.isdir(path) or os.listdir(path)):
-        raise ConflictError(f"{path}: exists and is not an empty directory")
-    temporary = f"{os.path.normpath(path)}.{os.getpid()}.partial"
-    try:
-        os.mkdir(temporary)
-    except OSError as error:
-        error.filename = path  # the one that the user knows
-        raise
-    try:
-        yield temporary
-        os.rename(temporary, path)
-    except BaseException:
-        remove_tree(temporary)
-        raise
 
 
 def _checked(digest: Digest, pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:

@@ -1,0 +1,94 @@
+"""Output directories: whole or not there, on disk before they have their name; what a killed writer left is removed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lazarus.errors import ConflictError
+from lazarus.whole_directory import whole_directory
+
+WRITER = """import os, signal, sys
+from lazarus.whole_directory import whole_directory
+with whole_directory(sys.argv[1]) as directory:
+    open(f"{directory}/half", "w").close()
+    print("there", flush=True)
+    signal.pause()
+"""
+
+
+def write(path: Path) -> None:
+    with whole_directory(str(path)) as directory:
+        Path(directory, "below").mkdir()
+        Path(directory, "below/file").write_bytes(b"new")
+
+
+def test_it_appears_at_the_end(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("out", "empty"):
+        with whole_directory(str(tmp_path / name)) as directory:
+            Path(directory, "file").write_bytes(b"new")
+            assert not (tmp_path / name / "file").exists()
+        assert (tmp_path / name / "file").read_bytes() == b"new"
+        with pytest.raises(ConflictError, match=f"{name}: exists and is not an empty directory"):
+            write(tmp_path / name)
+    (tmp_path / "file").touch()
+    with pytest.raises(ConflictError):
+        write(tmp_path / "file")
+    assert sorted(os.listdir(tmp_path)) == ["empty", "file", "out"]
+
+
+def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), whole_directory(str(tmp_path / "out")) as directory:
+        Path(directory, "file").touch()
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(FileNotFoundError) as error:
+        write(tmp_path / "none" / "out")
+    assert error.value.filename == str(tmp_path / "none" / "out")
+
+
+def test_all_is_on_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    sync, rename = os.fsync, os.rename
+
+    def noted_sync(fd: int) -> None:
+        done.append(os.readlink(f"/proc/self/fd/{fd}").rpartition(".partial")[2] or "/")
+        sync(fd)
+
+    def noted_rename(source: str, target: str) -> None:
+        done.append("rename")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(os, "rename", noted_rename)
+    write(tmp_path / "out")
+    assert done == ["/below/file", "/below", "/", "rename", str(tmp_path)]
+
+
+def test_what_a_killed_writer_left_goes_and_what_a_live_one_writes_stays(tmp_path: Path) -> None:
+    def start() -> subprocess.Popen[str]:
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, tmp_path / "out"], stdout=subprocess.PIPE, text=True)
+        assert writer.stdout is not None and writer.stdout.readline() == "there\n"
+        return writer
+
+    with start() as killed:
+        killed.send_signal(signal.SIGKILL)
+    [stale] = os.listdir(tmp_path)
+    others = ["out.0123.partial", "out2.0123456789ab.partial", "out.0123456789ab.partial2", "0123456789ab.partial"]
+    for other in others:
+        (tmp_path / other).mkdir()
+    (tmp_path / "out.0123456789ac.partial").symlink_to(others[0])
+    (tmp_path / "out.0123456789ad.partial").touch()
+    with start() as live:
+        [partial] = {*os.listdir(tmp_path)} - {*others, "out.0123456789ac.partial", "out.0123456789ad.partial"}
+        assert partial != stale
+        write(tmp_path / "out")
+        assert (tmp_path / partial / "half").exists()
+        live.send_signal(signal.SIGKILL)
+    assert (tmp_path / "out/below/file").read_bytes() == b"new" and len(os.listdir(tmp_path)) == 8
