@@ -231,6 +231,27 @@ def test_what_cannot_be_pushed(store: Store, tmp_path: Path, where: Registry) ->
         store.images.push(image, f"{where.host}/lost:1")
 
 
+def test_a_name_by_digest_is_checked_before_anything_is_sent(store: Store, tmp_path: Path, where: Registry) -> None:
+    def rest(name: str) -> Any:
+        return load(store, tmp_path, made.layer({name: os.urandom(5000)}), name=f"{name}:1", compress=name != "plain")
+
+    kept, plain, other = rest("kept"), rest("plain"), made.sha256(b"something else")
+    before = where.blobs
+    with pytest.raises(CorruptError, match=f"by@{other}: the manifest has digest {kept.digest}"):
+        store.images.push(kept, f"{where.host}/by@{other}")
+    with pytest.raises(CorruptError, match="the manifest has digest sha256:"):
+        store.images.push(plain, f"{where.host}/by@{other}", compression="none")
+    with pytest.raises(UnsupportedError, match=r"by@sha256:.* is compressed on its way, .*; push it by a tag"):
+        store.images.push(plain, f"{where.host}/by@{plain.digest}")
+    store.images.push(kept, f"oci:{tmp_path / 'layout'}:1")
+    with pytest.raises(CorruptError, match="the manifest has digest"):
+        copy_image(parse_place(f"oci:{tmp_path / 'layout'}:1"), parse_place(f"docker://{where.host}/by@{other}"))
+    assert where.blobs == before
+    assert store.images.push(kept, f"{where.host}/by@{kept.digest}").digest == kept.digest
+    pushed = store.images.push(plain, f"{where.host}/tagged:1").digest
+    assert store.images.push(plain, f"{where.host}/tagged@{pushed}").digest == pushed
+
+
 def test_damaged_content_is_not_pushed(store: Store, tmp_path: Path, where: Registry) -> None:
     """A blob that was kept, and an object of a layer that is compressed on its way."""
     kept = load(store, tmp_path, BASE)

@@ -28,7 +28,7 @@ from lazarus.images.plan import (
     plan,
 )
 from lazarus.images.source import open_place
-from lazarus.images.targets import Target, open_target, watched
+from lazarus.images.targets import Target, check_expected, open_target, watched
 from lazarus.oci import media, platforms
 from lazarus.oci.docker_archive import write_docker_index
 from lazarus.oci.documents import parse_artifact, parse_index, write_manifest
@@ -108,6 +108,7 @@ def copy_image(
         copying = _Copy(blobs, to, sources, progress, cancel)
         if not all_platforms:
             found = copying.choose(found, platform)
+        check_expected(target, found)
         return copying.run(found)
 
 

@@ -17,10 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from lazarus.errors import FormatError, StoreError
+from lazarus.errors import FormatError, StoreError, UnsupportedError
 from lazarus.images.build import as_oci
 from lazarus.images.load import at_once
-from lazarus.images.targets import Pieces, Target, file_pieces, open_target, watched
+from lazarus.images.targets import Pieces, Target, check_expected, file_pieces, open_target, watched
 from lazarus.layers.chunked.annotations import CHECKSUM
 from lazarus.oci import media
 from lazarus.oci.documents import write_index, write_manifest
@@ -86,18 +86,30 @@ def push(
             for diff_id, layer in zip(image.diff_ids, image.manifest.layers, strict=True)
         }
         ordered = sorted(layers.values(), key=lambda item: -item[1].size)
+        if place.kind == "docker" and place.reference.digest is not None:
+            check_expected(place, _root([work.manifest(image, work.foreseen(layers, place)) for image in images])[0])
         sent = at_once(work.layer, ordered, LAYERS_AT_ONCE, progress, client.cancel if client is not None else None)
         forms = dict(zip([(diff_id, layer.digest) for diff_id, layer in ordered], sent, strict=True))
+        for image in images:
+            work.config(image)
         manifests = [work.manifest(image, forms) for image in images]
-        if len(manifests) == 1:
-            [(root, data)] = manifests
-        else:
+        if len(manifests) > 1:
             for descriptor, document in manifests:
                 target.add_manifest(descriptor, document)
-            data = write_index([descriptor for descriptor, _ in manifests])
-            root = Descriptor(media.OCI_INDEX, sha256(data), len(data))
+        root, data = _root(manifests)
         target.finish(root, data)
     return Pushed(root.digest, root.size, work.blobs, work.sent, work.skipped)
+
+
+def _root(manifests: list[tuple[Descriptor, bytes]]) -> tuple[Descriptor, bytes]:
+    """What the name will stand for: the manifest, or an image index of several."""
+    if len(manifests) == 1:
+        return manifests[0]
+    data = write_index([descriptor for descriptor, _ in manifests])
+    return Descriptor(media.OCI_INDEX, sha256(data), len(data)), data
+
+
+Forms = Mapping[tuple[DiffID, Digest], Descriptor]  # of a layer and its digest in the manifest: the one it is pushed in
 
 
 class _Push:
@@ -114,20 +126,33 @@ class _Push:
         """Has a layer there, and says in which form it is."""
         diff_id, layer = item
         say = _Say(layer.digest, progress)
-        wanted = self._wanted.form
-        if _fits(layer, wanted):
-            found = self._as_it_is(diff_id, layer, say)
+        for form in self._forms(diff_id, layer):
+            found = self._as_it_is(diff_id, form, say)
             if found is not None:
                 return found
-        form = wanted or DEFAULT
-        for known in self._known(diff_id, form):
-            found = self._as_it_is(diff_id, known, say)
-            if found is not None:
-                return found
-        return self._compress(diff_id, form, say)
+        return self._compress(diff_id, self._wanted.form or DEFAULT, say)
 
-    def manifest(self, image: Image, forms: dict[tuple[DiffID, Digest], Descriptor]) -> tuple[Descriptor, bytes]:
-        """The manifest of an image whose layers are there in these forms, after its config."""
+    def foreseen(self, layers: Mapping[tuple[DiffID, Digest], tuple[DiffID, Descriptor]], place: Place) -> Forms:
+        """The forms that `layer` will find, without sending any. `UnsupportedError` where there is none yet."""
+        forms = {}
+        for key, (diff_id, layer) in layers.items():
+            for form in self._forms(diff_id, layer):
+                if self._pieces_of(diff_id, form) is not None or self._there(diff_id, form):
+                    forms[key] = form
+                    break
+            else:
+                why = f"layer {layer.digest} is compressed on its way, so that the digest is not known before"
+                raise UnsupportedError(f"{place}: {why}; push it by a tag")
+        return forms
+
+    def _forms(self, diff_id: DiffID, layer: Descriptor) -> Iterator[Descriptor]:
+        """In which a layer may go, if it is there or here: as the manifest says, and as it went before."""
+        if _fits(layer, self._wanted.form):
+            yield layer
+        yield from self._known(diff_id, self._wanted.form or DEFAULT)
+
+    def config(self, image: Image) -> None:
+        """Has an image's config there."""
         config = image.manifest.config
         if self._target.has(config):
             self._count(skipped=1)
@@ -135,6 +160,10 @@ class _Push:
             data = image.config_bytes
             self._target.send(config, lambda: (data,))
             self._count(sent=len(data))
+
+    def manifest(self, image: Image, forms: Forms) -> tuple[Descriptor, bytes]:
+        """The manifest of an image whose layers have these forms."""
+        config = image.manifest.config
         layers = [
             forms[diff_id, layer.digest] for diff_id, layer in zip(image.diff_ids, image.manifest.layers, strict=True)
         ]
@@ -146,7 +175,7 @@ class _Push:
 
     def _as_it_is(self, diff_id: DiffID, form: Descriptor, say: _Say) -> Descriptor | None:
         """One form of a layer: found there, or sent; None when it is neither there nor here."""
-        if self._target.has(form, lambda: repositories_with(self._store, diff_id)):
+        if self._there(diff_id, form):
             self._count(skipped=1)
             say("exists", form.size, form.size)
             return form
@@ -157,6 +186,9 @@ class _Push:
         self._count(sent=form.size)
         say("done", form.size, form.size)
         return form
+
+    def _there(self, diff_id: DiffID, form: Descriptor) -> bool:
+        return self._target.has(form, lambda: repositories_with(self._store, diff_id))
 
     def _count(self, sent: int = 0, skipped: int = 0) -> None:
         with self._lock:
