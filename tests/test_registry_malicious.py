@@ -24,7 +24,8 @@ from lazarus.errors import (
 )
 from lazarus.oci import media
 from lazarus.oci.documents import write_index, write_manifest
-from lazarus.registry import listing
+from lazarus.oci.strict_json import dumps
+from lazarus.registry import listing, referrers
 from lazarus.registry.client import RegistryClient, Repository, Settings
 from lazarus.terms import Descriptor, Digest
 
@@ -503,6 +504,20 @@ def test_endless_tags(client: RegistryClient, server: Server, monkeypatch: pytes
     server.script = only("tags", lambda asked: reply(200, b'{"tags":["a","b","c","d"]}'))
     with pytest.raises(LimitError, match="tags: more than 3"):
         list(client.tags(Repository(server.host, "a")))
+
+
+def test_endless_referrers(client: RegistryClient, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few of them, of many bytes each: all are kept."""
+    monkeypatch.setattr(referrers, "MAX_BYTES", 5_000_000)
+    entry = {"mediaType": media.OCI_MANIFEST, "digest": BLOB.digest, "size": 5, "annotations": {"x": "y" * 900_000}}
+    page = dumps({"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": [entry]})
+    numbers = iter(range(1000))
+    server.script = only(
+        "referrers", lambda asked: reply(200, page, Link=f'</v2/a/referrers/x?last={next(numbers)}>; rel="next"')
+    )
+    with pytest.raises(LimitError, match=f"referrers of {DIGEST}: more than 5000000 bytes"):
+        client.referrers(Repository(server.host, "a"), DIGEST)
+    assert len(server.seen("GET", "referrers")) == 6
 
 
 def test_denied_says_who(client: RegistryClient, server: Server) -> None:

@@ -20,6 +20,7 @@ from lazarus.registry.session import Call, Session
 
 MAX_PAGES = 10_000
 MAX_PAGE = 4 << 20
+MAX_BYTES = 1 << 30  # of all pages: a million of the longest tags are an eighth of it
 MAX_TAGS = 1_000_000  # some 200 MB for whoever keeps them all
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
 
@@ -42,13 +43,20 @@ def tags(session: Session, endpoint: Endpoint, call: Call) -> Iterator[str]:
             yield name
 
 
-def pages(session: Session, peer: Peer, call: Call) -> Iterator[dict[str, Any]]:
-    """The documents of a list, as long as each one links to a next one on the same host that was not seen yet."""
+def pages(session: Session, peer: Peer, call: Call, *, limit: int = MAX_BYTES) -> Iterator[dict[str, Any]]:
+    """The documents of a list, as long as each one links to a next one on the same host that was not seen yet.
+    `LimitError` when all of them are more than `limit` bytes."""
     seen: set[bytes] = set()  # hashes: addresses can be long
+    came = 0
 
     def read(response: Response) -> tuple[dict[str, Any], Url | None]:
+        nonlocal came
         response.check_encoding()
-        document = load_object(response.read(MAX_PAGE, session.settings.timeout), call.what)
+        data = response.read(MAX_PAGE, session.settings.timeout)
+        came += len(data)
+        if came > limit:
+            raise LimitError(f"{call.what}: more than {limit} bytes")
+        document = load_object(data, call.what)
         try:
             link = next_link(response.headers.get_all("Link") or [])
         except FormatError as error:

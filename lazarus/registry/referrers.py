@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lazarus.registry.client import RegistryClient
 
 MAX_REFERRERS = 10_000
+MAX_BYTES = 16 << 20  # of all pages: their descriptors, with annotations, are all kept
 
 
 def referrers(
@@ -36,7 +37,7 @@ def referrers(
     """Descriptors of all that name this digest as their subject; none is an empty list."""
     found: list[tuple[Descriptor, str]] = []
     try:
-        for document in pages(session, session.peer(endpoint), call):
+        for document in pages(session, session.peer(endpoint), call, limit=MAX_BYTES):
             found += _entries(document, call.what)
             if len(found) > MAX_REFERRERS:
                 raise LimitError(f"{call.what}: more than {MAX_REFERRERS}")
