@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from images_made import layer as made_layer
+from images_made import sha256
 from store_helpers import KINDS, add_image, assert_tar, assert_whole, damage, first_of, layer_tar, object_names
 
+from lazarus.content import verify
+from lazarus.content.content import ContentStore
 from lazarus.errors import CorruptError, NotFoundError
 from lazarus.store import Store
-from lazarus.terms import Digest
+from lazarus.terms import DiffID, Digest
 
 TARS = [layer_tar("a"), layer_tar("b")]
 
@@ -68,6 +72,44 @@ def test_a_damaged_layer_is_not_there_until_it_is_loaded_again(store: Store) -> 
         store.layers.get(diff_id)
     (problem,) = store.check()
     assert problem.text == f"layer {diff_id}: damaged; load its image again"
+
+
+def test_a_damaged_layer_whose_objects_are_back_is_whole_again(store: Store) -> None:
+    """A layer that was made here comes from nowhere else, but its files do."""
+    contents = {name: os.urandom(5000) for name in ("one", "two")}
+    (made,) = add_image(store, made_layer(contents))
+    lost = Digest(sha256(contents["one"]))
+    os.unlink(store.paths.object(lost))
+    assert [problem.repaired for problem in store.check(repair=True)] == [True] and not store.layers.has(made)
+    assert [problem.text for problem in store.check(repair=True)] == [f"layer {made}: damaged; load its image again"]
+
+    add_image(store, made_layer({"other": contents["one"]}))
+    text = f"layer {made}: was damaged, and is whole again"
+    assert [(problem.text, problem.repaired) for problem in store.check()] == [(text, False)]
+    assert not store.layers.has(made), "looking changes nothing"
+    assert [(problem.text, problem.repaired) for problem in store.check(repair=True)] == [(text, True)]
+    assert_tar(store, made, made_layer(contents))
+    store.content.collect()
+    assert_whole(store)
+
+
+def test_what_a_collection_takes_meanwhile_is_not_whole(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is kept for a damaged layer until its row says that it is none."""
+    content = os.urandom(5000)
+    (made,) = add_image(store, made_layer({"one": content}))
+    path = store.paths.object(Digest(sha256(content)))
+    os.rename(path, f"{path}.away")
+    list(store.check(repair=True))
+    os.rename(f"{path}.away", path)
+    mend = verify._mark_whole
+
+    def late(content: ContentStore, diff_id: DiffID) -> bool:
+        os.unlink(path)
+        return mend(content, diff_id)
+
+    monkeypatch.setattr(verify, "_mark_whole", late)
+    assert [problem.repaired for problem in store.check(repair=True)] == [False]
+    assert not store.layers.has(made)
 
 
 def _diff_ids(store: Store) -> list[Digest]:

@@ -97,11 +97,14 @@ def info(store: Store, arguments: SimpleNamespace) -> int:
 
 def check(store: Store, arguments: SimpleNamespace) -> int:
     """Reads everything and compares it with its digests; exit code 1 when something is wrong."""
+    from lazarus.content.verify import WHOLE
+
     problems = 0
     with progress_bars() as progress:
         for problem in store.check(repair=arguments.repair, threads=_threads(arguments), progress=progress):
             problems += 1
-            print(f"{problem.text}{' (taken out of the way)' if problem.repaired else ''}")
+            done = " (it counts again)" if problem.text.endswith(WHOLE) else " (taken out of the way)"
+            print(f"{problem.text}{done if problem.repaired else ''}")
     print(plural(problems, "problem"))
     return 1 if problems else 0
 

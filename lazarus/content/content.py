@@ -135,9 +135,9 @@ class ContentStore:
         """Reads everything and yields what is wrong: objects, blobs, layers (each tar is put together), stacks, rows.
 
         With `repair`, what is wrong is taken out of the way, so that loading the image again brings it back; stacks are
-        rebuilt on their next use. Objects and blobs are read past the page cache: the speed is that of the disk, or of
-        SHA-256 (2.7 GB/s a core), for `threads` (default: twice the cores, at least 4) at once, with 8 MiB for each.
-        Tars are read through the cache.
+        rebuilt on their next use, and a layer that was taken so and is whole by now counts again. Objects and blobs are
+        read past the page cache: the speed is that of the disk, or of SHA-256 (2.7 GB/s a core), for `threads`
+        (default: twice the cores, at least 4) at once, with 8 MiB for each. Tars are read through the cache.
         """
         from lazarus.content.verify import verify
 

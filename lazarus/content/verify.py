@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,12 +21,14 @@ from lazarus.terms import DiffID, Digest, Progress
 if TYPE_CHECKING:
     from lazarus.content.content import ContentStore
 
+WHOLE = "is whole again"  # what is said of a layer that need not be loaded again
+Mend = Callable[["ContentStore", DiffID], bool]
 SHARDS = tuple(f"{number:02x}" for number in range(256))
 
 
 class Problem(NamedTuple):
     """One finding. `kind` is "object", "blob", "layer" or "stack", `name` its digest, `text` one line for a person;
-    `repaired` says that the broken thing was taken out of the way."""
+    `repaired` says that the broken thing was taken out of the way, or that what is whole again counts again."""
 
     kind: str
     name: str
@@ -52,9 +54,9 @@ def verify(content: ContentStore, repair: bool, threads: int | None, progress: P
         null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         try:
             for found in workers.map(partial(_whole_layer_problem, content, reading, null), layers):
-                if found is not None and has_row(content, "layers", "diff_id", found.name):
-                    done = repair and "damaged; load" not in found.text and _mark_damaged(content, DiffID(found.name))
-                    yield found._replace(repaired=done)
+                if found is not None and has_row(content, "layers", "diff_id", found[0].name):
+                    problem, mend = found
+                    yield problem._replace(repaired=repair and mend is not None and mend(content, DiffID(problem.name)))
         finally:
             os.close(null)
         for found in workers.map(partial(stack_problem, content), stacks):
@@ -92,11 +94,17 @@ def blob_problem(content: ContentStore, reading: Reading, row: sqlite3.Row) -> P
 def layer_problem(content: ContentStore, row: sqlite3.Row) -> Problem | None:
     """Of a row of `layers`: its index and what that has inline, its recipe, and whether its objects are there. Objects
     are not read."""
-    from lazarus._native.index import Index
-
     diff_id = DiffID(row["diff_id"])
     if row["damaged"]:
         return Problem("layer", diff_id, f"layer {diff_id}: damaged; load its image again")
+    return _parts_problem(content, row)
+
+
+def _parts_problem(content: ContentStore, row: sqlite3.Row) -> Problem | None:
+    """The same, whatever the row says."""
+    from lazarus._native.index import Index
+
+    diff_id = DiffID(row["diff_id"])
     directory = content.paths.layer(diff_id)
     try:
         with Index(f"{directory}/index") as index:
@@ -110,11 +118,24 @@ def layer_problem(content: ContentStore, row: sqlite3.Row) -> Problem | None:
     return Problem("layer", diff_id, f"layer {diff_id}: {text}")
 
 
-def _whole_layer_problem(content: ContentStore, reading: Reading, null: int, row: sqlite3.Row) -> Problem | None:
-    """The same; and then its tar is put together, and has its digest."""
+def _whole_layer_problem(
+    content: ContentStore, reading: Reading, null: int, row: sqlite3.Row
+) -> tuple[Problem, Mend | None] | None:
+    """What is wrong with a layer whose tar is put together, too, and what helps. One that was damaged is not any more
+    when its objects are back, with another image that has the same files."""
+    problem = _whole_problem(content, reading, null, row)
+    if not row["damaged"]:
+        return None if problem is None else (problem, _mark_damaged)
+    name = row["diff_id"]
+    if problem is None:
+        return Problem("layer", name, f"layer {name}: was damaged, and {WHOLE}"), _mark_whole
+    return Problem("layer", name, f"layer {name}: damaged; load its image again"), None
+
+
+def _whole_problem(content: ContentStore, reading: Reading, null: int, row: sqlite3.Row) -> Problem | None:
     from lazarus._native.recipe import replay
 
-    problem = layer_problem(content, row)
+    problem = _parts_problem(content, row)
     if problem is not None:
         return problem
     diff_id = DiffID(row["diff_id"])
@@ -182,6 +203,21 @@ def _drop_blob(content: ContentStore, digest: Digest) -> bool:
 def _mark_damaged(content: ContentStore, diff_id: DiffID) -> bool:
     with content.catalogue.write() as connection:
         connection.execute("UPDATE layers SET damaged=1 WHERE diff_id=?", (diff_id,))
+    return True
+
+
+def _mark_whole(content: ContentStore, diff_id: DiffID) -> bool:
+    """Collection keeps nothing for a damaged layer: until the row says otherwise its objects may go again."""
+    from lazarus._native.index import Index
+
+    with content.catalogue.write() as connection:
+        try:
+            with Index(f"{content.paths.layer(diff_id)}/index") as index:
+                if missing_objects(content.paths.objects, index.objects_bytes()):
+                    return False
+        except (LazarusError, OSError):
+            return False
+        connection.execute("UPDATE layers SET damaged=0 WHERE diff_id=?", (diff_id,))
     return True
 
 
