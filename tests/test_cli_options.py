@@ -139,3 +139,22 @@ def test_how_long() -> None:
     seconds = {0: "0 seconds", 1: "1 second", 1.9: "1 second", 59: "59 seconds", 60: "1 minute", 120: "2 minutes"}
     seconds |= {3600: "1 hour", 86_400: "24 hours", 172_800: "2 days", 13 * 86_400: "13 days", 14 * 86_400: "2 weeks"}
     assert {length: duration(length) for length in seconds} == seconds
+
+
+def test_what_has_no_name_gets_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.progress import Progress
+
+    from lazarus.cli.progress import progress_bars
+    from lazarus.terms import ProgressEvent
+
+    drawn: list[str] = []
+    add = Progress.add_task
+    monkeypatch.setattr(
+        Progress, "add_task", lambda bars, what, **more: (drawn.append(what), add(bars, what, **more))[1]
+    )
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with progress_bars(one_each=True) as draw:
+        assert draw is not None
+        draw(ProgressEvent("pull", "sha256:0123", 1, 2))
+        draw(ProgressEvent("publish", "", 0, 0))
+    assert drawn == ["pull 0123"]

@@ -9,8 +9,10 @@ import images_made as made
 import pytest
 from cli_helpers import Command
 
+from lazarus.oci import platforms
 from lazarus.oci.references import meant_by
 from lazarus.store import Store
+from lazarus.terms import Platform
 
 NAMES = ("docker.io/library/debian:app", "debian:mine", "docker.io/n/m:latest", "quay.io/n/m:1", "localhost/n/m:1")
 
@@ -83,3 +85,12 @@ def test_a_load_says_the_names_that_the_archive_has(root: Path, tmp_path: Path) 
         (image,) = store.images.load(tmp_path / "two.tar")
         assert image.loaded_names == ("two:1", "two:2") and store.images.get("two:1").loaded_names == ()
     assert lazarus.ok("load", "-q", "-i", str(tmp_path / "none.tar")) == f"Loaded image: {identity}"
+
+
+def test_platforms_in_few_words() -> None:
+    """As docker has it: a system alone is on this host's architecture, an architecture alone is of linux."""
+    host = platforms.host()
+    assert platforms.parse_platform("linux") == platforms.parse_platform("LINUX") == host
+    assert platforms.parse_platform("windows") == host._replace(os="windows")
+    assert platforms.parse_platform("arm64") == Platform("linux", "arm64", "")
+    assert platforms.parse_platform("linux/aarch64/v8") == Platform("linux", "arm64", "v8")

@@ -18,6 +18,7 @@ from cli_helpers import Command
 from made_registry import Answer, MadeRegistry, serving
 from registry_helpers import needs_registry, registry
 
+from lazarus.content import lease
 from lazarus.errors import (
     CorruptError,
     FormatError,
@@ -27,7 +28,7 @@ from lazarus.errors import (
     RegistryError,
     UnsupportedError,
 )
-from lazarus.images import remote
+from lazarus.images import pull, remote
 from lazarus.registry.settings import Settings
 from lazarus.store import Store
 from lazarus.terms import Descriptor, Digest, ProgressEvent
@@ -462,6 +463,32 @@ def test_eight_processes_download_each_blob_once(tmp_path: Path) -> None:
             out, err = process.communicate(timeout=60)
             assert process.returncode == 0 and out.startswith("sha256:"), err
         assert [server.count(blob_of(tar)) for tar in tars] == [1, 1, 1, 1]
+
+
+def test_who_waits_says_for_whom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process that is stopped keeps its claim, and only the user can make it go on."""
+    monkeypatch.setattr(pull, "SAID_AFTER", 0.0)
+    run = Command(tmp_path / "store")
+    with serving(image_of(BASE)) as server, Store(tmp_path / "store") as store:
+        gate = Gate()
+        server.trouble[blob_of(BASE)] = gate
+        first = running(run, server)
+        gate.arrived.wait(20)
+        first.send_signal(signal.SIGSTOP)
+        until(lambda: lease.is_stopped(first.pid))
+
+        def progress(event: ProgressEvent) -> None:
+            if caplog.records:
+                gate.open.set()
+                first.send_signal(signal.SIGCONT)
+
+        store.images.pull(f"{server.host}/a:1", progress=progress)
+        assert first.wait(20) == 0 and server.count(blob_of(BASE)) == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        f"layer {blob_of(BASE)}: waiting for process {first.pid} (it is stopped), which fetches it"
+    ]
 
 
 # -- a real one --

@@ -142,6 +142,11 @@ def test_what_was_not_kept_is_there_or_is_compressed_again(store: Store, tmp_pat
         assert "POST /v2/second/blobs/uploads/?mount=sha256" in where.log.read_text().replace("%3A", ":")
         other.images.tag(pulled, "without:registry")
         other.images.remove(f"{where.host}/first:1")
+        # and so does where it came from, and went to
+        mounted = other.images.push("without:registry", f"{where.host}/fourth:1")
+        assert (mounted.digest, mounted.blobs, mounted.skipped) == (image.digest, 1, 2)
+        with other.catalogue.write() as connection:
+            connection.execute("DELETE FROM blob_places")
         anew = other.images.push("without:registry", f"{where.host}/third:1")
         assert anew.digest != image.digest and anew.blobs == 3
         assert other.images.pull(f"{where.host}/third:1")[0].id == image.id
@@ -187,14 +192,39 @@ def test_all_platforms_become_an_image_index(store: Store, tmp_path: Path, where
 def test_a_neighbour_of_another_platform_than_its_name_says(
     store: Store, tmp_path: Path, where: Registry, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Indexes say of an image what its config does not: `pull` names it by the one, and `push` goes by the other."""
+    """Somebody named it so by hand."""
     amd = load(store, tmp_path, BASE, name="two:1")
     load(store, tmp_path, APP, name="two:1-linux-arm64")
     load(store, tmp_path, APP, name="two:1-slim")
     assert store.images.push("two:1", f"{where.host}/two:1", all_platforms=True).digest == amd.digest
     assert [record.getMessage() for record in caplog.records if "left out" in record.getMessage()] == [
-        "two:1-linux-arm64: left out, because its config is for platform linux/amd64"
+        "two:1-linux-arm64: left out, because it is for platform linux/amd64"
     ]
+
+
+def test_an_index_that_calls_platforms_otherwise_than_their_configs(
+    store: Store, where: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the index said counts: configs often leave the variant out."""
+    source = made.Made()
+    source.image([BASE], None)
+    source.image([BASE, APP], None, architecture="arm")
+    offered = [{"os": "linux", "architecture": "amd64"}, {"os": "linux", "architecture": "arm", "variant": "v7"}]
+    entries = [
+        {**entry, "platform": platform, "annotations": {}}
+        for entry, platform in zip(source.entries, offered, strict=True)
+    ]
+    kind = f"{made.OCI}index.v1+json"
+    index = source.put(json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": entries}).encode())
+    with serving(source, all=made.sha256(index)) as server:
+        images = store.images.pull(f"{server.host}/a:all", platform="amd64", all_platforms=True, keep_blobs=True)
+        assert [str(image.platform) for image in images] == ["linux/amd64", "linux/arm/v7"]
+        assert images[1].names == (f"{server.host}/a:all-linux-arm-v7",)
+        store.images.push(f"{server.host}/a:all", f"{where.host}/called:1", all_platforms=True)
+    pushed = manifest_of(f"docker://{where.host}/called:1")
+    assert [entry["platform"] for entry in pushed["manifests"]] == offered
+    assert [entry["digest"] for entry in pushed["manifests"]] == [image.digest for image in images]
+    assert not caplog.records
 
 
 def test_other_places(store: Store, tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ def progress_bars(wanted: bool = True, *, one_each: bool = False) -> Iterator[Pr
         tasks: dict[tuple[str, str], progress.TaskID] = {}
 
         def draw(event: ProgressEvent) -> None:
+            if not event.name:
+                return  # of no one object, and soon over
             key = ("" if one_each else event.action, event.name)
             what = f"{event.action} {event.name.removeprefix('sha256:')[: 12 if one_each else 24]}"
             if key not in tasks:

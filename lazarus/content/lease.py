@@ -57,6 +57,15 @@ def _start_time(pid: int) -> int | None:
     return None if fields[:1] in ([b"Z"], [b"X"]) else int(fields[19])
 
 
+def is_stopped(pid: int) -> bool:
+    """By SIGSTOP, SIGTSTP or a debugger (the state in /proc/<pid>/stat)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read(4096).rpartition(b")")[2].split()[:1] in ([b"T"], [b"t"])
+    except OSError:
+        return False
+
+
 def _pid_namespace() -> str:
     try:
         return os.readlink("/proc/self/ns/pid")

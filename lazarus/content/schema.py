@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VERSION = 4
+VERSION = 5
 APPLICATION_ID = 0x4C5A5253  # "LZRS": tells our database from any other SQLite file
 
 TABLES = (
@@ -117,3 +117,27 @@ TABLES = (
         expires REAL NOT NULL
     ) WITHOUT ROWID""",
 )
+
+_ADDED_5 = (
+    # Repositories of registries ("localhost:5000/a") that had a blob of a layer when we last saw it there.
+    """CREATE TABLE blob_places (
+        digest TEXT NOT NULL,
+        repository TEXT NOT NULL,
+        diff_id TEXT NOT NULL REFERENCES layers(diff_id) ON DELETE CASCADE,
+        seen REAL NOT NULL,
+        PRIMARY KEY (digest, repository)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX blob_places_of ON blob_places(diff_id)",
+    # For which platform an image index had an image, where its config says another one.
+    """CREATE TABLE offers (
+        manifest_digest TEXT PRIMARY KEY
+            REFERENCES images(manifest_digest) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
+        os TEXT NOT NULL,
+        architecture TEXT NOT NULL,
+        variant TEXT NOT NULL
+    ) WITHOUT ROWID""",
+)
+TABLES += _ADDED_5
+
+#: What a store of an older version lacks: it gets it when it is opened. Older ones yet are not read.
+ADDED = {4: _ADDED_5}

@@ -48,7 +48,9 @@ class NewImage:
         created: float,
         size: int,
         names: Sequence[str],
+        offered: Platform | None = None,
     ) -> None:
+        """`offered`: for which platform an image index has it, where its config says another one."""
         self.manifest = manifest
         self.config_digest = config_digest
         self.media_type = media_type
@@ -56,6 +58,7 @@ class NewImage:
         self.created = created
         self.size = size
         self.names = names
+        self.offered = offered
 
     def insert(self, connection: sqlite3.Connection) -> None:
         """The rows; those that exist stay, names move here."""
@@ -74,6 +77,8 @@ class NewImage:
             " ON CONFLICT (reference) DO UPDATE SET manifest_digest=excluded.manifest_digest, created=excluded.created",
             [(name, digest, time.time()) for name in self.names],
         )
+        if self.offered is not None:
+            connection.execute("INSERT OR REPLACE INTO offers VALUES (?, ?, ?, ?)", (digest, *self.offered))
 
 
 def add_layers(

@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from lazarus.layers.stack import chain_id
 from lazarus.oci.documents import ImageConfig, Manifest, parse_config, parse_manifest
-from lazarus.terms import ChainID, DiffID, Digest
+from lazarus.terms import ChainID, DiffID, Digest, Platform
 
 if TYPE_CHECKING:
     from lazarus.layers.layer import Layer
@@ -100,6 +100,16 @@ class Image:
     def config(self) -> ImageConfig:
         """The parsed config."""
         return parse_config(self.config_bytes, f"config {self.id}")
+
+    @cached_property
+    def platform(self) -> Platform:
+        """That for which the image index had it with which it came; without one, its config's."""
+        row = (
+            self.store.catalogue.read()
+            .execute("SELECT os, architecture, variant FROM offers WHERE manifest_digest=?", (self.digest,))
+            .fetchone()
+        )
+        return self.config.platform if row is None else Platform(*row)
 
     @cached_property
     def manifest(self) -> Manifest:

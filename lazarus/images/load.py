@@ -192,4 +192,5 @@ def _new_image(
         created=timestamp(image.parsed.created),
         size=sum(sizes[layer.diff_id] for layer in image.layers),
         names=image.names,
+        offered=image.platform if image.platform not in (None, image.parsed.platform) else None,
     )

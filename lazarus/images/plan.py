@@ -82,7 +82,7 @@ class PlannedLayer(NamedTuple):
 
 
 class PlannedImage(NamedTuple):
-    """`manifest` is None in a docker-archive, which has none."""
+    """`manifest` is None in a docker-archive, which has none. `platform` is that of an image index, None without."""
 
     manifest: bytes | None
     media_type: str
@@ -90,6 +90,7 @@ class PlannedImage(NamedTuple):
     parsed: ImageConfig
     names: tuple[str, ...]
     layers: tuple[PlannedLayer, ...]
+    platform: Platform | None = None
 
 
 def plan(
@@ -274,7 +275,7 @@ def _of_manifest(blobs: Blobs, descriptor: Descriptor, names: tuple[str, ...]) -
     layers = tuple(
         _of_layer(blobs, layer, diff_id) for layer, diff_id in zip(manifest.layers, parsed.diff_ids, strict=True)
     )
-    return PlannedImage(data, manifest.media_type, config, parsed, names, layers)
+    return PlannedImage(data, manifest.media_type, config, parsed, names, layers, descriptor.platform)
 
 
 def _check_count(what: str, layers: int, parsed: ImageConfig) -> None:

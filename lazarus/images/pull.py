@@ -20,9 +20,11 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from lazarus.content.claims import claim
+from lazarus.content.claims import claim, holder, mark
+from lazarus.content.lease import is_stopped
 from lazarus.errors import ConflictError, CorruptError
 from lazarus.images.load import at_once, ingest_layer, publish_images
+from lazarus.images.places import remember
 from lazarus.images.plan import OneImage, PlannedImage, PlannedLayer, distinct, plan
 from lazarus.images.source import open_place
 from lazarus.layers.chunked.annotations import CHECKSUM
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 #: As docker: three that wait for the network keep two cores busy.
 LAYERS_AT_ONCE = 3
+SAID_AFTER = 5.0  # seconds of waiting for another process
 log = logging.getLogger(__name__)
 
 
@@ -65,7 +68,13 @@ def pull(
         at_once(fetch.one, distinct(images), LAYERS_AT_ONCE, progress, cancel)
         if name is not None and not isinstance(source, OneImage):
             images = _renamed(images, name, place)
-        return publish_images(store, lease, images, (), progress)
+        published = publish_images(store, lease, images, (), progress)
+        if place.kind == "docker":
+            from lazarus.registry.settings import Repository
+
+            there = [(layer.digest, layer.diff_id) for layer in distinct(images) if layer.digest is not None]
+            remember(store, Repository.of(place.reference), there)
+        return published
 
 
 def _warn_of_platform(place: Place, offered: Platform) -> None:
@@ -95,9 +104,14 @@ class _Fetch:
             if progress is not None:
                 progress(ProgressEvent(action, layer.name, done, layer.size))
 
+        begun = time.monotonic()
+        told: set[int | None] = set()
+
         def wait(seconds: float) -> None:
             say("wait", 0)  # raises when somebody has stopped us
             time.sleep(seconds)
+            if not told and time.monotonic() - begun > SAID_AFTER:
+                told.add(self._say_who(layer))
 
         if self._is_here(layer):
             say("exists", layer.size)
@@ -109,6 +123,7 @@ class _Fetch:
                 return
             # A lease of its own: what is published with one is all objects in it, whichever layer they are for.
             with self._store.content.lease("pull") as lease:
+                mark(lease, layer.diff_id)
                 staged = self._in_parts(lease, layer, progress) or ingest_layer(
                     self._store,
                     lease,
@@ -119,6 +134,14 @@ class _Fetch:
                 )
                 self._store.content.publish(lease, layers=[staged])
             say("done", layer.size)
+
+    def _say_who(self, layer: PlannedLayer) -> int | None:
+        """Whom we wait for: they may be stopped, and then nobody but the user can help."""
+        pid = holder(self._store.content, layer.diff_id)
+        who = f"process {pid}" if pid is not None else "another process"
+        stopped = " (it is stopped)" if pid is not None and is_stopped(pid) else ""
+        log.warning("layer %s: waiting for %s%s, which fetches it", layer.name, who, stopped)
+        return pid
 
     def _in_parts(self, lease: Lease, layer: PlannedLayer, progress: Progress | None) -> StagedLayer | None:
         """A zstd:chunked layer of a registry, of which only the files are fetched that the store has not; None when it

@@ -1,9 +1,9 @@
 """push: images of the store to a registry, or to any other place; only the blobs that it has not.
 
 What a manifest says stays as it is where that can be: a layer whose bytes were kept is sent as it came, and one that
-the place has already, or another repository of the same registry, is not sent at all. A layer that a commit made has no
-compressed form yet: it is compressed on its way, and what came of it is remembered (`layer_blobs`), so that a second
-push finds it there. Then the manifest is another one, of OCI's kind, with the same config, so the same image.
+the place has already, or another repository of the same registry (places.py), is not sent at all. A layer that a commit
+made has no compressed form yet: it is compressed on its way, and what came of it is remembered (`layer_blobs`), so that
+a second push finds it there. Then the manifest is another one, of OCI's kind, with the same config, so the same image.
 
 The order is that of trust: layers, config, manifest, image index. Nobody sees an image before it is whole.
 """
@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from lazarus.errors import FormatError, StoreError, UnsupportedError
 from lazarus.images.build import as_oci
 from lazarus.images.load import at_once
+from lazarus.images.places import remember, repositories_with
 from lazarus.images.targets import Pieces, Target, check_expected, file_pieces, open_target, watched
 from lazarus.layers.chunked.annotations import CHECKSUM
 from lazarus.oci import media
 from lazarus.oci.documents import write_index, write_manifest
 from lazarus.oci.layout import sha256
-from lazarus.oci.references import parse_reference
 from lazarus.terms import Descriptor, DiffID, Digest, Progress, ProgressEvent
 from lazarus.union.pipe import pieces_of, through_pipe
 
@@ -34,14 +34,12 @@ if TYPE_CHECKING:
     from lazarus.layers.layer import Layer
     from lazarus.oci.transports import Place
     from lazarus.registry.client import RegistryClient
-    from lazarus.registry.settings import Repository
     from lazarus.store import Store
 
 CHUNKED = "zstd:chunked"
 FORMATS = ("gzip", "zstd", CHUNKED, "none")
 DEFAULT = CHUNKED
 LAYERS_AT_ONCE = 3
-_MOUNTS = 4  # repositories that are asked for a blob
 
 
 class Pushed(NamedTuple):
@@ -98,6 +96,11 @@ def push(
                 target.add_manifest(descriptor, document)
         root, data = _root(manifests)
         target.finish(root, data)
+    if place.kind == "docker":
+        from lazarus.registry.settings import Repository
+
+        there = [(form.digest, diff_id) for (diff_id, _), form in forms.items()]
+        remember(store, Repository.of(place.reference), there)
     return Pushed(root.digest, root.size, work.blobs, work.sent, work.skipped)
 
 
@@ -171,7 +174,7 @@ class _Push:
         if [layer.digest for layer in layers] != [layer.digest for layer in image.manifest.layers]:
             described = Descriptor(media.OCI_CONFIG, config.digest, config.size)
             media_type, document = media.OCI_MANIFEST, write_manifest(described, [as_oci(layer) for layer in layers])
-        return Descriptor(media_type, sha256(document), len(document), image.config.platform), document
+        return Descriptor(media_type, sha256(document), len(document), image.platform), document
 
     def _as_it_is(self, diff_id: DiffID, form: Descriptor, say: _Say) -> Descriptor | None:
         """One form of a layer: found there, or sent; None when it is neither there nor here."""
@@ -188,7 +191,7 @@ class _Push:
         return form
 
     def _there(self, diff_id: DiffID, form: Descriptor) -> bool:
-        return self._target.has(form, lambda: repositories_with(self._store, diff_id))
+        return self._target.has(form, lambda: repositories_with(self._store, form.digest, diff_id))
 
     def _count(self, sent: int = 0, skipped: int = 0) -> None:
         with self._lock:
@@ -295,19 +298,6 @@ def compress(layer: Layer, fd: int, form: str, level: int) -> Mapping[str, str]:
 
     through_pipe(layer.write_tar, lambda in_fd: compress_stream(in_fd, fd, form, level))
     return {}
-
-
-def repositories_with(store: Store, diff_id: DiffID) -> list[Repository]:
-    """Where a registry may have a layer: in the repositories by which images with it are called here."""
-    from lazarus.registry.settings import Repository
-
-    rows = store.catalogue.read().execute(
-        "SELECT DISTINCT reference FROM names JOIN image_layers USING (manifest_digest) WHERE diff_id=?"
-        " ORDER BY names.created DESC",
-        (diff_id,),
-    )
-    found = dict.fromkeys(Repository.of(parse_reference(row[0])) for row in rows)
-    return list(found)[:_MOUNTS]
 
 
 def _to_docker_archive(store: Store, images: Sequence[Image], place: Place, progress: Progress | None) -> Pushed:

@@ -82,7 +82,7 @@ class _Saver:
             digest = _sha256(manifest)
             self._document(digest, manifest)
             self._document(image.id, image.config_bytes)
-            base = Descriptor(media_type, digest, len(manifest), image.config.platform)
+            base = Descriptor(media_type, digest, len(manifest), image.platform)
             named = [base._replace(annotations={"org.opencontainers.image.ref.name": name}) for name in names]
             entries += named or [base]
         put(self.writer, "index.json", write_index(entries))

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from lazarus.registry.settings import Repository
 
 Pieces = Callable[[], Iterable[bytes | memoryview]]
+_MOUNTS = 4  # repositories that are asked for a blob
 _COPY = 1 << 20
 _OFTEN = 0.1  # seconds
 
@@ -87,10 +88,8 @@ class _ToRegistry:
         if self._client.has_blob(self._repository, descriptor.digest):
             return True
         near = [source for source in sources() if source.host == self._repository.host] if sources is not None else []
-        return any(
-            source != self._repository and self._client.mount_blob(self._repository, descriptor.digest, source)
-            for source in near
-        )
+        near = [source for source in near if source != self._repository][:_MOUNTS]
+        return any(self._client.mount_blob(self._repository, descriptor.digest, source) for source in near)
 
     def send(self, descriptor: Descriptor, pieces: Pieces) -> None:
         def checked() -> Iterator[bytes | memoryview]:

@@ -194,11 +194,11 @@ class Transfers:
         found = [image]
         for (text,) in rows.fetchall():
             other = self.get(text)
-            platform = other.config.platform
+            platform = other.platform
             if text == name_for(name, platform):
                 found.append(other)
-            elif text.startswith(f"{name}-{platform.os}-"):  # an index may call it otherwise than its config does
-                log.warning("%s: left out, because its config is for platform %s", text, platform)
+            elif text.startswith(f"{name}-{platform.os}-"):  # somebody has named it so by hand
+                log.warning("%s: left out, because it is for platform %s", text, platform)
         return found
 
 

@@ -22,6 +22,7 @@ _MACHINES = {
     "loongarch64": ("loong64", ""),
 }
 _ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "armhf": "arm", "armel": "arm"}
+_SYSTEMS = ("linux", "windows", "darwin", "freebsd", "netbsd", "openbsd", "solaris", "illumos", "aix", "wasip1")
 _PART = re.compile(r"[A-Za-z0-9_.-]+\Z")
 
 
@@ -33,12 +34,13 @@ def host() -> Platform:
 
 
 def parse_platform(text: str) -> Platform:
-    """`os/architecture[/variant]`, or an architecture alone. Raises `FormatError`."""
+    """`os/architecture[/variant]`, an architecture alone (of linux), or a system alone (on this host's architecture).
+    Raises `FormatError`."""
     parts = text.split("/")
     if not 1 <= len(parts) <= 3 or not all(_PART.match(part) for part in parts):
         raise FormatError(f"not a platform: {text!r:.100} (expected os/architecture[/variant])")
     if len(parts) == 1:
-        parts = ["linux", *parts]
+        parts = [text, *filter(None, host()[1:])] if text.lower() in _SYSTEMS else ["linux", text]
     system, architecture, *variant = (part.lower() for part in parts)
     return Platform(system, _ALIASES.get(architecture, architecture), variant[0] if variant else "")
 
