@@ -165,6 +165,7 @@ def test_of_a_chunked_layer_only_new_files_come(store: Store, tmp_path: Path, wh
         events: list[ProgressEvent] = []
         [image] = other.images.pull(f"{where.host}/chunked:new", progress=events.append)
         assert {event.action for event in events} <= {"parts", "done", "publish"}, "it never came whole"
+        assert all(0 < event.done <= event.total for event in events if event.action == "parts")
         assert other.layers.find_by_blob(layer["digest"]) is None, "nobody saw all of its bytes"
         assert image.diff_ids == new.diff_ids and list(other.check()) == []
         assert other.images.push(image, f"{where.host}/chunked:again").digest == image.digest

@@ -210,6 +210,21 @@ def test_one_that_takes_a_little_and_says_so_for_ever(
     assert len(server.seen("PATCH")) <= FAST.retries + 2
 
 
+@WAYS
+def test_one_that_says_that_it_has_more_than_there_is(client: RegistryClient, server: Server, send: Send) -> None:
+    """When it is asked after a failure: nothing of a negative length is sent then."""
+
+    def script(asked: Asked) -> Answer:
+        if asked.method == "PATCH":
+            return [RESET]
+        return reply(204, Location=asked.target, Range="0-999999") if asked.method == "GET" and asked.query else None
+
+    server.script = script
+    with pytest.raises(RegistryError, match="the registry has 1000000 bytes"):
+        send(client, server)
+    assert not any(asked.headers.get("content-length", "0").startswith("-") for asked in server.asked)
+
+
 @pytest.mark.parametrize("query", ["", "?_state=abc%3D&x=1"])
 @pytest.mark.parametrize("place", ["u9", "/v2/a/blobs/uploads/u9", "SERVER/v2/a/blobs/uploads/u9"])
 def test_where_uploads_are(client: RegistryClient, server: Server, place: str, query: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 VERSION = 5
 APPLICATION_ID = 0x4C5A5253  # "LZRS": tells our database from any other SQLite file
 
-TABLES = (
+TABLES: tuple[str, ...] = (
     """CREATE TABLE blobs (
         digest TEXT PRIMARY KEY,
         size INTEGER NOT NULL,

@@ -53,9 +53,9 @@ def verify(content: ContentStore, repair: bool, threads: int | None, progress: P
                 yield found._replace(repaired=repair and _drop_blob(content, Digest(found.name)))
         null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         try:
-            for found in workers.map(partial(_whole_layer_problem, content, reading, null), layers):
-                if found is not None and has_row(content, "layers", "diff_id", found[0].name):
-                    problem, mend = found
+            for result in workers.map(partial(_whole_layer_problem, content, reading, null), layers):
+                if result is not None and has_row(content, "layers", "diff_id", result[0].name):
+                    problem, mend = result
                     yield problem._replace(repaired=repair and mend is not None and mend(content, DiffID(problem.name)))
         finally:
             os.close(null)

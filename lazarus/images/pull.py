@@ -9,7 +9,9 @@ A layer that was pushed as zstd:chunked comes in parts, where the store has enou
 tar whose digest is the config's diff ID (`lazarus.layers.chunked.reader`).
 
 So what a kill or a full disk leaves is whole layers, which the next pull does not fetch again. Nobody names them yet,
-and a `system prune` after the pull's end takes them; while it runs its lease keeps them, and whatever it found here.
+and a `system prune` after the pull's end takes them, or the removal of an image: they are not kept for a while, because
+it is after a full disk that somebody prunes, and then all of it has to come back. While a pull runs its lease keeps
+them, and whatever it found here.
 Of several processes one fetches a layer (`lazarus.content.claims`), and the others find it.
 """
 

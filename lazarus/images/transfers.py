@@ -159,8 +159,13 @@ class Transfers:
         `all_platforms` pushes an image index of it and its neighbours of other platforms, by the names that `pull`
         gives them. `progress` as in `pull`: exists, push, done.
 
-        The place shows the image when it is whole. Raises `FormatError`, `NotFoundError`, `ConflictError`,
-        `UnsupportedError`, `RegistryError`, `CorruptError` when the store's bytes are not what they were, `OSError`.
+        The place shows the image when it is whole. What a push that is killed leaves in a registry are blobs that no
+        manifest names: the next push finds them there, or the registry's own garbage collection does. To a name by
+        digest only what has that digest is sent (`CorruptError` before anything is), and only layers of which a
+        compressed form is known (`UnsupportedError`).
+
+        Raises `FormatError`, `NotFoundError`, `ConflictError`, `UnsupportedError`, `RegistryError`, `CorruptError` when
+        the store's bytes are not what they were, `OSError`.
         """
         from lazarus.images.push import Compression, push
         from lazarus.oci.transports import parse_place

@@ -220,6 +220,8 @@ class _Upload:
         source = _Source(chunks, hasher)
         while True:
             begin = self._offset
+            if size is not None and begin > size:
+                raise RegistryError(f"{self._what}: the registry has {begin} bytes, {size} are to be sent")
             self._patch(_from(source, begin), None if size is None else size - begin, source)
             if source.ended and source.position == 0 and self._offset <= 1:
                 self._offset = 0  # "0-0" may mean nothing

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from lazarus.errors import CorruptError, FormatError, LazarusError, LimitError, TruncatedError, UnsupportedError
 from lazarus.layers.chunked.annotations import Footer, parse_annotations
-from lazarus.terms import Descriptor, DiffID, Limits, Progress
+from lazarus.terms import Descriptor, DiffID, Limits, Progress, ProgressEvent
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -178,6 +178,13 @@ def _rebuild(
     wire_out, wire_in = os.pipe2(os.O_CLOEXEC)
     tar_out, tar_in = os.pipe2(os.O_CLOEXEC)
     largest = _largest(descriptor, limits)
+    content = plan.need.content
+
+    def say(event: ProgressEvent) -> None:
+        """Bytes of the tar, of which its files' are known: some headers more come in the end."""
+        if progress is not None:
+            progress(event._replace(total=max(content, event.done)))
+
     stages = (
         threading.Thread(target=_feed, args=(ranges, plan.ranges, wire_in, failures), name="lazarus-ranges"),
         threading.Thread(target=_put_together, args=(plan, wire_out, tar_in, largest, failures), name="lazarus-tar"),
@@ -192,7 +199,7 @@ def _rebuild(
             compression="none",
             limits=limits,
             name=descriptor.digest,
-            progress=progress,
+            progress=progress and say,
             expected_diff_id=expected_diff_id,
         )
     except _LIES as error:
