@@ -18,7 +18,7 @@ from cli_helpers import Command
 from made_registry import serving
 from registry_helpers import Registry, needs_registry, registry
 
-from lazarus.errors import CorruptError, FormatError, NotFoundError, UnsupportedError
+from lazarus.errors import CorruptError, FormatError, LimitError, NotFoundError, UnsupportedError
 from lazarus.images.copy import copy_image
 from lazarus.layers.chunked.annotations import parse_annotations
 from lazarus.oci.documents import parse_descriptor
@@ -381,6 +381,17 @@ def test_a_copy_of_bad_bytes_shows_nothing(tmp_path: Path, where: Registry) -> N
     assert not any((tmp_path / name).exists() for name in "bcd")
     assert json.loads((tmp_path / "a/index.json").read_text())["manifests"] == []
     assert bad not in where.blobs
+
+
+def test_a_copy_unpacks_no_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A docker-archive has layers as plain tars: what a registry's few bytes may become is bounded as for a pull."""
+    monkeypatch.setattr("lazarus.images.source._RATIO_FREE", 1 << 20)
+    monkeypatch.setattr("lazarus.images.source._MAX_RATIO", 100)
+    bomb = made.Made()
+    bomb.image([made.layer({"bomb": bytes(8 << 20)})], "v1")
+    with serving(bomb) as server, pytest.raises(LimitError, match=r"^layer sha256:"):
+        copy_image(parse_place(f"docker://{server.host}/a:1"), parse_place(f"docker-archive:{tmp_path / 'out'}:x:1"))
+    assert os.listdir(tmp_path) == []
 
 
 def test_which_image_is_copied(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from lazarus.images.plan import (
     check_kind,
     plan,
 )
-from lazarus.images.source import open_place
+from lazarus.images.source import most_bytes, open_place
 from lazarus.images.targets import Target, check_expected, open_target, watched
 from lazarus.oci import media, platforms
 from lazarus.oci.docker_archive import write_docker_index
@@ -35,7 +35,7 @@ from lazarus.oci.documents import parse_artifact, parse_index, write_manifest
 from lazarus.oci.layout import BlobSource, Layout, sha256
 from lazarus.oci.references import parse_tag
 from lazarus.oci.writers import ArchiveWriter, copy_hashed, put, put_file
-from lazarus.terms import Descriptor, DiffID, Digest, Platform, Progress, ProgressEvent
+from lazarus.terms import Descriptor, DiffID, Digest, Limits, Platform, Progress, ProgressEvent
 from lazarus.union.pipe import through_pipe
 from lazarus.whole_file import whole_file
 
@@ -295,7 +295,7 @@ def _unpack(layer: PlannedLayer, out_fd: int) -> int:
             raise CorruptError(f"layer {layer.digest}: its bytes have digest {found}")
 
     try:
-        size = through_pipe(feed, lambda fd: decompress(fd, out_fd))
+        size = through_pipe(feed, lambda fd: decompress(fd, out_fd, max_size=most_bytes(layer.size, Limits())))
     except LazarusError as error:
         raise type(error)(f"layer {layer.name}: {error}") from error
     diff_id = DiffID.from_bytes(sha256_file(out_fd))

@@ -88,6 +88,11 @@ def open_place(
     return source
 
 
+def most_bytes(packed: int, limits: Limits) -> int:
+    """What so many compressed bytes may become: more is a bomb."""
+    return min(max(_RATIO_FREE, packed * (limits.max_ratio or _MAX_RATIO)), limits.max_tar_size or _MAX_SIZE)
+
+
 def open_file(source: Source, closing: ExitStack) -> tuple[int, str]:
     """A descriptor for reading and the name it has in errors; "-" is standard input, files stay the caller's."""
     if source == "-":
@@ -121,10 +126,9 @@ def _decompress(packed: int, what: str, lease: Scratch, closing: ExitStack, limi
     from lazarus._native.stream import decompress
 
     fd = _temporary(lease, closing)
-    ratio = max(_RATIO_FREE, os.fstat(packed).st_size * (limits.max_ratio or _MAX_RATIO))
     os.lseek(packed, 0, os.SEEK_SET)
     try:
-        decompress(packed, fd, max_size=min(ratio, limits.max_tar_size or _MAX_SIZE))
+        decompress(packed, fd, max_size=most_bytes(os.fstat(packed).st_size, limits))
     except LazarusError as error:
         raise type(error)(f"{what}: {error}") from error
     return fd
