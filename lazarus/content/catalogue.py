@@ -251,9 +251,6 @@ class Catalogue:
                 f"{self.path}: schema version {version}, this program knows versions up to {schema.VERSION}; "
                 "use a newer lazarus"
             )
-        if version in schema.ADDED and self._pragma("application_id") == schema.APPLICATION_ID:
-            self._upgrade()
-            version = self._version()
         if 0 < version < schema.VERSION and self._pragma("application_id") == schema.APPLICATION_ID:
             raise StoreError(
                 f"{self.path}: schema version {version}, this program knows version {schema.VERSION} alone; save its"
@@ -261,16 +258,6 @@ class Catalogue:
             )
         if version != schema.VERSION or self._pragma("application_id") != schema.APPLICATION_ID:
             raise StoreError(f"{self.path}: not the catalogue of a Lazarus store")
-
-    def _upgrade(self) -> None:
-        """Adds the tables that an older store lacks. Who has it open as an older program goes on: it knows none of
-        them."""
-        with self.write() as connection:
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            for statement in schema.ADDED.get(version, ()):
-                connection.execute(statement)
-            if version in schema.ADDED:
-                connection.execute(f"PRAGMA user_version={schema.VERSION}")
 
     def _version(self) -> int:
         return self._pragma("user_version")

@@ -5,7 +5,7 @@ from __future__ import annotations
 VERSION = 5
 APPLICATION_ID = 0x4C5A5253  # "LZRS": tells our database from any other SQLite file
 
-TABLES: tuple[str, ...] = (
+TABLES = (
     """CREATE TABLE blobs (
         digest TEXT PRIMARY KEY,
         size INTEGER NOT NULL,
@@ -116,9 +116,6 @@ TABLES: tuple[str, ...] = (
         created REAL NOT NULL,
         expires REAL NOT NULL
     ) WITHOUT ROWID""",
-)
-
-_ADDED_5 = (
     # Repositories of registries ("localhost:5000/a") that had a blob of a layer when we last saw it there.
     """CREATE TABLE blob_places (
         digest TEXT NOT NULL,
@@ -137,7 +134,3 @@ _ADDED_5 = (
         variant TEXT NOT NULL
     ) WITHOUT ROWID""",
 )
-TABLES += _ADDED_5
-
-#: What a store of an older version lacks: it gets it when it is opened. Older ones yet are not read.
-ADDED = {4: _ADDED_5}
