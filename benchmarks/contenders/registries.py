@@ -1,4 +1,5 @@
-"""A registry on loopback: Debian's docker-registry, with what it has in a directory of the run."""
+"""A registry on loopback: Debian's docker-registry, with what it has in a directory of the run; and a line to it on
+which the bytes are counted."""
 
 from __future__ import annotations
 
@@ -6,10 +7,12 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -58,3 +61,48 @@ def copied(source: str, reference: str) -> None:
     """Puts an image there, by skopeo."""
     command = ["skopeo", "--insecure-policy", "copy", "-q", "--dest-tls-verify=false", source, f"docker://{reference}"]
     subprocess.run(command, check=True, capture_output=True)
+
+
+class Line:
+    """Connections to a host, each carried on byte by byte. `count` is of the bytes in both directions so far: requests,
+    answers, and their headers."""
+
+    def __init__(self, listener: socket.socket, host: str) -> None:
+        self.host = f"127.0.0.1:{listener.getsockname()[1]}"
+        self.count = 0
+        self._lock = threading.Lock()
+        self._listener = listener
+        name, _, port = host.rpartition(":")
+        self._to = (name, int(port))
+
+    def serve(self) -> None:
+        """Until the listener is shut down."""
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(self._to)
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=self._carry, args=ends, daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 18):
+                with self._lock:
+                    self.count += len(data)
+                target.sendall(data)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+
+@contextmanager
+def counted(host: str) -> Iterator[Line]:
+    """A line to a host on loopback; what comes and goes by its own `host` is counted."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        line = Line(listener, host)
+        thread = threading.Thread(target=line.serve)
+        thread.start()
+        try:
+            yield line
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()

@@ -39,6 +39,8 @@ WANTED = (
     Wanted("load of a 910 MB image", "import__real_image", "wall"),
     Wanted("pull of that image, until a container is made", "pull__real_image", "wall", "4 layers"),
     Wanted("memory of a pull of one large layer", "pull__real_image", "peak memory", "a layer of"),
+    Wanted("bytes of a pull when 1 % of the files of that image have changed, of all its bytes", "pull__small_change",
+           "of the whole", "1 % of the files, other content"),
     Wanted("push of a new layer, from the shell", "push__new_layer", "wall"),
     Wanted("mount of a container's root file system", "start__mounted_rootfs", "mount"),
     Wanted("start of a container over 128 layers, to the end of its process", "start__cold_and_warm", "whole",
