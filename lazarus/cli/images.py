@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -73,14 +74,19 @@ def save(store: Store, arguments: SimpleNamespace) -> int:
     """Writes images to an archive or a directory."""
     from lazarus.cli.files import binary_output
 
-    if arguments.output != "-":
-        with progress_bars(not arguments.quiet) as progress:
-            store.images.save(arguments.images, arguments.output, format=arguments.format, progress=progress)
-        return 0
-    if arguments.format == "oci-dir":
+    if arguments.output == "-" and arguments.format == "oci-dir":
         raise Mistake("--format oci-dir needs -o DIRECTORY")
-    with binary_output("-") as out, progress_bars(not arguments.quiet) as progress:
-        store.images.save(arguments.images, out, format=arguments.format, progress=progress)
+    with ExitStack() as stack:
+        output = arguments.output
+        if output == "-":
+            output = stack.enter_context(binary_output("-"))
+        store.images.save(
+            arguments.images,
+            output,
+            format=arguments.format,
+            compression=arguments.compression_format,
+            progress=stack.enter_context(progress_bars(not arguments.quiet)),
+        )
     return 0
 
 
@@ -260,6 +266,13 @@ VERBS = {
                     ("-o", "--output"), "output", "file or directory (default: standard output)", "FILE", default="-"
                 ),
                 Option(("--format",), "format", "|".join(FORMATS), "FORMAT", default="oci-archive", choices=FORMATS),
+                Option(
+                    ("--compression-format",),
+                    "compression_format",
+                    "of all layers (default: as they are)",
+                    "gzip|zstd|zstd:chunked|none",
+                    choices=("gzip", "zstd", "zstd:chunked", "none"),
+                ),
                 _NO_BARS,
             ),
         ),

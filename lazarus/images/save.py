@@ -1,17 +1,24 @@
-"""save: to an OCI archive, an OCI layout directory or a docker-archive."""
+"""save: to an OCI archive, an OCI layout directory or a docker-archive.
+
+Layers go as they came, or in the form that is asked for: then one that was not kept in it is compressed into a file of
+no name first, because a member of an archive begins with its name, which is its digest, and its size.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from lazarus.errors import CorruptError, FormatError
+from lazarus.images.build import as_oci
+from lazarus.layers.chunked.annotations import CHECKSUM
 from lazarus.oci import media
 from lazarus.oci.docker_archive import write_docker_index
 from lazarus.oci.documents import write_index, write_manifest
-from lazarus.oci.writers import ArchiveWriter, DirectoryWriter, Writer, put
+from lazarus.oci.writers import ArchiveWriter, DirectoryWriter, Writer, copy_hashed, put, put_file
 from lazarus.terms import Descriptor, DiffID, Digest, Progress, ProgressEvent
 from lazarus.whole_directory import whole_directory
 from lazarus.whole_file import whole_file
@@ -32,44 +39,59 @@ class Named(NamedTuple):
     names: tuple[str, ...]
 
 
-def save(store: Store, images: Sequence[Named], target: Target, form: str, progress: Progress | None) -> None:
+def save(
+    store: Store,
+    images: Sequence[Named],
+    target: Target,
+    form: str,
+    progress: Progress | None,
+    compression: str | None = None,
+) -> None:
     """See `Images.save`."""
+    from lazarus.images.push import FORMATS as COMPRESSIONS
+
     if form not in FORMATS:
         raise FormatError(f"format {form!r:.40}: not one of {', '.join(FORMATS)}")
+    if compression not in (None, *COMPRESSIONS):
+        raise FormatError(f"compression {compression!r:.40}: not one of {', '.join(COMPRESSIONS)}")
+    if form == "docker-archive" and compression not in (None, "none"):
+        raise FormatError(f"format docker-archive has layers that are not compressed, and not {compression}")
+    saver = _Saver(store, progress, compression)
     if not isinstance(target, str | os.PathLike):
         if form == "oci-dir":
             raise FormatError("format oci-dir needs a directory, not a stream")
         target.flush()
-        _write(store, images, ArchiveWriter(target.fileno()), form, progress)
+        saver.save(images, ArchiveWriter(target.fileno()), form, None)
         return
     path = os.fspath(target)
     if form == "oci-dir":
-        _to_directory(store, images, path, progress)
+        with whole_directory(path) as directory:
+            saver.save(images, DirectoryWriter(directory), form, directory)
         return
     with whole_file(path) as fd:
-        _write(store, images, ArchiveWriter(fd), form, progress)
-
-
-def _to_directory(store: Store, images: Sequence[Named], path: str, progress: Progress | None) -> None:
-    with whole_directory(path) as directory:
-        _write(store, images, DirectoryWriter(directory), "oci-dir", progress)
-
-
-def _write(store: Store, images: Sequence[Named], writer: Writer, form: str, progress: Progress | None) -> None:
-    saver = _Saver(store, writer, progress)
-    if form == "docker-archive":
-        saver.docker(images)
-    else:
-        saver.oci(images)
-    writer.finish()
+        saver.save(images, ArchiveWriter(fd), form, os.path.dirname(os.path.realpath(path)))
 
 
 class _Saver:
-    def __init__(self, store: Store, writer: Writer, progress: Progress | None) -> None:
+    """One save. What is compressed for it lies in files without a name, beside the target, or where temporary files
+    do."""
+
+    def __init__(self, store: Store, progress: Progress | None, compression: str | None) -> None:
         self.store = store
-        self.writer = writer
         self.progress = progress
+        self.compression = compression
         self.written: set[str] = set()
+        self.compressed: dict[DiffID, Descriptor] = {}
+
+    def save(self, images: Sequence[Named], writer: Writer, form: str, directory: str | None) -> None:
+        """All of it."""
+        self.writer = writer
+        self.directory = directory
+        if form == "docker-archive":
+            self.docker(images)
+        else:
+            self.oci(images)
+        writer.finish()
 
     def oci(self, images: Sequence[Named]) -> None:
         """oci-layout, the blobs, and index.json last."""
@@ -105,6 +127,11 @@ class _Saver:
         that has
         those layers uncompressed."""
         layers = list(zip(image.manifest.layers, image.diff_ids, strict=True))
+        if self.compression is not None:
+            described = [self._in_form(layer, diff_id, self.compression) for layer, diff_id in layers]
+            if [layer.digest for layer in described] == [layer.digest for layer in image.manifest.layers]:
+                return image.manifest_bytes, image.manifest.media_type
+            return self._new_manifest(image, [as_oci(layer) for layer in described])
         lost = [
             layer
             for layer, diff_id in layers
@@ -126,8 +153,47 @@ class _Saver:
                 self._layer(layer, diff_id)
                 compression = media.layer_compression(layer.media_type, f"layer {layer.digest}")
                 descriptors.append(layer._replace(media_type=media.layer_media_type(compression)))
+        return self._new_manifest(image, descriptors)
+
+    def _new_manifest(self, image: Image, layers: list[Descriptor]) -> tuple[bytes, str]:
         config = Descriptor(media.OCI_CONFIG, image.id, len(image.config_bytes))
-        return write_manifest(config, descriptors), media.OCI_MANIFEST
+        return write_manifest(config, layers), media.OCI_MANIFEST
+
+    def _in_form(self, layer: Descriptor, diff_id: DiffID, form: str) -> Descriptor:
+        """Writes a layer in that form: the blob that was kept, where it is one."""
+        from lazarus.images.push import CHUNKED
+
+        kind = "zstd" if form == CHUNKED else form
+        if form == "none":
+            size = self._tar(diff_id, f"blobs/sha256/{diff_id.hex}")
+            return layer if layer.digest == diff_id else Descriptor(media.OCI_LAYER, Digest(diff_id), size)
+        if (
+            media.layer_compression(layer.media_type, f"layer {layer.digest}") == kind
+            and (form != CHUNKED or CHECKSUM in layer.annotations)
+            and self.store.content.has_blob(layer.digest)
+        ):
+            self._layer(layer, diff_id)
+            return layer
+        if diff_id not in self.compressed:
+            self.compressed[diff_id] = self._compress(diff_id, form)._replace(media_type=media.layer_media_type(kind))
+        return self.compressed[diff_id]
+
+    def _compress(self, diff_id: DiffID, form: str) -> Descriptor:
+        from lazarus.images.push import compress
+        from lazarus.union.pipe import pieces_of
+
+        layer = self.store.layers.get(diff_id)
+        annotations: dict[str, str] = {}
+        self._say("compress", diff_id, layer.tar_size)
+        with tempfile.TemporaryFile(dir=self.directory, buffering=0) as file:
+            digest, size = copy_hashed(
+                file.fileno(), pieces_of(lambda fd: annotations.update(compress(layer, fd, form, 0)))
+            )
+            name = f"blobs/sha256/{digest.hex}"
+            if name not in self.written:
+                self.written.add(name)
+                put_file(self.writer, name, file.fileno())
+        return Descriptor("", digest, size, annotations=annotations)
 
     def _layer(self, layer: Descriptor, diff_id: DiffID) -> None:
         name = f"blobs/sha256/{layer.digest.hex}"

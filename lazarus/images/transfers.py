@@ -121,13 +121,17 @@ class Transfers:
         target: Target,
         *,
         format: str = "oci-archive",
+        compression: str | None = None,
         progress: Progress | None = None,
     ) -> None:
         """Writes images to an "oci-archive", an "oci-dir" or a "docker-archive": a path (replaced when it is whole),
-        or an
-        open binary file. The same images give the same bytes. Raises `NotFoundError`, `ConflictError` (a directory
-        that is
-        not empty), `CorruptError` when the store's bytes are not what they were."""
+        or an open binary file.
+
+        Layers are as they came; those whose compressed form was not kept are plain. With `compression` ("zstd:chunked",
+        "zstd", "gzip" or "none") all have that form, under a new manifest where theirs was another one. The same images
+        give the same bytes. Raises `FormatError`, `NotFoundError`, `ConflictError` (a directory that is not empty),
+        `CorruptError` when the store's bytes are not what they were, `OSError`.
+        """
         from lazarus.images.save import Named, save
 
         images: dict[Digest, tuple[Image, list[str]]] = {}
@@ -137,7 +141,8 @@ class Transfers:
             name = self.name_of(image, reference)
             if name is not None and name not in names:
                 names.append(name)
-        save(self.store, [Named(image, tuple(names)) for image, names in images.values()], target, format, progress)
+        named = [Named(image, tuple(names)) for image, names in images.values()]
+        save(self.store, named, target, format, progress, compression)
 
     def push(
         self,
