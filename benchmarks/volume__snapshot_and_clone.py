@@ -4,23 +4,30 @@ Ours: `snapshot`, `clone` and `rollback` of the API, in process; on ext4 in a po
 Theirs: `cp -a --reflink=auto`, and on btrfs `btrfs subvolume snapshot`, each with a sync of the file system after it.
 The limit is what no clone of each file can do without, and nothing else: one thread opens, creates, shares blocks and
 closes, and syncs the file system. All take turns; what they have made is removed out of turn.
+
+And a database: PostgreSQL with 1 GB of pgbench's tables, which was stopped. Its clone is asked as the volume's, and how
+long it is from there until a server in a container on the clone has done its first transaction.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import lazarus
+from benchmarks.contenders import databases
+from benchmarks.contenders.roots import VolumeContainer
 from benchmarks.harness.disks import Disk
 from benchmarks.harness.results import LIMIT, OURS, record, record_missing
 from lazarus._native.sync import syncfs
@@ -72,9 +79,60 @@ def test_snapshot_clone_rollback(benchmark: Any, disk: Disk, quick: bool, case: 
             store.pool.destroy()
     record_missing(benchmark, missing)
     print(f"\n{case} on {disk.type}: {shared.shared >> 20} MiB shared, {shared.copied >> 20} MiB copied")
+    _report(benchmark, samples, case, disk)
+
+
+def test_clone_of_a_database(benchmark: Any, disk: Disk, quick: bool) -> None:
+    if (why := databases.why_no_postgres()) is not None:
+        pytest.skip(why)
+    samples: defaultdict[tuple[str, str], list[float]] = defaultdict(list)  # (contender, metric) -> seconds
+    lower, place = disk.path / "lower", disk.path / "ours"
+    lower.mkdir()
+    place.mkdir()
+    program = [sys.executable, databases.__file__]
+    subprocess.run([*databases.ALONE, *program, "make-postgres", lower, "10" if quick else "65"], check=True)
+    root = VolumeContainer(place, lower)
+    root.prepare()
+    try:
+        if disk.type == "ext4":
+            root.store.pool.create(5 << 30)
+        root.make()
+        volume = root.store.volumes.get("db")
+
+        def turn() -> None:
+            begun = time.perf_counter()
+            volume.clone("c")
+            samples[OURS, "clone"].append(time.perf_counter() - begun)
+            said = json.loads(root.run([*program, "postgres-answer", VolumeContainer.TARGET], "c"))
+            samples[OURS, "clone and first transaction"].append(said["answered"] - begun)
+            volume.store.volumes.remove("c")
+            os.sync()
+            samples[f"{LIMIT}bare system calls", "clone"].append(_bare(volume))
+            begun = time.perf_counter()
+            subprocess.run(["cp", "-a", "--reflink=auto", lower, disk.path / "copy"], check=True)
+            subprocess.run(["sync", "-f", disk.path], check=True)
+            samples["cp -a --reflink=auto", "clone"].append(time.perf_counter() - begun)
+            _remove(disk.path / "copy")
+            os.sync()
+
+        turn()
+        samples.clear()
+        benchmark.pedantic(turn, rounds=3 if quick else 7, iterations=1)
+        root.drop()
+        if disk.type == "ext4":
+            root.store.pool.destroy()
+    finally:
+        root.close()
+    size = sum(path.stat().st_size for path in lower.rglob("*") if path.is_file())
+    case = f"a database of {size / 1e9:.2f} GB"
+    print(f"\n{case} on {disk.type}")
+    _report(benchmark, samples, case, disk)
+
+
+def _report(benchmark: Any, samples: Mapping[tuple[str, str], Sequence[float]], case: str, disk: Disk) -> None:
     for (name, metric), seconds in samples.items():
         row = record(benchmark, name, metric, "s", seconds, case=case, file_system=disk.type)
-        print(f"  {name:28} {metric:10} {row.median * 1e3:8.1f} ms ± {row.spread * 1e3:.1f}")
+        print(f"  {name:28} {metric:28} {row.median * 1e3:8.1f} ms ± {row.spread * 1e3:.1f}")
 
 
 def _ours(volume: Volume) -> Iterator[tuple[str, float]]:
@@ -96,17 +154,20 @@ def _bare(volume: Volume) -> float:
     """On the file system that the volume is on, which may be a pool's."""
     copy = Path(volume.directory, "limit")
     begun = time.perf_counter()
-    copy.mkdir()
-    source, target = (os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (volume.path, copy))
-    for name in os.listdir(source):
-        from_fd = os.open(name, os.O_RDONLY, dir_fd=source)
-        to_fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, dir_fd=target)
-        fcntl.ioctl(to_fd, FICLONE, from_fd)
-        os.close(to_fd)
-        os.close(from_fd)
+    for directory, _, names, source in os.fwalk(volume.path):
+        place = copy / os.path.relpath(directory, volume.path)
+        place.mkdir()
+        target = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+        for name in names:
+            from_fd = os.open(name, os.O_RDONLY, dir_fd=source)
+            to_fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, dir_fd=target)
+            fcntl.ioctl(to_fd, FICLONE, from_fd)
+            os.close(to_fd)
+            os.close(from_fd)
+        os.close(target)
+    target = os.open(copy, os.O_RDONLY | os.O_DIRECTORY)
     syncfs(target)
     seconds = time.perf_counter() - begun
-    os.close(source)
     os.close(target)
     shutil.rmtree(copy)
     os.sync()

@@ -3,6 +3,7 @@
        databases.py sqlite DIRECTORY TRANSACTIONS
        databases.py postgres DIRECTORY SECONDS
        databases.py postgres-first DIRECTORY SECONDS
+       databases.py postgres-answer DIRECTORY
 
 A database in a directory, made once, and what its users do with it, with the clock in it: prints the seconds of each
 phase and the transactions per second, as JSON. Those of PostgreSQL want root, and run in namespaces of their own
@@ -219,6 +220,19 @@ def postgres_first(directory: Path, seconds: int) -> dict[str, Any]:
     return {"seconds": {"start": started - begun}, "rate": count / (ended - begun)}
 
 
+def postgres_answer(directory: Path) -> dict[str, Any]:
+    """Starts a server and has one transaction done; `answered` is when, by the clock of `time.perf_counter()`, which is
+    that of all processes."""
+    cluster = Cluster(directory)
+    begun = time.perf_counter()
+    with cluster.server() as process:
+        started = time.perf_counter()
+        cluster.bench("-t", "1")
+        answered = time.perf_counter()
+        cluster.stop(process)
+    return {"seconds": {"start": started - begun, "first transaction": answered - started}, "answered": answered}
+
+
 def _number(words: str, said: str) -> float:
     """What stands after these words at the beginning of a line of pgbench."""
     found = re.search(rf"^{words}([\d.]+)", said, re.MULTILINE)
@@ -234,6 +248,8 @@ def main(words: list[str]) -> None:
     makes = {"make-sqlite": make_sqlite, "make-postgres": make_postgres}
     if name in makes:
         makes[name](Path(directory), *map(int, amount))
+    elif name == "postgres-answer":
+        print(json.dumps(postgres_answer(Path(directory))))
     else:
         print(json.dumps(works[name](Path(directory), int(amount[0]))))
 

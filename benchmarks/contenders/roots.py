@@ -265,10 +265,10 @@ class VolumeContainer(Root):
     def path(self) -> Path:
         return Path(self.store.volumes.get("db").path)
 
-    def run(self, command: Sequence[str]) -> str:
+    def run(self, command: Sequence[str], volume: str = "db") -> str:
         """What a command prints in a container of its own. `RuntimeError` with the last line that it wrote."""
         programs = [Bind(path, path, read_only=True) for path in dict.fromkeys(self.PROGRAMS)]
-        volumes = [*programs, Tmpfs("/tmp"), VolumeMount("db", self.TARGET)]
+        volumes = [*programs, Tmpfs("/tmp"), VolumeMount(volume, self.TARGET)]
         with (
             self.store.containers.create("bench:empty", command=command, volumes=volumes) as container,
             tempfile.TemporaryFile("w+") as out,
