@@ -6,7 +6,7 @@ import gzip
 import io
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -65,6 +65,45 @@ def test_copies(volume: Volume, tmp_path: Path) -> None:
     with pytest.raises(ConflictError):
         volume.copy_in(str(tmp_path / "out"), "/dir/a")
     assert not volume.fresh, "what was copied into it is what it begins with"
+
+
+def test_what_it_was(volume: Volume, tmp_path: Path) -> None:
+    """Of a snapshot, whatever has become of the volume."""
+    volume.snapshot("s")
+    Path(volume.path, "dir/a").write_text("b\n")
+    volume.copy_out("/dir/a", str(tmp_path / "was"), snapshot="s")
+    volume.copy_out("/dir/a", str(tmp_path / "is"))
+    assert (tmp_path / "was").read_text() == "a\n" and (tmp_path / "is").read_text() == "b\n"
+    with open(tmp_path / "tar", "w+b") as out:
+        volume.export(out, snapshot="s")
+        out.seek(0)
+        with tarfile.open(fileobj=out) as tar:
+            found = tar.extractfile("dir/a")
+            assert found is not None and found.read() == b"a\n"
+    for call in (
+        lambda: volume.copy_out("/dir", str(tmp_path / "x"), snapshot="t"),
+        lambda: volume.export(1, snapshot="t"),
+    ):
+        with pytest.raises(NotFoundError, match="snapshot db@t: not in this store"):
+            call()
+
+
+def test_errors_name_it(volume: Volume, tmp_path: Path) -> None:
+    volume.snapshot("s")
+    (tmp_path / "f").write_text("f")
+    cases: list[tuple[Callable[[], None], str]] = [
+        (lambda: volume.copy_out("/none", str(tmp_path)), "cp: db:/none: No such file or directory"),
+        (lambda: volume.copy_out("/none", str(tmp_path), snapshot="s"), "cp: db@s:/none: No such file or directory"),
+        (lambda: volume.copy_out("/dir/a/", str(tmp_path)), "cp db:/dir/a/: not a directory"),
+        (lambda: volume.copy_in(str(tmp_path / "f"), "/none/"), "cp: db:/none/: no such directory"),
+        (lambda: volume.copy_in(str(tmp_path / "f"), "/none/f"), "cp: db:/none: No such file or directory"),
+        (lambda: volume.copy_in(str(tmp_path / "none"), "/"), f"cp: {tmp_path}/none: No such file or directory"),
+        (lambda: volume.copy_in(str(tmp_path), "/dir/a"), "cp: db:/dir/a: a directory cannot replace a file"),
+    ]
+    for call, text in cases:
+        with pytest.raises(LazarusError) as caught:
+            call()
+        assert str(caught.value) == text
 
 
 def test_paths_do_not_leave_it(volume: Volume, tmp_path: Path) -> None:

@@ -358,7 +358,7 @@ def test_command_line(store: Store, tmp_path: Path) -> None:
     said = json.loads(lazarus.ok("volume", "pull", place, "newer", "--format", "json"))
     assert said["Name"] == "newer" and said["Total"] == MIB + 33000 and said["Entries"] == 3
     for words, text in (
-        (("pull", place), "volume db: there is one already"),
+        (("pull", place), "volume db: there is one already, and a pull makes a new one: give it"),
         (("pull", place, "../x"), "not a volume name"),
         (("pull", "dir:x"), "dir: is not supported here"),
         (("push", "db", "dir:x"), "dir: is not supported here"),

@@ -112,30 +112,38 @@ def prune(store: Store, arguments: SimpleNamespace) -> int:
 def cp(store: Store, arguments: SimpleNamespace) -> int:
     """Between a volume and the host: one side is a path of the host, or - for a tar stream."""
     from lazarus.cli.files import binary_output, is_inside
+    from lazarus.volumes.names import split_snapshot
 
     source, target, archive = arguments.source, arguments.target, arguments.archive
     inside = is_inside(source)
     if inside == is_inside(target):
         raise Mistake("one of SOURCE and TARGET must be VOLUME:PATH, the other a path of the host or -")
-    name, _, path = (source if inside else target).partition(":")
+    text, _, path = (source if inside else target).partition(":")
+    name, snapshot = split_snapshot(text)
+    if snapshot is not None and not inside:
+        raise Mistake(f"{text}: a snapshot does not change; copy into the volume, or into a clone of the snapshot")
     volume, path = store.volumes.get(name), "/" + path.lstrip("/")
     if not inside:
         volume.copy_in(sys.stdin.buffer if source == "-" else source, path, archive=archive)
     elif target != "-":
-        volume.copy_out(path, target, archive=archive)
+        volume.copy_out(path, target, snapshot=snapshot, archive=archive)
     else:
         with binary_output("-") as out:
-            volume.copy_out(path, out, archive=archive)
+            volume.copy_out(path, out, snapshot=snapshot, archive=archive)
     return 0
 
 
 def export(store: Store, arguments: SimpleNamespace) -> int:
-    """All files of a volume as one tar."""
+    """All files of a volume, or of a snapshot of it, as one tar."""
     from lazarus.cli.files import binary_output
+    from lazarus.volumes.names import split_snapshot
 
-    volume = store.volumes.get(arguments.name)
+    name, snapshot = split_snapshot(arguments.name)
+    volume = store.volumes.get(name)
+    if snapshot is not None:
+        volume.get_snapshot(snapshot)  # before a file is made, or a terminal complained about
     with binary_output(arguments.output) as out:
-        volume.export(out)
+        volume.export(out, snapshot=snapshot)
     return 0
 
 
@@ -273,7 +281,11 @@ VERBS = {
             "copy between a volume and the host",
             cp,
             (
-                Word("source", "SOURCE", "VOLUME:PATH or PATH; DIR/. is what is in it; - a tar from standard input"),
+                Word(
+                    "source",
+                    "SOURCE",
+                    "VOLUME[@NAME]:PATH or PATH; DIR/. is what is in it; - a tar from standard input",
+                ),
                 Word("target", "TARGET", "VOLUME:PATH or PATH; - writes a tar to standard output"),
             ),
             (
@@ -283,13 +295,13 @@ VERBS = {
                     "keep owners, set-ID bits and capabilities (else: root's in the volume, the caller's on the host)",
                 ),
             ),
-            "Containers may use it meanwhile.",
+            "Containers may use it meanwhile. A snapshot (VOLUME@NAME) can be copied from.",
         ),
         Verb(
             "volume export",
-            "write all files of a volume as a tar",
+            "write all files of a volume, or of a snapshot of it, as a tar",
             export,
-            (_NAME,),
+            (Word("name", "VOLUME[@NAME]", "name of a volume, or of a snapshot of it"),),
             (Option(("-o", "--output"), "output", "file to write (default: standard output)", "FILE", default="-"),),
         ),
         Verb(
@@ -321,7 +333,8 @@ VERBS = {
                 Word("name", "NAME", "name of the new volume (default: the one it was pushed under)", "?"),
             ),
             (_OPTIONS, _NO_BARS, FORMAT, *REGISTRY),
-            "Everything is checked. In a directory or archive without a TAG there must be one volume.",
+            "Everything is checked. In a directory or archive without a TAG there must be one volume. A pull changes no"
+            " volume that is there: what was pushed since then is pulled under another name.",
         ),
     )
 }

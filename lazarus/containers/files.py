@@ -52,10 +52,10 @@ def copy_out(container: Container, source: str, target: str | IO[bytes] | int, *
 def _side(container: Container, *, writing: bool) -> Iterator[copy.Side]:
     with _files(container, writing=writing) as files:
         if isinstance(files, LayerStack):
-            yield copy.Stack(files)
+            yield copy.Stack(files, name=container.name)
             return
         root = files
-        yield copy.Directories(lambda path, flags: open_in_root(root, path, flags))
+        yield copy.Directories(lambda path, flags: open_in_root(root, path, flags), name=container.name)
 
 
 @contextmanager

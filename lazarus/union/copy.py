@@ -97,11 +97,12 @@ def copy_in(side: Side, source: str | IO[bytes] | int, target: str, *, archive: 
 
 
 class Directories:
-    """The side of files that an opener gives descriptors of."""
+    """The side of files that an opener gives descriptors of. `name` stands before paths in errors (name:/path)."""
 
-    def __init__(self, opener: Opener, *, on_host: bool = False) -> None:
+    def __init__(self, opener: Opener, *, on_host: bool = False, name: str = "") -> None:
         self._opener = opener
         self._on_host = on_host
+        self._name = name
 
     @contextmanager
     def source(self, text: str) -> Iterator[Source]:
@@ -116,7 +117,7 @@ class Directories:
                 inside = self._open(path, os.O_RDONLY | os.O_DIRECTORY)
                 os.close(fd)
                 fd = inside
-            _check_source(text, stat.S_ISDIR(mode), stat.S_ISSOCK(mode))
+            _check_source(_shown(self._name, text), stat.S_ISDIR(mode), stat.S_ISSOCK(mode))
             name = os.path.basename(os.path.abspath(path)) if self._on_host else _base(path)
             yield Source(
                 os.fsencode(name),
@@ -135,11 +136,12 @@ class Directories:
         except FileNotFoundError:
             mode = None
         except OSError as error:
-            raise NotFoundError(f"cp: {text}: {error.strerror}") from error
+            raise NotFoundError(f"cp: {_shown(self._name, text)}: {error.strerror}") from error
         else:
             mode = os.fstat(fd).st_mode
             os.close(fd)
-        parent, name = _place(text, source, mode is not None, mode is not None and stat.S_ISDIR(mode))
+        is_directory = mode is not None and stat.S_ISDIR(mode)
+        parent, name = _place(text, source, mode is not None, is_directory, _shown(self._name, text))
         with self.directory(parent or ("." if self._on_host else "/")) as directory:
             yield Target(name, directory.unpack)
 
@@ -159,17 +161,18 @@ class Directories:
         try:
             return self._opener(os.fsencode(path), flags)
         except OSError as error:
-            raise NotFoundError(f"cp: {path}: {error.strerror}") from error
+            raise NotFoundError(f"cp: {_shown(self._name, path)}: {error.strerror}") from error
 
 
 HOST = Directories(lambda path, flags: os.open(path, flags | os.O_CLOEXEC), on_host=True)
 
 
 class Stack:
-    """The side of a layer stack, which must have an upper to be copied to."""
+    """The side of a layer stack, which must have an upper to be copied to; `name` as for `Directories`."""
 
-    def __init__(self, stack: LayerStack) -> None:
+    def __init__(self, stack: LayerStack, *, name: str = "") -> None:
         self._stack = stack
+        self._name = name
 
     @contextmanager
     def source(self, text: str) -> Iterator[Source]:
@@ -179,8 +182,8 @@ class Stack:
         follow = text.endswith("/")
         kind = self._kind(path, follow)
         if kind is None:
-            raise NotFoundError(f"cp: {text}: No such file or directory")
-        _check_source(text, kind == "directory", kind == "socket")
+            raise NotFoundError(f"cp: {_shown(self._name, text)}: No such file or directory")
+        _check_source(_shown(self._name, text), kind == "directory", kind == "socket")
         name = _base(path)
         yield Source(
             os.fsencode(name),
@@ -193,7 +196,8 @@ class Stack:
     def target(self, text: str, source: Source) -> Iterator[Target]:
         """See `Side`."""
         kind = self._kind(text, True)
-        parent, name = _place(text, source, kind is not None, kind == "directory")
+        is_directory = kind == "directory"
+        parent, name = _place(text, source, kind is not None, is_directory, _shown(self._name, text))
         with self.directory(parent or "/") as directory:
             yield Target(name, directory.unpack)
 
@@ -202,7 +206,8 @@ class Stack:
         """See `Side`."""
         kind = self._kind(text, True)
         if kind != "directory":
-            raise NotFoundError(f"cp: {text}: {'No such file or' if kind is None else 'Not a'} directory")
+            what = "No such file or" if kind is None else "Not a"
+            raise NotFoundError(f"cp: {_shown(self._name, text)}: {what} directory")
         yield Target(
             None,
             lambda in_fd, keep_owner: unpack(
@@ -214,8 +219,13 @@ class Stack:
         try:
             found = self._stack.lookup(path, follow=follow)
         except OSError as error:
-            raise NotFoundError(f"cp: {path}: {error.strerror}") from error
+            raise NotFoundError(f"cp: {_shown(self._name, path)}: {error.strerror}") from error
         return None if found is None else found.kind
+
+
+def _shown(name: str, path: str) -> str:
+    """A path of a tree as its user wrote it, or nearly."""
+    return f"{name}:{path}" if name else path
 
 
 def _base(path: str) -> str:
@@ -230,15 +240,15 @@ def _check_source(text: str, is_directory: bool, is_socket: bool) -> None:
         raise UnsupportedError(f"cp {text}: a socket cannot be copied")
 
 
-def _place(text: str, source: Source, exists: bool, is_directory: bool) -> tuple[str, bytes | None]:
-    """The directory that a source goes into, and its name there, by the rules at the top."""
+def _place(text: str, source: Source, exists: bool, is_directory: bool, shown: str) -> tuple[str, bytes | None]:
+    """The directory that a source goes into, and its name there, by the rules at the top. `shown`: `text` in errors."""
     if is_directory:
         return text, None if source.contents_only else source.name
     if exists and source.is_directory:
-        raise ConflictError(f"cp: {text}: a directory cannot replace a file")
+        raise ConflictError(f"cp: {shown}: a directory cannot replace a file")
     if not exists and not source.is_directory and text.endswith("/"):
-        raise NotFoundError(f"cp: {text}: no such directory")
+        raise NotFoundError(f"cp: {shown}: no such directory")
     parent, base = posixpath.split(text.rstrip("/"))
     if base in ("", ".", ".."):
-        raise NotFoundError(f"cp: {text}: no such file or directory")
+        raise NotFoundError(f"cp: {shown}: no such file or directory")
     return parent, os.fsencode(base)

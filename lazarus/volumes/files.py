@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
 from lazarus._native.openat2 import open_in_root
@@ -30,18 +30,21 @@ if TYPE_CHECKING:
 def copy_in(volume: Volume, source: str | IO[bytes] | int, target: str, *, archive: bool) -> None:
     """See `Volume.copy_in`."""
     with _opened(volume, writing=True) as root, at_limit(volume.name, volume.limit):
-        copy.copy_in(_side(root), source, target, archive=archive)
+        copy.copy_in(_side(root, volume.name), source, target, archive=archive)
 
 
-def copy_out(volume: Volume, source: str, target: str | IO[bytes] | int, *, archive: bool) -> None:
+def copy_out(
+    volume: Volume, source: str, target: str | IO[bytes] | int, *, snapshot: str | None, archive: bool
+) -> None:
     """See `Volume.copy_out`."""
-    with _opened(volume) as root:
-        copy.copy_out(_side(root), source, target, archive=archive)
+    name = volume.name if snapshot is None else f"{volume.name}@{snapshot}"
+    with _opened(volume, snapshot) as root:
+        copy.copy_out(_side(root, name), source, target, archive=archive)
 
 
-def export(volume: Volume, out_fd: int) -> int:
+def export(volume: Volume, out_fd: int, snapshot: str | None) -> int:
     """See `Volume.export`."""
-    with _opened(volume) as root:
+    with _opened(volume, snapshot) as root:
         return pack_tree(root, out_fd)
 
 
@@ -70,25 +73,18 @@ def push(
     """See `Volume.push`."""
     from lazarus.volumes.artifact.push import push as push_directory
 
-    with ExitStack() as reading:
-        if snapshot is None:
-            root = reading.enter_context(_opened(volume))
-        else:
-            found = volume.get_snapshot(snapshot)
-            root = os.open(reading.enter_context(found.reading()), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            reading.callback(os.close, root)
+    with _opened(volume, snapshot) as root:
         return push_directory(root, place, name=volume.name, labels=volume.labels, registry=registry, progress=progress)
-    raise AssertionError
 
 
 @contextmanager
-def _opened(volume: Volume, *, writing: bool = False) -> Iterator[int]:
-    """A descriptor of its root directory, which stays where it is meanwhile. What is written in a fresh volume is what
-    it begins with."""
+def _opened(volume: Volume, snapshot: str | None = None, *, writing: bool = False) -> Iterator[int]:
+    """A descriptor of its root directory, or of a snapshot's, which stays where it is meanwhile. What is written in a
+    fresh volume is what it begins with."""
     if writing:
         volume.store.content.reserve.check()
         settle(volume, None, durable=False)
-    with volume.opened() as path:
+    with volume.opened() if snapshot is None else volume.get_snapshot(snapshot).reading() as path:
         root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             yield root
@@ -99,5 +95,5 @@ def _opened(volume: Volume, *, writing: bool = False) -> Iterator[int]:
             os.close(root)
 
 
-def _side(root: int) -> copy.Directories:
-    return copy.Directories(lambda path, flags: open_in_root(root, path, flags))
+def _side(root: int, name: str) -> copy.Directories:
+    return copy.Directories(lambda path, flags: open_in_root(root, path, flags), name=name)

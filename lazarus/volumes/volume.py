@@ -207,17 +207,21 @@ class Volume:
 
         copy_in(self, source, target, archive=archive)
 
-    def copy_out(self, source: str, target: str | IO[bytes] | int, *, archive: bool = False) -> None:
-        """Copies a file or tree of it to the host (or as a tar stream): docker's rules, see `lazarus/union/copy.py`."""
+    def copy_out(
+        self, source: str, target: str | IO[bytes] | int, *, snapshot: str | None = None, archive: bool = False
+    ) -> None:
+        """Copies a file or tree of it, or of a snapshot, to the host (or as a tar stream): docker's rules, see
+        `lazarus/union/copy.py`."""
         from lazarus.volumes.files import copy_out
 
-        copy_out(self, source, target, archive=archive)
+        copy_out(self, source, target, snapshot=snapshot, archive=archive)
 
-    def export(self, out: int | IO[bytes]) -> int:
-        """Writes all its files as one plain tar; the number of bytes. Files that change meanwhile may come torn."""
+    def export(self, out: int | IO[bytes], *, snapshot: str | None = None) -> int:
+        """Writes all its files, or a snapshot's, as one plain tar; the number of bytes. Files that change meanwhile may
+        come torn, but for those of a snapshot."""
         from lazarus.volumes.files import export
 
-        return export(self, out if isinstance(out, int) else out.fileno())
+        return export(self, out if isinstance(out, int) else out.fileno(), snapshot)
 
     def import_(self, source: int | IO[bytes]) -> int:
         """Adds what a tar holds (plain, gzip or zstd) to what is there, with owners where the caller is root; the

@@ -87,7 +87,7 @@ def pull(
                 new.sync()
             with store.catalogue.write() as connection:
                 if connection.execute("SELECT 1 FROM volumes WHERE name=?", (chosen,)).fetchone() is not None:
-                    raise ConflictError(f"volume {chosen}: there is one already")
+                    raise _taken(chosen)
                 new.place(connection)
         return Pulled(store.volumes.get(chosen), entry.digest, work.size, work.read, work.entries)
     raise AssertionError
@@ -95,7 +95,13 @@ def pull(
 
 def _check_free(store: Store, name: str) -> None:
     if store.volumes.find(name) is not None:
-        raise ConflictError(f"volume {name}: there is one already")
+        raise _taken(name)
+
+
+def _taken(name: str) -> ConflictError:
+    return ConflictError(
+        f"volume {name}: there is one already, and a pull makes a new one: give it another name, or remove that"
+    )
 
 
 def _open(store: Store, place: Place, closing: ExitStack, registry: Settings | None) -> Layout | RegistryArtifacts:
