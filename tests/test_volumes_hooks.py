@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -82,6 +83,23 @@ def test_one_that_prints_a_lot(volume: Volume, capfd: pytest.CaptureFixture[str]
     with pytest.raises(HookError, match=r"ended with 2: the end$"):
         volume.snapshot("t", before=shell(f"{said}; exit 2"))
     assert capfd.readouterr().err.count("0123456789\n") == 3000000 // 11
+
+
+def test_what_it_says_is_passed_on_and_not_kept(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 MB, in a process that may take 64 MiB more than it has, and has no place for files."""
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    os.dup2(null, 2)
+    resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), hard))
+    try:
+        volume.snapshot("s", before=shell("yes 0123456789 | head -c 100000000 >&2"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(null)
 
 
 def test_all_of_its_processes_are_killed(volume: Volume, tmp_path: Path) -> None:

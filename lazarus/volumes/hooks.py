@@ -13,19 +13,25 @@ environment, the function gets as a mapping:
 is killed then), or when the function raises: nothing is taken. `after` is called whatever happened since `before` was
 begun, a signal that raises included (SIGINT; for the command line SIGTERM and SIGHUP, too); a process that a signal
 kills calls nothing any more.
+
+What a command prints goes to our standard error; its own standard error comes through a pipe, of which the last line is
+kept for the error. What it leaves in the background can write there as long as we live.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import signal
+import time
+from _thread import start_new_thread
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import IO
 
 from lazarus.errors import FormatError, HookError, one_line
 
-_PIECE = 1 << 16
+_PIPE = 1 << 16  # bytes that one holds
+_LONG = 3600  # seconds: no poll takes for ever as a number
 Hook = Sequence[str] | Callable[[Mapping[str, str]], object]
 
 
@@ -80,11 +86,12 @@ class Hooks:
 def _run(command: Sequence[str], facts: Mapping[str, str], timeout: float, what: str) -> None:
     """Its output goes to our standard error, where it does not mix with what a verb prints."""
     import subprocess
-    import tempfile
 
     from lazarus.runtime.forking import no_copies
 
-    with tempfile.TemporaryFile() as errors:
+    errors, theirs = os.pipe()
+    said = _Said(errors)
+    try:
         try:
             with no_copies():
                 process = subprocess.Popen(
@@ -92,24 +99,94 @@ def _run(command: Sequence[str], facts: Mapping[str, str], timeout: float, what:
                     env={**os.environ, **facts},
                     stdin=subprocess.DEVNULL,
                     stdout=2,
-                    stderr=errors,
+                    stderr=theirs,
                     start_new_session=True,
                 )
         except OSError as error:
             raise HookError(f"{what} could not be started: {command[0]}: {error.strerror}") from error
+        finally:
+            os.close(theirs)
         try:
-            code = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            raise HookError(f"{what} did not end within {timeout:g} s and was killed{_last_line(errors)}") from None
+            ended = said.wait(process.pid, timeout)
+            if not ended:
+                raise HookError(f"{what} did not end within {timeout:g} s and was killed{said.last_line}")
+            code = process.wait()
         finally:
             with suppress(ProcessLookupError):  # what it has left in the background, too, if it failed
                 if process.returncode != 0:
                     os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        last = _last_line(errors)
+    finally:
+        said.leave()
     if code != 0:
-        ended = f"ended with {code}" if code > 0 else f"was killed by {_signal_name(-code)}"
-        raise HookError(f"{what} {ended}{last}")
+        end = f"ended with {code}" if code > 0 else f"was killed by {_signal_name(-code)}"
+        raise HookError(f"{what} {end}{said.last_line}")
+
+
+class _Said:
+    """What comes out of a pipe: it goes to our standard error as it comes, and the end of it is kept."""
+
+    def __init__(self, fd: int) -> None:
+        os.set_blocking(fd, False)
+        self._fd = fd
+        self._ended = False
+        self._tail = b""
+
+    def wait(self, pid: int, timeout: float) -> bool:
+        """Passes on what comes until a child has ended, and all that it said is here; False when the time is over."""
+        deadline = time.monotonic() + timeout
+        child = os.pidfd_open(pid)
+        try:
+            waiting = select.poll()
+            waiting.register(child, select.POLLIN)
+            waiting.register(self._fd, select.POLLIN)
+            while True:
+                left = deadline - time.monotonic()
+                ready = {fd for fd, _ in waiting.poll(min(max(0, left), _LONG) * 1000)}
+                if self._fd in ready:
+                    self._pass_on()  # all that was there: a pipe holds no more
+                    if self._ended:
+                        waiting.unregister(self._fd)
+                if child in ready:
+                    return True
+                if left <= 0:
+                    return False
+        finally:
+            os.close(child)
+
+    def _pass_on(self) -> bool:
+        """What there is; False when there is nothing just now, or never again."""
+        try:
+            piece = os.read(self._fd, _PIPE)
+        except BlockingIOError:
+            return False
+        self._ended = not piece
+        self._tail = (self._tail + piece)[-_PIPE:]
+        with suppress(OSError):
+            while piece:
+                piece = piece[os.write(2, piece) :]
+        return not self._ended
+
+    @property
+    def last_line(self) -> str:
+        """ ": " and the last line, if there was one."""
+        lines = self._tail.decode(errors="replace").strip().splitlines()
+        return f": {lines[-1]:.300}" if lines else ""
+
+    def leave(self) -> None:
+        """Closes the pipe; but not before those who are left in the background have."""
+        if not self._ended:
+            self._pass_on()
+        if self._ended:
+            os.close(self._fd)
+        else:
+            start_new_thread(self._go_on, ())
+
+    def _go_on(self) -> None:
+        os.set_blocking(self._fd, True)
+        while self._pass_on():
+            pass
+        os.close(self._fd)
 
 
 def _signal_name(number: int) -> str:
@@ -117,15 +194,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:  # between SIGRTMIN and SIGRTMAX
         return f"signal {number}"
-
-
-def _last_line(errors: IO[bytes]) -> str:
-    """What it wrote to its standard error goes to ours; ": " and the last line of it."""
-    errors.seek(0)
-    tail = b""
-    while piece := errors.read(_PIECE):
-        with suppress(OSError):
-            os.write(2, piece)
-        tail = (tail + piece)[-_PIECE:]
-    lines = tail.decode(errors="replace").strip().splitlines()
-    return f": {lines[-1]:.300}" if lines else ""
