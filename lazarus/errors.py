@@ -79,6 +79,15 @@ class HookError(LazarusError):
     """A command or function that was to be called before or after something failed, or took too long."""
 
 
+class Terminated(KeyboardInterrupt):
+    """A signal that would have ended the process: at the command line it is as Ctrl-C, but for the word and the exit
+    code. `number` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("terminated")
+        self.number = number
+
+
 # The codes of csrc/base/lz_err.h; tests/test_native_errors.py compares the two.
 NATIVE_CODES: dict[int, type[LazarusError]] = {
     -10001: FormatError,
@@ -97,7 +106,7 @@ def one_line(error: BaseException) -> str:
         names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
         return ": ".join([*names, error.strerror or str(error)])
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
+        return str(error) or "interrupted"
     return str(error) or ("out of memory" if isinstance(error, MemoryError) else type(error).__name__)
 
 

@@ -7,10 +7,13 @@ import os
 import pty
 import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from cli_helpers import Command
+from container_helpers import until
 
 from lazarus.cli.overview import all_verbs
 
@@ -213,7 +216,15 @@ def test_a_mistake_of_ours_is_one_line(
         main(["--root", str(tmp_path / "s"), "system", "df"])
 
 
-def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "terminated"),
+        (signal.SIGHUP, 129, "terminated"),
+    ],
+)
+def test_an_interrupt_is_one_line(tmp_path: Path, number: int, code: int, said: str) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     words = Command(tmp_path / "store").words("load", "-i", str(fifo))
@@ -222,13 +233,37 @@ def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
         fifo.open("wb"),  # it has been opened for reading too
     ):
         for _ in range(10):  # one that comes just before read() blocks is seen after it: a person presses again
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=2)
+                process.wait(timeout=2 if number == signal.SIGINT else 20)
                 break
         out, err = process.communicate(timeout=20)
-    assert (process.returncode, out, err) == (130, b"", b"lazarus: interrupted\n")
+    assert (process.returncode, out, err) == (code, b"", f"lazarus: {said}\n".encode())
     assert os.listdir(tmp_path / "store/staging") == []
+
+
+def test_told_to_end_in_a_call_of_c(tmp_path: Path) -> None:
+    """Where no Python handler is called: it waits five seconds for the end of that, and a second signal not at all."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    code = (
+        "import os, sys; from lazarus import cli; from lazarus._native.pack import unpack\n"
+        "fd, here = os.open(sys.argv[1], os.O_RDONLY), os.open(sys.argv[2], os.O_RDONLY)\n"
+        "cli.command = lambda _: unpack(fd, here, keep_owner=False); cli.main()\n"
+    )
+    for signals, ended, text in ((1, 143, b"lazarus: terminated\n"), (2, -signal.SIGTERM, b"")):
+        with (
+            subprocess.Popen([sys.executable, "-c", code, str(fifo), str(tmp_path)], stderr=subprocess.PIPE) as process,
+            fifo.open("wb") as out,
+        ):
+            out.write(b"\0" * 100)  # not even one block of a tar
+            out.flush()
+            until(lambda process=process: "pipe" in Path(f"/proc/{process.pid}/wchan").read_text())
+            for _ in range(signals):
+                process.send_signal(signal.SIGTERM)
+                time.sleep(0.2)
+            _, err = process.communicate(timeout=20)
+        assert (process.returncode, err) == (ended, text)
 
 
 def test_an_archive_for_a_terminal_is_refused_in_plain_words(lazarus: Command) -> None:

@@ -18,7 +18,9 @@
 
 Exit codes: 0; 1 an error, said in one line on stderr; 2 a wrong command line; 130 interrupted. For `run`, `exec` and
 `start` the container's own, or 125 (the engine failed, or a wrong command line), 126 (the command cannot be invoked),
-127 (it was not found). For those of registry.py and login.py 125 in place of 1 and 2.
+127 (it was not found). For those of registry.py and login.py 125 in place of 1 and 2. SIGTERM and SIGHUP end a command
+as Ctrl-C does, in order and in one line, with 143 and 129; a second one ends it at once, and so does the first after
+five seconds in which nothing in order could be begun.
 """
 
 from __future__ import annotations
@@ -71,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is not None:
         return _interruptible(argv)
     _check_streams()
+    _end_in_order()
     try:
         code = _interruptible(sys.argv[1:])
     except SystemExit as ending:  # argparse: help, or a wrong command line
@@ -88,7 +91,26 @@ def _interruptible(argv: Sequence[str]) -> int:
         from lazarus.cli.output import complain
 
         complain(interrupt)
-        return 130
+        return 128 + getattr(interrupt, "number", 2)
+
+
+def _end_in_order() -> None:
+    """What a supervisor or a closed terminal sends raises, as Ctrl-C does, so that what was begun is undone and a hook
+    after a snapshot is called. What is ignored (nohup) stays so."""
+    import signal
+
+    from lazarus._native.ending import on_first, under_way
+
+    def end(number: int, _frame: object) -> None:
+        from lazarus.errors import Terminated
+
+        under_way()
+        raise Terminated(number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, end)
+            on_first(number)
 
 
 def command(argv: Sequence[str]) -> int:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -22,14 +19,13 @@ if TYPE_CHECKING:
 def snapshot(store: Store, arguments: SimpleNamespace) -> int:
     """Prints VOLUME@NAME; what it cost goes to standard error."""
     before, after = (None if text is None else ["/bin/sh", "-c", text] for text in (arguments.before, arguments.after))
-    with _ended_in_order():
-        found = store.volumes.get(arguments.volume).snapshot(
-            arguments.name,
-            before=before,
-            after=after,
-            hook_timeout=arguments.hook_timeout,
-            freeze=not arguments.no_freeze,
-        )
+    found = store.volumes.get(arguments.volume).snapshot(
+        arguments.name,
+        before=before,
+        after=after,
+        hook_timeout=arguments.hook_timeout,
+        freeze=not arguments.no_freeze,
+    )
     _say_cost(store, found.cost)
     print(found)
     return 0
@@ -116,28 +112,6 @@ def _split(store: Store, text: str) -> tuple[Volume, str | None]:
 
     volume, name = split_snapshot(text)
     return store.volumes.get(volume), name
-
-
-@contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise, as Ctrl-C does, so that the hook after a snapshot is called. A second one kills."""
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-
-    def end(number: int, _frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        raise SystemExit(128 + number)
-
-    before = {number: signal.getsignal(number) for number in numbers}
-    try:
-        for number in numbers:
-            if before[number] == signal.SIG_DFL:  # nohup ignores it, and so do we
-                with suppress(ValueError):  # not the main thread
-                    signal.signal(number, end)
-        yield
-    finally:
-        for number, handler in before.items():
-            with suppress(ValueError):
-                signal.signal(number, handler)
 
 
 def _say_cost(store: Store, cost: Cost) -> None:

@@ -118,7 +118,8 @@ def _in_background(
         if os.fork() == 0:
             gc.disable()  # the caller's objects must not be finalised here, nor their memory touched
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.chdir("/")
             report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, 3)
