@@ -23,11 +23,13 @@ the index: digests lie in packs, which are never sent twice, and an index is sma
 number, a lower one, and each name is one component: there is no path in it that could lead anywhere.
 
 **A push** reads the tables of all packs that volumes' artifacts in the destination have (in a registry: under the tag
-that is pushed, and 16 others of its repository), cuts, and sends what is in
-none of them in new packs, then index and manifest. Packs that the volume has no chunk in are not named. Packs of which
-less than a quarter is used are not named either: their chunks go into new ones, so that what a pull fetches stays
+that is pushed, and 16 others of its repository, but of those no more than some million chunks), cuts, and sends what is
+in none of them in new packs, then index and manifest. Packs that the volume has no chunk in are not named. Packs of
+which less than a quarter is used are not named either: their chunks go into new ones, so that what a pull fetches stays
 within four times what it needs. So do those of small packs when there are many. What no manifest names any more stays
 in a layout until somebody removes it; `skopeo copy` to a new one leaves it behind.
+
+A pack has 128 MiB at most, which a pull keeps in a file meanwhile.
 
 **A pull** checks every blob's SHA-256 and size, every table's SHA-256, every chunk's length and SHA-256, and that what
 the index says is a tree that these chunks fill exactly, before anything shows; see index.py for the rules.

@@ -10,7 +10,7 @@ from lazarus.oci import media
 from lazarus.oci.documents import descriptor_json, parse_artifact
 from lazarus.oci.strict_json import MAX_SIZE, dumps
 from lazarus.terms import Descriptor, Digest
-from lazarus.volumes.artifact.packs import PACK
+from lazarus.volumes.artifact.packs import MAX_PACK, PACK
 
 PLACES = ("docker", "oci", "oci-archive")  # of lazarus.oci.transports
 ARTIFACT = "application/vnd.lazarus.volume.v1"
@@ -58,7 +58,7 @@ def is_volume(data: bytes, what: str) -> bool:
 
 
 def read(data: bytes, media_type: str, what: str) -> VolumeManifest:
-    """Raises `FormatError`, `UnsupportedError` for what is no volume."""
+    """Raises `FormatError`, `UnsupportedError` for what is no volume, `LimitError` for a pack of more than 128 MiB."""
     manifest = parse_artifact(data, media_type, what)
     kind = manifest.raw.get("artifactType")
     if kind != ARTIFACT:
@@ -70,6 +70,8 @@ def read(data: bytes, media_type: str, what: str) -> VolumeManifest:
     for number, pack in enumerate(packs, 2):
         if pack.media_type != PACK:
             raise FormatError(f"{what}, layer {number}: media type {pack.media_type:.100} where {PACK} is expected")
+        if pack.size > MAX_PACK:
+            raise LimitError(f"{what}, layer {number}: a pack of {pack.size} bytes, more than {MAX_PACK}")
     if len({pack.digest for pack in packs}) != len(packs):
         raise FormatError(f"{what}: names a pack twice")
     annotations = manifest.raw.get("annotations")

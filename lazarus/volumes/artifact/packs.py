@@ -26,6 +26,7 @@ ROW = [("sha256", "V32"), ("length", "<u4"), ("stored", "<u4")]
 ROW_SIZE = 40
 MIN_CHUNK, MAX_CHUNK = 2 << 10, 1 << 20  # the last of a file, or before a hole, may be smaller
 MAX_PACK_CHUNKS = 1 << 20
+MAX_PACK = 128 << 20  # bytes of one: three times what a push makes, of small chunks, and what a pull keeps meanwhile
 
 SIZE = 16 << 20  # stored bytes of a pack; 16 MiB a descriptor of 400 bytes make a manifest of 4 MiB for 160 GiB
 #: Of zstd. In pieces of 4 KiB libraries, text and a database shrink to 0.37, 0.33 and 0.33 at 140 to 190 MB/s a core;
@@ -247,13 +248,17 @@ def expand_runs(first: Array, count: Array, step: Array) -> Array:
 
 
 def batches(rows: Array, wanted: Array, size: int) -> Iterator[Array]:
-    """`wanted` (numbers of rows, ascending) in parts of at most about `size` bytes, stored or expanded."""
+    """`wanted` (numbers of rows, ascending) in parts of at most about `size` bytes, expanded, and as they are stored
+    with all that lies between them."""
     import numpy
 
     at = 0
     weight = rows["length"][wanted].cumsum(dtype="u8")
+    ends = rows["stored"].cumsum(dtype="u8")[wanted]
     while at < len(wanted):
         before = int(weight[at - 1]) if at else 0
-        end = max(int(numpy.searchsorted(weight, before + size, side="right")), at + 1)
+        begin = int(ends[at]) - int(rows["stored"][wanted[at]])
+        end = int(numpy.searchsorted(weight, before + size, side="right"))
+        end = max(min(end, int(numpy.searchsorted(ends, begin + size, side="right"))), at + 1)
         yield wanted[at:end]
         at = end

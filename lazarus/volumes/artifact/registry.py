@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Array: TypeAlias = numpy.ndarray[Any, numpy.dtype[Any]]
 
 _TAGS = 16  # of a repository, whose packs are looked at
+_CHUNKS = 1 << 22  # in packs of other tags: 16 GiB in pages, of which 400 MB of memory know
 
 
 class RegistryArtifacts:
@@ -91,6 +92,7 @@ class ToRegistry:
     def packs(self) -> list[Pack]:
         """Those that are there, as far as their size and table tell."""
         found: dict[Digest, Pack] = {}
+        chunks = 0
         for name in self._names():
             try:
                 entry = self._artifacts.resolve(name)
@@ -99,8 +101,12 @@ class ToRegistry:
                 if entry.media_type != media.OCI_MANIFEST or not manifest.is_volume(data, what):
                     continue
                 for pack in manifest.read(data, entry.media_type, what).packs:
-                    if pack.digest not in found:
-                        found[pack.digest] = Pack(pack, self._table(pack))
+                    if pack.digest in found:
+                        continue
+                    if chunks > _CHUNKS and name != self._name:
+                        return list(found.values())
+                    found[pack.digest] = Pack(pack, self._table(pack))
+                    chunks += len(found[pack.digest].rows)
             except (LazarusError, OSError):
                 continue  # somebody else's, gone, or damaged: it has nothing to give
         return list(found.values())

@@ -100,12 +100,9 @@ class Restore:
         self._tree = tree
         self._what = what
         self._keep_owner = keep_owner
-        self._paths = [b"."]
         self._parents: list[int] = tree["parent"].tolist()
         self._names = list(index.names(tree))
         self._kinds: list[int] = tree["kind"].tolist()
-        for parent, name in zip(self._parents[1:], self._names[1:], strict=True):
-            self._paths.append(self._paths[parent] + b"/" + name if parent else name)
         self._directory = -1
         self._open = -1  # which entry `_directory` is
 
@@ -120,9 +117,17 @@ class Restore:
         parent = self._parents[entry]
         if parent != self._open:
             self.close()
-            self._directory = self._descend(self._paths[parent], os.O_RDONLY | os.O_DIRECTORY)
+            self._directory = self._descend(self._path(parent), os.O_RDONLY | os.O_DIRECTORY)
             self._open = parent
         return self._directory
+
+    def _path(self, entry: int) -> bytes:
+        """Put together each time: of a million files far down, paths would take gigabytes."""
+        parts: list[bytes] = []
+        while entry:
+            parts.append(self._names[entry])
+            entry = self._parents[entry]
+        return b"/".join(reversed(parts)) or b"."
 
     def _descend(self, path: bytes, flags: int) -> int:
         return open_in_root(self._root, path, flags | os.O_NOFOLLOW)
@@ -161,14 +166,14 @@ class Restore:
                 raise self._named(error, entry) from None
 
     def _link(self, to: int, directory: int, name: bytes) -> None:
-        source = self._descend(self._paths[self._parents[to]], os.O_RDONLY | os.O_DIRECTORY)
+        source = self._descend(self._path(self._parents[to]), os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.link(self._names[to], name, src_dir_fd=source, dst_dir_fd=directory, follow_symlinks=False)
         finally:
             os.close(source)
 
     def _text(self, entry: int) -> str:
-        return self._paths[entry].decode("utf-8", "replace")
+        return self._path(entry).decode("utf-8", "replace")
 
     def _named(self, error: OSError, entry: int) -> OSError:
         return OSError(error.errno, error.strerror, self._text(entry))
@@ -257,7 +262,7 @@ class Restore:
                     if fd >= 0:
                         os.close(fd)
                     fd, opened = -1, entry
-                    fd = self._descend(self._paths[entry], os.O_WRONLY)
+                    fd = self._descend(self._path(entry), os.O_WRONLY)
                 while begin < stop:
                     written = os.pwrite(fd, view[begin:stop], offset)
                     begin, offset = begin + written, offset + written
@@ -277,33 +282,38 @@ class Restore:
         uid, gid = tree["uid"].tolist(), tree["gid"].tolist()
         modes, mtimes = tree["mode"].tolist(), tree["mtime"].tolist()
         attributes = self._attributes()
+        first = tree["xattrs"].cumsum(dtype="u8") - tree["xattrs"]
         for entry in range(tree.entries - 1, -1, -1):
             kind = self._kinds[entry]
             if kind == index.HARDLINK:
                 continue
             try:
-                self._attribute(entry, kind, uid[entry], gid[entry], modes[entry], attributes[entry], mtimes[entry])
+                mine = attributes(int(first[entry]), int(tree["xattrs"][entry]))
+                self._attribute(entry, kind, uid[entry], gid[entry], modes[entry], mine, mtimes[entry])
             except OSError as error:
                 raise self._named(error, entry) from None
 
-    def _attributes(self) -> list[list[tuple[bytes, bytes]]]:
-        found, at, number = [], 0, 0
-        keys, values = self._tree["key_size"].tolist(), self._tree["value_size"].tolist()
-        for count in self._tree["xattrs"].tolist():
+    def _attributes(self) -> Callable[[int, int], list[tuple[bytes, bytes]]]:
+        """A function for some xattrs that follow one another: the number of the first, and how many."""
+        tree = self._tree
+        sizes = tree["key_size"].astype("u8") + tree["value_size"]
+        begins = sizes.cumsum(dtype="u8") - sizes
+
+        def some(first: int, count: int) -> list[tuple[bytes, bytes]]:
             mine: list[tuple[bytes, bytes]] = []
-            for key_size, value_size in zip(
-                keys[number : number + count], values[number : number + count], strict=True
-            ):
-                key, at = self._tree.xattrs[at : at + key_size], at + key_size
+            for number in range(first, first + count):
+                at, key_size, value_size = (
+                    int(size[number]) for size in (begins, tree["key_size"], tree["value_size"])
+                )
+                key = tree.xattrs[at : at + key_size]
                 if b"\0" in key:
                     raise FormatError(f"{self._what}: an xattr's name with a NUL byte")
                 if mine and key <= mine[-1][0]:
                     raise FormatError(f"{self._what}: xattrs of one entry that are not in order, or there twice")
-                mine.append((key, self._tree.xattrs[at : at + value_size]))
-                at += value_size
-            found.append(mine)
-            number += count
-        return found
+                mine.append((key, tree.xattrs[at + key_size : at + key_size + value_size]))
+            return mine
+
+        return some
 
     def _attribute(
         self, entry: int, kind: int, uid: int, gid: int, mode: int, attributes: list[tuple[bytes, bytes]], mtime: int
