@@ -4,10 +4,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "../base/lz_mem.h"
 #include "lz_sha256_batch.h"
+#include "lz_xxh3.h"
 
 _Static_assert(sizeof(struct lz_chunk_row) == 64, "numpy reads the rows");
 _Static_assert(__BYTE_ORDER == __LITTLE_ENDIAN, "rows are read as little-endian");
@@ -172,11 +172,8 @@ int lz_chunk_hash(struct lz_sha256_batch *hasher, const uint8_t *bytes, uint64_t
                   struct lz_chunk_row *rows, size_t count)
 {
     if ((digests & LZ_CHUNK_XXH3) != 0) {
-        for (size_t i = 0; i < count; i++) {
-            XXH128_canonical_t canonical;
-            XXH128_canonicalFromHash(&canonical, XXH3_128bits(bytes + (rows[i].offset - base), rows[i].length));
-            memcpy(rows[i].xxh3, canonical.digest, sizeof rows[i].xxh3);
-        }
+        for (size_t i = 0; i < count; i++)
+            lz_xxh3_128(bytes + (rows[i].offset - base), rows[i].length, rows[i].xxh3);
     }
     int rc = 0;
     for (size_t done = 0; rc == 0 && (digests & LZ_CHUNK_SHA256) != 0 && done < count;) {

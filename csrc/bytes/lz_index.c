@@ -6,6 +6,8 @@
 #include <sys/stat.h>
 #include <xxhash.h>
 
+#include "lz_xxh3.h"
+
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "the index is little-endian and mapped as it is"
 #endif
@@ -239,7 +241,7 @@ int lz_index_open(const void *bytes, uint64_t size, struct lz_index *out, struct
     if (rc != 0)
         return rc;
     uint64_t table = header->entries.offset;
-    if (header->table_checksum != XXH3_64bits(base + table, size - table))
+    if (header->table_checksum != lz_xxh3_64(base + table, size - table))
         return lz_fail(detail, LZ_E_CORRUPT, "index: the table's checksum does not match");
     uint64_t slots = header->slots.size / sizeof(struct lz_slot);
     uint64_t layers = header->layers.size / 32;
