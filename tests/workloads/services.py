@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -84,7 +84,7 @@ class Client(threading.Thread):
         super().__init__(daemon=True)
         self.acknowledged = self.sent = last
         self._statement, self._answer = statement, ""
-        self._errors: IO[str] = tempfile.TemporaryFile("w+")
+        self._errors: IO[str] = os.fdopen(os.memfd_create("errors"), "w+")  # a full disk must not swallow it
         self._process = subprocess.Popen(
             service.lazarus.words("exec", "-i", service.name, *command),
             stdin=subprocess.PIPE,
@@ -120,9 +120,14 @@ class Client(threading.Thread):
             self._process.stdin.close()  # type: ignore[union-attr]
 
     def why(self) -> str:
-        """What came in place of an acknowledgment."""
+        """What came in place of an acknowledgment, how the client ended, and the end of what it said about it."""
+        try:
+            ended = f"it ended with {self._process.wait(timeout=5)}"
+        except subprocess.TimeoutExpired:
+            ended = "it has not ended"
         self._errors.seek(0)
-        return f"after {self.acknowledged} came {self._answer!r} {self._errors.read()[-500:]}"
+        said = self._errors.read()[-500:].strip()
+        return f"after {self.acknowledged} came {self._answer!r}, and {ended}, saying {said!r}"
 
 
 def kill_when(service: Service, clients: Sequence[Client], more: int, seconds: float = 60) -> None:
