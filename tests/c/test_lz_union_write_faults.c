@@ -98,75 +98,95 @@ static char *look(const struct world *world)
     return text;
 }
 
-/* What a scene is before and after: as the union shows it, and as the upper has it, which is quicker to compare. */
-struct views {
-    char *before, *after, *upper_before, *upper_after;
+/* A state on disk, and whether it shows as the scene does before or after. */
+struct state {
+    char *upper, *work;
+    bool before, after;
 };
 
-static char *look_upper(const struct world *world)
+/* What a scene is before and after, and the states that it was found in: the same bytes on disk show the same, and
+ * failing calls leave the same few over and over. */
+struct views {
+    char *before, *after;
+    struct state states[64];
+    size_t state_count;
+};
+
+static char *look_at(int dir_fd)
 {
     int here = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
     CHECK(here >= 0);
-    CHECK_EQ(fchdir(world->upper_fd), 0);
+    CHECK_EQ(fchdir(dir_fd), 0);
     char *text = text_posix(0);
     CHECK_EQ(fchdir(here), 0);
     CHECK_EQ(close(here), 0);
     return text;
 }
 
+static void state_free(struct state *state)
+{
+    free(state->upper);
+    free(state->work);
+}
+
 static void views_free(struct views *views)
 {
     free(views->before);
     free(views->after);
-    free(views->upper_before);
-    free(views->upper_after);
+    for (size_t i = 0; i < views->state_count; i++)
+        state_free(&views->states[i]);
 }
 
-static struct views look_at_scene(struct world *world, const struct scene *scene)
+static void look_at_scene(struct world *world, const struct scene *scene, struct views *views)
 {
-    struct views views;
+    *views = (struct views){0};
     set_scene(world, scene);
     struct lz_union *self = world_union(world, lz_sys_linux());
     CHECK_EQ(apply_union(self, &scene->op), 0);
     lz_union_free(self);
     check_work_clean(world);
-    views.after = look(world);
-    views.upper_after = look_upper(world);
+    views->after = look(world);
     set_scene(world, scene);
-    views.before = look(world);
-    views.upper_before = look_upper(world);
-    return views;
+    views->before = look(world);
 }
 
-/* Whether the union shows what it does in one of the views. */
-static bool shows(const struct world *world, struct lz_union *self, const char *upper_view, const char *view)
+/* What the union shows now: one of the states that were seen, or looked at and remembered. */
+static const struct state *shown(const struct world *world, struct lz_union *self, struct views *views)
 {
-    char *upper = look_upper(world), *now = NULL;
-    bool same = strcmp(upper, upper_view) == 0;
-    if (!same) { /* traces that do not show, such as a redirect to where the file still is */
-        now = text_union(self, 0);
-        same = strcmp(now, view) == 0;
+    struct state now = {.upper = look_at(world->upper_fd), .work = look_at(world->work_fd)};
+    for (size_t i = 0; i < views->state_count; i++) {
+        const struct state *state = &views->states[i];
+        if (strcmp(now.upper, state->upper) == 0 && strcmp(now.work, state->work) == 0) {
+            state_free(&now);
+            return state;
+        }
     }
-    free(upper);
-    free(now);
-    return same;
+    char *text = text_union(self, 0);
+    now.before = strcmp(text, views->before) == 0;
+    now.after = strcmp(text, views->after) == 0;
+    free(text);
+    if (views->state_count == sizeof views->states / sizeof *views->states)
+        state_free(&views->states[--views->state_count]);
+    views->states[views->state_count] = now;
+    return &views->states[views->state_count++];
 }
 
 /* Old or new; and new when it is tried again. */
-static void check_scene(const struct world *world, const struct scene *scene, long n, const struct views *views,
+static void check_scene(const struct world *world, const struct scene *scene, long n, struct views *views,
                         bool must_be_new)
 {
     struct op take_lock = {.kind = OP_CHMOD, .a = "/none"};
     struct lz_union *self = world_union(world, lz_sys_linux());
     CHECK_EQ(apply_union(self, &take_lock), -ENOENT); /* finishes or removes what was left */
     check_work_clean(world);
-    if (!shows(world, self, views->upper_after, views->after)) {
-        if (must_be_new || !shows(world, self, views->upper_before, views->before)) {
+    const struct state *state = shown(world, self, views);
+    if (!state->after) {
+        if (must_be_new || !state->before) {
             fprintf(stderr, "%s: call %ld\n", scene->what, n);
             check_text("neither old nor new", text_union(self, 0), must_be_new ? views->after : views->before);
         }
         CHECK_EQ(apply_union(self, &scene->op), 0);
-        CHECK(shows(world, self, views->upper_after, views->after));
+        CHECK(shown(world, self, views)->after);
         check_work_clean(world);
     }
     lz_union_free(self);
@@ -175,7 +195,8 @@ static void check_scene(const struct world *world, const struct scene *scene, lo
 /* The call alone fails, or all from there on, too, which leaves what kill -9 would. */
 static void each_call_fails(struct world *world, const struct scene *scene, int code, bool lasts)
 {
-    struct views views = look_at_scene(world, scene);
+    struct views views;
+    look_at_scene(world, scene, &views);
     int descriptors = count_descriptors();
     for (long n = 1;; n += lasts ? 2 : 1) { /* each by itself; of the states that a kill leaves every second */
         struct fault fault;
@@ -235,7 +256,8 @@ static void killed_at_every_call(void)
     struct world world;
     world_new(&world);
     for (size_t i = 0; i < SCENE_COUNT; i += 7) { /* a fork is slow; every_call_fails() has the others */
-        struct views views = look_at_scene(&world, &scenes[i]);
+        struct views views;
+        look_at_scene(&world, &scenes[i], &views);
         for (long n = 1;; n++) {
             set_scene(&world, &scenes[i]);
             int rc = die_at(&world, &scenes[i], n);
