@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import operator
 import os
 import stat as modes
 
@@ -177,13 +178,17 @@ def errno_of(change: Change, stack: LayerStack) -> int:
     return 0
 
 
+#: All that an Info says, but for the names of a file that others count.
+_VALUES = operator.attrgetter(*(name for name in dir(Info) if not name.startswith("_") and name != "link_count"))
+
+
 def read_stack(stack: LayerStack, *, times: bool = True, sockets: bool = False) -> Tree:
     """As trees.read_tree() on a mount of it. Along the way every name is asked for by itself too: what a directory
     says of a name is what `lookup` says."""
     infos: dict[bytes, Info] = {b"": _look(stack, b"/")}
     for _, directories, others in stack.walk():
         for entry in (*directories, *others):
-            assert _values(entry.info) == _values(_look(stack, entry.path)), entry
+            assert _VALUES(entry.info) == _VALUES(_look(stack, entry.path)), entry
             infos[entry.path[1:]] = entry.info
     files: dict[tuple[int, int], set[bytes]] = {}
     for path, info in infos.items():
@@ -200,10 +205,6 @@ def _look(stack: LayerStack, path: bytes) -> Info:
     info = stack.lookup(path)
     assert info is not None, path
     return info
-
-
-def _values(info: Info) -> list[object]:
-    return [getattr(info, name) for name in dir(info) if not name.startswith("_") and name != "link_count"]
 
 
 def _node(stack: LayerStack, path: bytes, info: Info, names: set[bytes], times: bool) -> Node:
