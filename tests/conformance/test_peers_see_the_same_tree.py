@@ -28,7 +28,7 @@ truncate -s 1M /srv/hole && echo tail >> /srv/hole
 """
 
 
-def _base(root: Path) -> None:
+def base(root: Path) -> None:
     """A small root file system of this machine's own parts: a static busybox, and something of every kind.
 
     With the mount points that a container needs: in a mounted container those that the image lacks are there too.
@@ -94,7 +94,7 @@ def test_podman_sees_the_tree_that_lazarus_shows(tmp_path: Path) -> None:
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
     root = tmp_path / "root"
-    _base(root)
+    base(root)
     archive = tmp_path / "base.tar"
     subprocess.run(["tar", "--xattrs", "--format=pax", "-C", root, "-cf", archive, "."], check=True)
     saved = tmp_path / "out.tar"
@@ -122,17 +122,25 @@ def test_podman_sees_the_tree_that_lazarus_shows(tmp_path: Path) -> None:
 
 
 def _podman_tree(home: str, archive: Path) -> dict[str, tuple[Any, ...]]:
+    return podman_tree(home, "load", "-q", "-i", str(archive))[0]
+
+
+def podman_tree(home: str, *words: str, **environment: str) -> tuple[dict[str, tuple[Any, ...]], str]:
+    """The tree of the image that a podman command has brought into the store in `home`, and what it said of it on
+    standard error."""
     podman = ["podman", "--root", f"{home}/p", "--runroot", f"{home}/p-run", "--tmpdir", f"{home}/p-tmp"]
     podman += ["--cgroup-manager=cgroupfs", "--storage-driver=overlay"]
 
-    def run(*arguments: str) -> str:
-        done = subprocess.run([*podman, *arguments], check=False, capture_output=True, text=True)
+    def run(*arguments: str) -> tuple[str, str]:
+        done = subprocess.run(
+            [*podman, *arguments], check=False, capture_output=True, text=True, env={**os.environ, **environment}
+        )
         assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        return done.stdout.strip(), done.stderr
 
-    loaded = run("load", "-q", "-i", str(archive)).rpartition(": ")[2]
+    said, errors = run(*words)
     try:
-        return tree(Path(run("image", "mount", loaded)))
+        return tree(Path(run("image", "mount", said.rpartition(": ")[2])[0])), errors
     finally:
         subprocess.run([*podman, "image", "umount", "-a"], check=False, capture_output=True)
         subprocess.run(["umount", f"{home}/p/overlay"], check=False, capture_output=True)

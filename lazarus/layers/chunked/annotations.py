@@ -39,9 +39,9 @@ class Footer(NamedTuple):
 
 
 def format_annotations(footer: Footer) -> dict[str, str]:
-    """As containers/storage writes them, and has written them: podman of Debian 12 pulls in parts by the old names."""
+    """As containers/storage writes them; not by the old names: podman 4.3, which knows only those, makes files without
+    owners and times in parts, whoever has pushed, and so takes our layers whole."""
     found = {CHECKSUM: str(footer.toc_digest), POSITION: ":".join(map(str, (*footer.toc, _TYPE)))}
-    found |= {name.replace(PREFIX, OLD_PREFIX, 1): text for name, text in found.items()}
     if footer.tar_split is not None:
         found[TAR_SPLIT] = ":".join(map(str, footer.tar_split))
     return found
