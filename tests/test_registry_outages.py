@@ -157,6 +157,7 @@ def cut(at: int, *then: Answer) -> Callable[[Asked], Answer]:
         reply(302, Location="http://127.0.0.1:1/x"),
         [b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", CLOSE],
     ],
+    ids=["500", "404", "403", "reset", "416", "other bytes", "a byte more", "elsewhere", "no end"],
 )
 def test_the_registry_goes_on_where_its_mirror_ends(tmp_path: Path, then: Answer) -> None:
     with Server() as mirror, Server() as server:
