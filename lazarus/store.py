@@ -259,8 +259,12 @@ class Store:
     def check(
         self, *, repair: bool = False, threads: int | None = None, progress: Progress | None = None
     ) -> Iterator[Problem]:
-        """Reads everything and yields what is wrong; see `ContentStore.verify`."""
-        return self.content.verify(repair, threads=threads, progress=progress)
+        """Reads everything and yields what is wrong: see `ContentStore.verify`; and of containers, what their files lie
+        on, and those that were copied up block by block (these are not repaired)."""
+        from lazarus.containers.check import problems
+
+        yield from self.content.verify(repair, threads=threads, progress=progress)
+        yield from problems(self)
 
     def scrub(
         self, *, since: float = 0.0, rate: int = 0, threads: int | None = None, progress: Progress | None = None

@@ -83,7 +83,7 @@ def test_beside_a_checkpoint(store: Store, small_root: Path, monkeypatch: pytest
     write(other, "two")
     origin.remove()
     assert files(other) == [b"/one", b"/two"], "its checkpoint has stayed"
-    exchange, look = checkpoints.exchange, checkpoints._lies_on
+    exchange, look = checkpoints.exchange, checkpoints.lies_on
     seen, changed = threading.Event(), threading.Event()
     threads: list[threading.Thread] = []
     looks: list[str | None] = []
@@ -104,7 +104,7 @@ def test_beside_a_checkpoint(store: Store, small_root: Path, monkeypatch: pytest
         changed.set()
         threads[0].join(LONG)
 
-    monkeypatch.setattr(checkpoints, "_lies_on", looked)
+    monkeypatch.setattr(checkpoints, "lies_on", looked)
     monkeypatch.setattr(checkpoints, "exchange", exchanged)
     other.checkpoint("new")
     threads[0].join()

@@ -241,8 +241,16 @@ def test_prune(store: Store) -> None:
 def test_one_that_is_gone_is_named(store: Store) -> None:
     container = sh(store, ":")
     container.checkpoint("lost")
+    write(container, x="1")
+    container.checkpoint("upon")
+    assert list(store.check()) == []
     place = store.paths.checkpoint(f"{container.id}/lost")
     os.rename(place, f"{place}.away")
+    (problem,) = store.check(repair=True)
+    assert (problem.kind, problem.name, problem.repaired) == ("checkpoint", f"{container.name}@upon", False)
+    assert problem.text == (
+        f"checkpoint {container.name}@upon: checkpoint {container.id[:12]}@lost, which its files lie on, is gone"
+    )
     for act in (container.start, container.diff, container.stack, container.mount, container.commit):
         with pytest.raises(CorruptError, match=f"{container.id[:12]}@lost, which its files lie on, is gone"):
             act()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from container_helpers import execute, sh, start, until
 from lazarus.containers import Container, forks
 from lazarus.errors import ConflictError, FormatError, LimitError, NotFoundError
 from lazarus.store import Store
+from lazarus.terms import Mount
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("no_checkpoints_left")]
 __all__ = ["no_checkpoints_left", "small_root", "small_tar", "store"]
@@ -164,6 +166,31 @@ def test_mounted_all_at_once(store: Store) -> None:
         assert os.path.isdir(f"{one.rootfs}/proc") and os.path.ismount(one.rootfs)
         assert start(one) == (0, "started\n")
         one.unmount()
+
+
+def test_one_of_many_that_cannot_be_mounted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several threads mount them: its error is told, and none of them stays."""
+    origin = sh(store, ":")
+    write(origin, "file", "1")
+    origin.checkpoint("one")
+    targets: list[str] = []
+
+    def attach(mount: Mount, target: str) -> None:
+        targets.append(target)
+        if len(targets) == 30:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), target)
+        attached(mount, target)
+
+    attached = forks.attach
+    monkeypatch.setattr(forks, "attach", attach)
+    monkeypatch.setattr(forks, "_cores", lambda: 4)
+    with pytest.raises(OSError, match="Cannot allocate") as caught:
+        origin.fork(60, "one", mount=True)
+    assert caught.value.filename == targets[29] and len(targets) < 60
+    assert [found.name for found in store.containers.list(all=True)] == [origin.name]
+    assert os.listdir(store.paths.staging) == []
+    monkeypatch.setattr(forks, "attach", attached)
+    assert len({fork.rootfs for fork in origin.fork(60, "one", mount=True) if os.path.ismount(fork.rootfs)}) == 60
 
 
 def test_mount_points_in_common(store: Store) -> None:

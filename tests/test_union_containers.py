@@ -135,9 +135,13 @@ def test_a_map_that_is_gone_is_told(store: Store) -> None:
     container = sh(store, "read line </etc/group; echo ${line%%:*}")
     words = [sys.executable, "-c", KILLED_WRITER, store.paths.root, container.id]
     subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False)
+    assert list(store.check()) == [], "half of it is there, and the rest is its image's"
     blocks = Path(container.directory, "union/blocks")
     for name in os.listdir(blocks):
         (blocks / name).unlink()
+    (problem,) = store.check()
+    assert (problem.kind, problem.name, problem.repaired) == ("container", container.id, False)
+    assert problem.text.startswith(f"container {container.name}: /etc/group: ") and "is gone" in problem.text
     for asked in (lambda: start(container), container.mount, lambda: container.commit("small:bad")):
         with pytest.raises(LazarusError, match=r"block map .* is gone"):
             asked()

@@ -236,7 +236,8 @@ VERBS = {
                 _THREADS,
             ),
             "Objects and blobs are read past the page cache; then each layer's tar is put together, which reads its\n"
-            "objects again. For something that can be done often, see system scrub.",
+            "objects again. Of containers: are the checkpoints there that their files lie on, and can files be read\n"
+            "that came up block by block? For something that can be done often, see system scrub.",
         ),
         Verb(
             "system scrub",

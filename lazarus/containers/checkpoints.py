@@ -287,8 +287,8 @@ def remove(container: Container, name: str) -> None:
         one = read(paths, f"{container.id}/{name}") if is_name(name) else None
         if one is None:
             raise NotFoundError(f"container {container.name}: it has no checkpoint {name!r:.140} of its own")
-        for upper, what in _all_uppers(container.store):
-            if _lies_on(upper) == one.key:
+        for upper, what in all_uppers(container.store):
+            if lies_on(upper) == one.key:
                 raise ConflictError(f"checkpoint {container.name}@{name}: {what} lies on it")
         trash = _throw(paths, one.key)
     remove_tree(trash)
@@ -344,7 +344,7 @@ def tidy(paths: StorePaths, container_id: str) -> None:
             remove_tree(f"{home}/{name}")
 
 
-def _all_uppers(store: Store) -> Iterator[tuple[str, str]]:
+def all_uppers(store: Store) -> Iterator[tuple[str, str]]:
     """Every container's and every checkpoint's, and what to call it."""
     paths, names = store.paths, dict(store.catalogue.read().execute("SELECT id, name FROM containers").fetchall())
     for owner in os.listdir(paths.containers):
@@ -355,7 +355,8 @@ def _all_uppers(store: Store) -> Iterator[tuple[str, str]]:
             yield f"{paths.checkpoint(f'{owner}/{name}')}/upper", what
 
 
-def _lies_on(upper: str) -> str | None:
+def lies_on(upper: str) -> str | None:
+    """The key of the checkpoint that an upper lies on; None for none, and for what is no upper any more."""
     try:
         return chain.mark_of(upper)
     except (FileNotFoundError, NotADirectoryError):  # it has just been removed, or is not whole
@@ -371,7 +372,7 @@ def _needed(paths: StorePaths, rows: Collection[str], gone: Collection[str]) -> 
         pending += [f"{paths.checkpoints}/{owner}/{name}/upper" for name in os.listdir(f"{paths.checkpoints}/{owner}")]
     needed: set[str] = set()
     while pending:
-        key = _lies_on(pending.pop())
+        key = lies_on(pending.pop())
         if key is not None and key not in needed:
             needed.add(key)
             pending.append(f"{paths.checkpoint(key)}/upper")

@@ -27,8 +27,9 @@ SHARDS = tuple(f"{number:02x}" for number in range(256))
 
 
 class Problem(NamedTuple):
-    """One finding. `kind` is "object", "blob", "layer" or "stack", `name` its digest, `text` one line for a person;
-    `repaired` says that the broken thing was taken out of the way, or that what is whole again counts again."""
+    """One finding. `kind` is "object", "blob", "layer" or "stack", and `name` its digest, or "container" (its ID) or
+    "checkpoint" (container@name), of which this room knows nothing; `text` is one line for a person; `repaired` says
+    that the broken thing was taken out of the way, or that what is whole again counts again."""
 
     kind: str
     name: str
