@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import resource
 import sys
 import tarfile
 import threading
@@ -280,3 +281,17 @@ def test_the_command(store: Store, tmp_path: Path) -> None:
     ):
         result = lazarus("dedup", "report", *words)
         assert (result.code, result.out) == (code, "") and told in result.err, result
+
+
+def test_more_layers_than_descriptors(tmp_path: Path) -> None:
+    """Hundreds of images have thousands of layers, and a process a thousand descriptors, until it asks for more."""
+    source = made.Made()
+    source.image([_tar({"file": b"%d" % number}) for number in range(60)], "deep:1")
+    with Store(tmp_path / "store") as store:
+        store.images.load(source.archive(tmp_path / "image.tar"))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 30, hard))
+        try:
+            assert store.dedup.report(["deep:1"]).layers.different == 60
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

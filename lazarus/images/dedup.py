@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
+from lazarus.content import readers
 from lazarus.errors import NotFoundError
 from lazarus.terms import DiffID, Progress
 
@@ -115,10 +116,14 @@ def _report(
         raise NotFoundError("no image in this store")
     layers: dict[DiffID, LayerFiles] = {}
     with store.content.lease("dedup"), ExitStack() as closing:  # what is there now stays until this ends
+        closing.callback(os.close, readers.hold(store.paths.objects))  # and no pool takes it to another place
+        readers.make_room_for_descriptors(
+            len({diff_id for image in images for diff_id in image.diff_ids})
+        )  # of indexes
         for image in images:
             for diff_id in image.diff_ids:
                 if diff_id not in layers:
-                    layers[diff_id] = closing.enter_context(LayerFiles(store.layers.get(diff_id)))
+                    layers[diff_id] = LayerFiles(store.layers.get(diff_id))
         files = different(list(layers.values()))
         survey = Survey(list(layers.values()), files, kinds(sizes, key), progress)
         survey.run(threads)

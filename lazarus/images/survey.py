@@ -12,8 +12,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy
 
@@ -38,18 +37,14 @@ _MERGE = 1 << 20  # rows that are gathered before they are looked at
 
 
 class LayerFiles:
-    """The regular files of a layer that are not empty: how many contents (`count`), and how many `bytes`."""
+    """The regular files of a layer that are not empty: how many contents (`count`), and how many `bytes`. Somebody else
+    keeps its objects where they are."""
 
     def __init__(self, layer: Layer) -> None:
         self.layer = layer
-        self._held = layer.hold()  # no pool takes the objects away
-        try:
-            with layer.index() as index:
-                self.inline = index.inline_buffer
-                entries = numpy.frombuffer(index.entries_buffer, numpy.dtype(list(ENTRY_FIELDS)))
-        except BaseException:
-            os.close(self._held)
-            raise
+        with layer.index() as index:
+            self.inline = index.inline_buffer
+            entries = numpy.frombuffer(index.entries_buffer, numpy.dtype(list(ENTRY_FIELDS)))
         first = entries["link"] == numpy.arange(len(entries))  # of its hard links
         self._files = entries[(entries["kind"] == _FILE) & (entries["size"] > 0) & first]
         self.count = len(self._files)
@@ -61,14 +56,6 @@ class LayerFiles:
         rows["digest"], rows["size"], rows["layer"] = self._files["digest"], self._files["size"], number
         rows["offset"], rows["inline"] = self._files["data_offset"], (self._files["flags"] & _INLINE) != 0
         return rows
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        os.close(self._held)
 
 
 def different(layers: Sequence[LayerFiles]) -> Rows:
