@@ -56,8 +56,8 @@ struct lz_blocks {
     bool writable;     /* the file */
     bool map_writable; /* a handle for reading may sync, too */
     bool user_xattr;
-    bool current; /* the map is known to speak of this boot */
-    bool fresh;   /* the xattr still says that nothing was ever synced; guarded by mutex */
+    bool current;      /* the map is known to speak of this boot */
+    atomic_bool fresh; /* the xattr still says that nothing was ever synced; set under the mutex, read without it */
     struct lz_blocks_lower lower;
     struct lz_blocks_boot boot;
     const uint8_t *map;
