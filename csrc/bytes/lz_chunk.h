@@ -60,11 +60,10 @@ void lz_chunker_free(struct lz_chunker *self);
 size_t lz_chunker_next(const struct lz_chunker *self, const uint8_t *bytes, size_t size);
 
 /* Cuts `bytes`, appends a row for each chunk (offsets count from `base`), and fills in the digests that `digests`
- * (enum lz_chunk_digest, or-ed) asks for, on `threads` threads (1 to LZ_CHUNK_THREADS_MAX, this one among them): rows do
- * not depend on their number. `last` false: more bytes follow, so a chunk that they could change is left for the next
- * call; that is fewer than `max` bytes at the end. Returns how many bytes the new rows cover, or -EINVAL (threads, digests),
- * -EOVERFLOW (offsets would pass INT64_MAX), -ENOMEM, -EAGAIN (no thread to be had), -EIO (OpenSSL), with `out->count`
- * as it was. */
+ * (enum lz_chunk_digest, or-ed) asks for, on `threads` threads (1 to LZ_CHUNK_THREADS_MAX, this one among them) or as many
+ * as can be had: rows do not depend on their number. `last` false: more bytes follow, so a chunk that they could change is
+ * left for the next call; that is fewer than `max` bytes at the end. Returns how many bytes the new rows cover, or -EINVAL
+ * (threads, digests), -EOVERFLOW (offsets would pass INT64_MAX), -ENOMEM, -EIO (OpenSSL), with `out->count` as it was. */
 int64_t lz_chunk_buffer(const struct lz_chunker *self, const uint8_t *bytes, size_t size, uint64_t base, bool last,
                         unsigned digests, unsigned threads, struct lz_chunk_rows *out);
 

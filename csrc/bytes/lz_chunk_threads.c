@@ -62,20 +62,15 @@ static void fail(struct job *job, int code)
 
 /* ---- threads ---- */
 
-/* Runs `body` here and on threads - 1 others, no more than there are segments, until all have returned. The job's code. */
+/* Runs `body` here and on threads - 1 others, no more than there are segments or than can be had, until all have returned.
+ * The job's code. */
 static int run(struct job *job, unsigned threads, void *(*body)(void *))
 {
     pthread_t others[LZ_CHUNK_THREADS_MAX];
     unsigned started = 0;
     atomic_store(&job->next, 0);
-    while (started + 1 < smaller(threads, job->segment_count)) {
-        int error = pthread_create(&others[started], NULL, body, job);
-        if (error != 0) {
-            fail(job, -error);
-            break;
-        }
+    while (started + 1 < smaller(threads, job->segment_count) && pthread_create(&others[started], NULL, body, job) == 0)
         started++;
-    }
     (void)body(job);
     while (started > 0)
         (void)pthread_join(others[--started], NULL);

@@ -58,7 +58,7 @@ cdef class Chunker:
         """The chunks of a buffer: (how many of its bytes they cover, a bytearray with ROW_FIELDS rows).
 
         Offsets count from `base`. `last` False: more bytes follow; chunks that those could change are left out, always
-        fewer bytes than `maximum`. One C call without the GIL. OSError: ENOMEM, EAGAIN (no thread), EINVAL (threads).
+        fewer bytes than `maximum`. One C call without the GIL. OSError: ENOMEM, EINVAL (threads).
         """
         cdef lz_chunk_rows rows = lz_chunk_rows(NULL, 0, 0)
         cdef Py_buffer view
