@@ -1,8 +1,8 @@
 """How fast are bytes cut where their content says, and hashed? 64 KiB a chunk on average, from a buffer, one core.
 
 The bytes have no pattern, so nobody meets a run of zeros. casync cannot do without compressing the chunks (zstd) into
-its store. The limits are a copy in memory and the hashes alone. What a second thread gains is printed, too: the ratio
-within each turn, so that what else the machine does counts less.
+its store. The limits are a copy in memory and the hashes alone; that of two threads is two that each have a half for
+themselves. Ratios are printed, too, each within its turn, so that what else the machine does counts less.
 """
 
 from __future__ import annotations
@@ -22,7 +22,22 @@ from benchmarks.harness.race import measure
 from benchmarks.harness.results import LIMIT, OURS, is_ours, record, record_missing, summary
 
 BITS = 16
-NAMES = {"lazarus": OURS, "two_threads": f"{OURS} (two threads)", "pyfastcdc": "pyfastcdc", "borg": "borgbackup"}
+NAMES = {
+    "lazarus": OURS,
+    "two_threads": f"{OURS} (two threads)",
+    "halves": f"{LIMIT}two threads, half each",
+    "pyfastcdc": "pyfastcdc",
+    "borg": "borgbackup",
+}
+METRICS = ("cut", "cut and SHA-256", "cut, SHA-256 and XXH3", "blocks and SHA-256", "blocks and XXH3")
+# (contender, its metric, by whom, by that one's metric): the ratio of each turn is printed.
+RATIOS = [
+    *((name, metric, "lazarus", metric) for metric in METRICS for name in ("two_threads", "halves")),
+    ("lazarus", "cut", "pyfastcdc", "cut"),
+    ("lazarus", "cut and SHA-256", "limits", "SHA-256 alone"),
+    ("lazarus", "blocks and XXH3", "limits", "XXH3 alone"),
+    ("lazarus", "blocks and XXH3", "limits", "a copy in memory"),
+]
 # What no contender can beat, by metric.
 LIMITS = {
     "cut": ("a copy in memory",),
@@ -41,7 +56,7 @@ def test_chunks_of_a_buffer(benchmark: Any, scratch: Path, quick: bool) -> None:
     missing: dict[str, str] = {}
     everyone: dict[str, Callable[[], dict[str, float]]] = {
         name: lambda name=name: _ask(name, file)  # type: ignore[misc]
-        for name in ("lazarus", "two_threads", "pyfastcdc", "borg", "limits")
+        for name in ("lazarus", "two_threads", "halves", "pyfastcdc", "borg", "limits")
     }
     everyone["casync"] = lambda: _casync(file, scratch)
     if shutil.which("casync") is None:
@@ -78,11 +93,13 @@ def test_chunks_of_a_buffer(benchmark: Any, scratch: Path, quick: bool) -> None:
             if rates := samples.get(("limits", limit), []):
                 row = record(benchmark, f"{LIMIT}{limit}", metric, "B/s", rates, case=case)
                 print(f"  {row.contender:26} {metric:22} {row.median / 1e9:6.2f} GB/s ± {row.spread / 1e9:5.2f}")
-    for (name, metric), rates in samples.items():
-        if name == "two_threads" and name not in missing and "lazarus" not in missing:
-            gains = [two / one for two, one in zip(rates, samples["lazarus", metric], strict=True)]
-            found = summary(gains)
-            print(f"  two threads by one         {metric:22} {found.median:6.2f}x     ± {found.spread:5.2f}")
+    for name, metric, by, by_metric in RATIOS:
+        if name in missing or by in missing:
+            continue
+        ratios = [one / two for one, two in zip(samples[name, metric], samples[by, by_metric], strict=True)]
+        found = summary(ratios)
+        words = f"{name} by {by}" + (f", {by_metric}" if by_metric != metric else "")
+        print(f"  {words:36} {metric:22} {found.median:6.2f}x ± {found.spread:5.2f}")
     for name, why in missing.items():
         print(f"  {name:26} missing: {why[-150:]}")
     if ours := {name: why for name, why in missing.items() if is_ours(NAMES.get(name, name))}:
