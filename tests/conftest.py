@@ -1,10 +1,13 @@
-"""What every test shares: the `root` marker, a mount namespace, and a check that nothing is left mounted."""
+"""What every test shares: the `root` marker, a mount namespace, room on the disk, and nothing is left mounted."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import shutil
+import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,17 +18,37 @@ sys.path.insert(0, str(Path(__file__).parent))  # helpers next to the tests are 
 
 CLONE_NEWNS = 0x00020000
 MS_REC, MS_PRIVATE = 0x4000, 1 << 18
+GIB = 1 << 30
+NEEDED = 3 * GIB  # at their height the Python tests have 1 GiB in use; images of workloads, and what is built, the rest
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """As root, all tests run in a mount namespace of their own: they see no mount that others make meanwhile, and what
-    they leave mounted goes with them, however they end."""
+    they leave mounted goes with them, however they end. A disk that is too full for them ends the run here."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # of a job in the background, and inherited: tests send it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not hasattr(config, "workerinput"):  # once, and not in each of xdist's workers
+        _need_room()
     if os.geteuid() != 0:
         return
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWNS) != 0 or libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None) != 0:
         error = ctypes.get_errno()
         raise OSError(error, f"a mount namespace for the tests: {os.strerror(error)}")
+
+
+def pytest_report_header() -> str:
+    """How much room there is: a disk that fills up during a run makes tests fail that have nothing to do with it."""
+    place = tempfile.gettempdir()
+    return f"disk: {shutil.disk_usage(place).free / GIB:.1f} GiB free in {place}, {NEEDED / GIB:.0f} GiB needed"
+
+
+def _need_room() -> None:
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if free < NEEDED:
+        raise pytest.UsageError(
+            f"{tempfile.gettempdir()} has {free / GIB:.1f} GiB free; the tests need {NEEDED / GIB:.0f} GiB there"
+        )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -47,7 +47,7 @@ def store(small_root: Path) -> Iterator[Store]:
             until(lambda: not os.listdir(directory))  # noqa: B023  - a --rm in the background is just done
     assert inside(small_root) == []
     assert str(small_root) not in Path("/proc/self/mountinfo").read_text()
-    assert descriptors() == before, "descriptors leaked"
+    assert descriptors() <= before, "descriptors leaked"  # fewer: an earlier test's came to their end only now
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
 
