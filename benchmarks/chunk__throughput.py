@@ -85,14 +85,14 @@ def test_chunks_of_a_buffer(benchmark: Any, scratch: Path, quick: bool) -> None:
             continue
         row = record(benchmark, NAMES.get(name, name), metric, "B/s", rates, case=case)
         count = f", {counts[name]:,.0f} chunks" if counts[name] and metric.startswith("cut") else ""
-        print(f"  {row.contender:26} {metric:22} {row.median / 1e9:6.2f} GB/s ± {row.spread / 1e9:5.2f}{count}")
+        print(f"  {row.contender:31} {metric:22} {row.median / 1e9:6.2f} GB/s ± {row.spread / 1e9:5.2f}{count}")
     if rates := samples.get(("limits", "SHA-256 alone"), []):  # ours hashes two blocks at a time: no limit there
         record(benchmark, "hashlib", "blocks and SHA-256", "B/s", rates, case=case)
     for metric, limits in LIMITS.items():
         for limit in limits:
             if rates := samples.get(("limits", limit), []):
                 row = record(benchmark, f"{LIMIT}{limit}", metric, "B/s", rates, case=case)
-                print(f"  {row.contender:26} {metric:22} {row.median / 1e9:6.2f} GB/s ± {row.spread / 1e9:5.2f}")
+                print(f"  {row.contender:31} {metric:22} {row.median / 1e9:6.2f} GB/s ± {row.spread / 1e9:5.2f}")
     for name, metric, by, by_metric in RATIOS:
         if name in missing or by in missing:
             continue
@@ -101,7 +101,7 @@ def test_chunks_of_a_buffer(benchmark: Any, scratch: Path, quick: bool) -> None:
         words = f"{name} by {by}" + (f", {by_metric}" if by_metric != metric else "")
         print(f"  {words:36} {metric:22} {found.median:6.2f}x ± {found.spread:5.2f}")
     for name, why in missing.items():
-        print(f"  {name:26} missing: {why[-150:]}")
+        print(f"  {name:31} missing: {why[-150:]}")
     if ours := {name: why for name, why in missing.items() if is_ours(NAMES.get(name, name))}:
         raise RuntimeError(f"of ours: {ours}")
 
