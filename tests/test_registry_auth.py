@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cli_helpers import Command
 from registry_helpers import certificates, self_signed
 from registry_server import Answer, Asked, Server, digest_of, reply
 
@@ -388,6 +389,20 @@ def test_given_credentials_are_not_for_mirrors(server: Server, other: Server, tm
         "authorization" not in seen.headers for seen in other.asked
     )
     assert said[0].startswith(f"mirror {other.host}/cache/a: manifest v1: ")
+
+
+def test_one_password_is_not_for_two_registries(server: Server, other: Server, tmp_path: Path) -> None:
+    """Which of them it is for has to be said: each would be told it when it asks."""
+    run = Command(tmp_path / "store")
+    server.script = other.script = basic()
+    here, there = f"docker://{server.host}/a:v1", f"docker://{other.host}/a:v1"
+    done = run("copy", "--creds", "user:s3cret", here, there)
+    assert done.code == 125 and f"for {server.host} (--src-creds) or for {other.host} (--dest-creds)?" in done.err
+    assert not server.asked and not other.asked
+    run("copy", "--dest-creds", "user:s3cret", here, there, env={"REGISTRY_AUTH_FILE": "/dev/null"})
+    assert server.asked and not any("authorization" in asked.headers for asked in server.asked)
+    run("copy", "--creds", "user:s3cret", here, here.replace("/a:", "/b:"))
+    assert server.asked[-1].headers["authorization"] == BASIC, "there is but one"
 
 
 def test_an_upload_elsewhere_carries_nothing(client: RegistryClient, server: Server, other: Server) -> None:

@@ -6,12 +6,13 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from lazarus.cli.images import ALL_PLATFORMS, LIMITS, PLATFORM, limits
-from lazarus.cli.options import Option, Verb, Word, whole_number
+from lazarus.cli.options import Mistake, Option, Verb, Word, whole_number
 from lazarus.cli.output import FORMAT, print_json
 from lazarus.cli.progress import PROGRESS, transfer_progress
 from lazarus.cli.registry_options import REGISTRY, registry_options, settings
 
 if TYPE_CHECKING:
+    from lazarus.oci.transports import Place
     from lazarus.store import Store
 
 _PLACES = "a reference, or docker://REF, oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:REF], dir:DIR"
@@ -56,10 +57,13 @@ def copy(_: None, arguments: SimpleNamespace) -> int:
     from lazarus.oci.platforms import parse_platform
     from lazarus.oci.transports import parse_place
 
+    source, target = parse_place(arguments.source), parse_place(arguments.destination)
+    if arguments.creds is not None:
+        _check_whose(source, target, arguments)
     with transfer_progress(arguments.progress, arguments.quiet) as progress:
         copied = copy_image(
-            parse_place(arguments.source),
-            parse_place(arguments.destination),
+            source,
+            target,
             platform=parse_platform(arguments.platform) if arguments.platform else None,
             all_platforms=arguments.all_platforms,
             registry=settings(arguments, "src_"),
@@ -67,6 +71,16 @@ def copy(_: None, arguments: SimpleNamespace) -> int:
             progress=progress,
         )
     return _say_digest(copied.digest, arguments)
+
+
+def _check_whose(source: Place, target: Place, arguments: SimpleNamespace) -> None:
+    """One password is not for two registries: the other one would be told it when it asks."""
+    from lazarus.registry.settings import Repository
+
+    if source.kind == target.kind == "docker" and arguments.src_creds is None and arguments.dest_creds is None:
+        hosts = [Repository.of(place.reference).host for place in (source, target)]
+        if hosts[0] != hosts[1]:
+            raise Mistake(f"--creds: for {hosts[0]} (--src-creds) or for {hosts[1]} (--dest-creds)?")
 
 
 def _say_digest(digest: str, arguments: SimpleNamespace) -> int:
