@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -22,6 +23,8 @@ def whole_directory(path: str) -> Iterator[str]:
     """
     from lazarus._native.publish import remove_tree
 
+    if not path:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     if os.path.lexists(path) and (not os.path.isdir(path) or os.listdir(path)):
         raise ConflictError(f"{path}: exists and is not an empty directory")
     parent, name = os.path.split(os.path.realpath(path))
@@ -34,7 +37,11 @@ def whole_directory(path: str) -> Iterator[str]:
     try:
         yield temporary
         _sync(temporary)
-        os.rename(temporary, f"{parent}/{name}")
+        try:
+            os.rename(temporary, f"{parent}/{name}")
+        except OSError as error:  # somebody has made something there meanwhile
+            error.filename, error.filename2 = path, None
+            raise
         _sync_one(parent)
     except BaseException:
         remove_tree(temporary)

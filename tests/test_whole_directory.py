@@ -48,9 +48,13 @@ def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
         Path(directory, "file").touch()
         raise KeyboardInterrupt
     assert os.listdir(tmp_path) == []
-    with pytest.raises(FileNotFoundError) as error:
-        write(tmp_path / "none" / "out")
-    assert error.value.filename == str(tmp_path / "none" / "out")
+    for path in (str(tmp_path / "none" / "out"), ""):
+        with pytest.raises(FileNotFoundError) as missing, whole_directory(path):
+            pass
+        assert missing.value.filename == path
+    with pytest.raises(OSError, match="not empty") as taken, whole_directory(str(tmp_path / "out")):
+        (tmp_path / "out" / "theirs").mkdir(parents=True)
+    assert taken.value.filename == str(tmp_path / "out") and os.listdir(tmp_path) == ["out"]
 
 
 def test_all_is_on_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
