@@ -17,6 +17,7 @@ import pytest
 from cli_helpers import Command
 from made_registry import serving
 from registry_helpers import Registry, needs_registry, registry
+from registry_server import Server, reply
 
 from lazarus.errors import CorruptError, FormatError, LimitError, NotFoundError, UnsupportedError
 from lazarus.images.copy import copy_image
@@ -150,6 +151,18 @@ def test_what_was_not_kept_is_there_or_is_compressed_again(store: Store, tmp_pat
         anew = other.images.push("without:registry", f"{where.host}/third:1")
         assert anew.digest != image.digest and anew.blobs == 3
         assert other.images.pull(f"{where.host}/third:1")[0].id == image.id
+
+
+@pytest.mark.parametrize("answer", [reply(403), reply(401), reply(404), reply(400)])
+def test_a_mount_that_is_refused_is_a_blob_to_send(store: Store, tmp_path: Path, answer: bytes) -> None:
+    """Where we may push we need not be somebody who may read the repository that has it."""
+    image = load(store, tmp_path, BASE)
+    with Server() as server:
+        store.images.tag(image, f"{server.host}/theirs:1")
+        server.script = lambda asked: answer if "mount" in asked.query else None
+        pushed = store.images.push(image, f"{server.host}/ours:1")
+        assert server.seen("POST", "mount=") and pushed.digest in server.manifests
+        assert pushed.blobs == 2
 
 
 def test_of_a_chunked_layer_only_new_files_come(store: Store, tmp_path: Path, where: Registry) -> None:

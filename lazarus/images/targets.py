@@ -10,6 +10,7 @@ several threads; what they belong to is named last, so that nobody sees it befor
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import threading
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from lazarus.errors import CorruptError, UnsupportedError
+from lazarus.errors import CancelledError, CorruptError, LazarusError, UnsupportedError
 from lazarus.oci import dir_image
 from lazarus.oci.documents import descriptor_json
 from lazarus.oci.layout import INDEX, MARKER, VERSION
@@ -38,6 +39,7 @@ Pieces = Callable[[], Iterable[bytes | memoryview]]
 _MOUNTS = 4  # repositories that are asked for a blob
 _COPY = 1 << 20
 _OFTEN = 0.1  # seconds
+log = logging.getLogger(__name__)
 
 
 class Target(Protocol):
@@ -89,7 +91,17 @@ class _ToRegistry:
             return True
         near = [source for source in sources() if source.host == self._repository.host] if sources is not None else []
         near = [source for source in near if source != self._repository][:_MOUNTS]
-        return any(self._client.mount_blob(self._repository, descriptor.digest, source) for source in near)
+        return any(self._mounts(descriptor.digest, source) for source in near)
+
+    def _mounts(self, digest: Digest, source: Repository) -> bool:
+        """We may be somebody there who must not read the source, or not be told of it: then the blob is sent."""
+        try:
+            return self._client.mount_blob(self._repository, digest, source)
+        except CancelledError:
+            raise
+        except LazarusError as error:
+            log.info("%s; it is sent", error)
+            return False
 
     def send(self, descriptor: Descriptor, pieces: Pieces) -> None:
         def checked() -> Iterator[bytes | memoryview]:
