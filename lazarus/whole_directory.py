@@ -18,8 +18,9 @@ def whole_directory(path: str) -> Iterator[str]:
     """A new directory beside `path`; at the end of the `with` all in it is synced, and it has that name, durably.
 
     Until then it is `NAME.*.partial`, locked (flock(2)) by whoever writes it. What fails leaves nothing; what is killed
-    leaves that, and the next one for this path removes it: a partial of ours that nobody holds the lock of. Raises
-    `ConflictError` when there is something else than an empty directory, `OSError`, which names `path`.
+    leaves that, and the next one for this path removes it: a partial of ours that nobody holds the lock of. An empty
+    directory that is there is replaced, by one of its mode. Raises `ConflictError` when there is something else,
+    `OSError`, which names `path`.
     """
     from lazarus._native.publish import remove_tree
 
@@ -29,20 +30,16 @@ def whole_directory(path: str) -> Iterator[str]:
         raise ConflictError(f"{path}: exists and is not an empty directory")
     parent, name = os.path.split(os.path.realpath(path))
     _remove_stale(parent, name)
-    try:
+    with _named(path):
         temporary, fd = _new(parent, name)
-    except OSError as error:
-        error.filename = path  # the one that the user knows
-        raise
     try:
         yield temporary
-        _sync(temporary)
-        try:
-            os.rename(temporary, f"{parent}/{name}")
-        except OSError as error:  # somebody has made something there meanwhile
-            error.filename, error.filename2 = path, None
-            raise
-        _sync_one(parent)
+        with _named(path):
+            _sync(temporary)
+            with suppress(FileNotFoundError):
+                os.fchmod(fd, stat.S_IMODE(os.stat(path).st_mode))
+            os.rename(temporary, f"{parent}/{name}")  # fails where somebody has made something there meanwhile
+            _sync_one(parent)
     except BaseException:
         remove_tree(temporary)
         raise
@@ -50,10 +47,25 @@ def whole_directory(path: str) -> Iterator[str]:
         os.close(fd)
 
 
+@contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Errors name the path that the user knows."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = path, None
+        raise
+
+
+def _begin(name: str) -> str:
+    """As much of a name as leaves room for an ending, of 255 bytes."""
+    return os.fsdecode(os.fsencode(name)[:200])
+
+
 def _new(parent: str, name: str) -> tuple[str, int]:
     """An empty one, and a descriptor that holds its lock."""
     while True:
-        temporary = f"{parent}/{name[:200]}.{os.urandom(6).hex()}.partial"
+        temporary = f"{parent}/{_begin(name)}.{os.urandom(6).hex()}.partial"
         os.mkdir(temporary)
         with suppress(FileNotFoundError):  # between the two somebody may take it for stale
             fd = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -77,7 +89,7 @@ def _remove_stale(parent: str, name: str) -> None:
     """What killed processes left. Only of this user, and only where locks say that nobody writes it."""
     from lazarus._native.publish import remove_tree
 
-    pattern = re.compile(rf"{re.escape(name[:200])}\.[0-9a-f]{{12}}\.partial")
+    pattern = re.compile(rf"{re.escape(_begin(name))}\.[0-9a-f]{{12}}\.partial")
     with suppress(OSError):
         for found in filter(pattern.fullmatch, os.listdir(parent)):
             with suppress(OSError):

@@ -268,7 +268,7 @@ def test_an_interrupted_run_keeps_what_was_measured(tmp_path: Path) -> None:
         os.killpg(process.pid, signal.SIGINT)
         seen += process.stdout.read()
     assert process.returncode == 130, seen
-    assert f"until it was interrupted: {output}" in seen
+    assert f"until it was interrupted: {output}" in seen, seen
     assert {key.question for key in results.read(output).rows} == {"harness__overhead"}
     assert os.listdir(tmp_path) == ["out.json"]
 

@@ -154,8 +154,8 @@ def test_cp_into_a_container_that_does_not_run(store: Store, tmp_path: Path) -> 
     rows = json.loads(answer(root, "ls", "--format", "json", "c1:/etc/tree/file", "c1:/etc/new/file"))
     assert [(row["uid"], row["gid"]) for row in rows] == [(5, 6), (0, 0)]
     assert "A /etc/new/link\n" in answer(root, "diff", "c1")
-    assert complaint(root, "cp", str(tree), "c1:/etc/passwd") == "cp: /etc/passwd: a directory cannot replace a file"
-    assert complaint(root, "cp", f"{tree}/file", "c1:/no/such/place").startswith("cp: /no/such: No such file")
+    assert complaint(root, "cp", str(tree), "c1:/etc/passwd") == "cp: c1:/etc/passwd: a directory cannot replace a file"
+    assert complaint(root, "cp", f"{tree}/file", "c1:/no/such/place").startswith("cp: c1:/no/such: No such file")
     assert Path("/proc/self/mountinfo").read_text() == mounts
     answer(root, "cp", "c1:/etc/tree", str(tmp_path / "back"))
     assert (tmp_path / "back/file").read_text() == "from the host"
@@ -169,7 +169,7 @@ def test_a_symlink_of_a_container_leads_nowhere_else(store: Store, tmp_path: Pat
     root = store.paths.root
     store.close()
     (tmp_path / "file").write_text("x")
-    assert complaint(root, "cp", f"{tmp_path}/file", "c1:/escape/file").startswith("cp: /escape: No such file")
+    assert complaint(root, "cp", f"{tmp_path}/file", "c1:/escape/file").startswith("cp: c1:/escape: No such file")
     answer(root, "cp", f"{tmp_path}/file", "c1:/up/file")
     assert list(outside.iterdir()) == [] and not Path("/etc/file").exists()
     assert answer(root, "cat", "c1:/etc/file") == "x"

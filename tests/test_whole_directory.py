@@ -28,6 +28,13 @@ def write(path: Path) -> None:
         Path(directory, "below/file").write_bytes(b"new")
 
 
+def test_it_has_the_mode_of_what_it_replaces(tmp_path: Path) -> None:
+    path = tmp_path / ("\N{EURO SIGN}" * 85)  # 255 bytes, which is all that there may be
+    path.mkdir(mode=0o700)
+    write(path)
+    assert path.stat().st_mode & 0o777 == 0o700 and (path / "below/file").read_bytes() == b"new"
+
+
 def test_it_appears_at_the_end(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("out", "empty"):

@@ -1,11 +1,14 @@
 """The end of a command by a signal, also while it is in a long call of C, where no Python handler is called.
 
 The first signal calls the Python handler, as soon as that can be; who has not called `under_way` within some seconds is
-ended then, with a line. The second is the kernel's. Nothing here allocates or takes a lock.
+ended then, with a line. What comes within a second of it is the same end: `timeout` signals its child and then its
+group, and a closed terminal is told by the shell and by the kernel. Whatever comes later is the kernel's to act upon.
+Nothing here allocates or takes a lock.
 """
 
-from posix.signal cimport sigaction, sigaction_t, sigemptyset
-from posix.unistd cimport _exit, alarm, write
+from posix.signal cimport kill, sigaction, sigaction_t, sigemptyset
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from posix.unistd cimport _exit, alarm, getpid, write
 
 cdef extern from "signal.h" nogil:
     ctypedef void (*handler_t)(int) noexcept nogil
@@ -17,9 +20,12 @@ cdef extern from "Python.h" nogil:
     int PyErr_SetInterruptEx(int number)
 
 cdef enum: SECONDS = 5
+cdef enum: SAME = 1000  # milliseconds
 
 cdef char *TEXT = b"lazarus: terminated\n"
 cdef int last = 0
+cdef long long since = 0  # milliseconds of the monotonic clock; 0: no signal yet
+numbers = set()
 
 
 cdef void late(int number) noexcept nogil:
@@ -28,9 +34,17 @@ cdef void late(int number) noexcept nogil:
 
 
 cdef void first(int number) noexcept nogil:
-    global last
+    global last, since
+    cdef timespec clock
+    clock_gettime(CLOCK_MONOTONIC, &clock)
+    cdef long long now = clock.tv_sec * 1000 + clock.tv_nsec // 1000000
+    if since != 0:
+        if now - since >= SAME:
+            signal(number, SIG_DFL)
+            kill(getpid(), number)  # it waits until this handler has returned
+        return
+    since = now
     last = number
-    signal(number, SIG_DFL)
     signal(SIGALRM, late)
     alarm(SECONDS)
     PyErr_SetInterruptEx(number)
@@ -44,6 +58,13 @@ def on_first(int number):
     action.sa_flags = 0
     if sigaction(number, &action, NULL) != 0:
         raise OSError(22, "Invalid argument", str(number))
+    numbers.add(number)
+
+
+def put_back(int number):
+    """`on_first` again, where it had been called, after signal.signal() has put that handler back."""
+    if number in numbers:
+        on_first(number)
 
 
 def under_way():

@@ -19,8 +19,9 @@
 Exit codes: 0; 1 an error, said in one line on stderr; 2 a wrong command line; 130 interrupted. For `run`, `exec` and
 `start` the container's own, or 125 (the engine failed, or a wrong command line), 126 (the command cannot be invoked),
 127 (it was not found). For those of registry.py and login.py 125 in place of 1 and 2. SIGTERM and SIGHUP end a command
-as Ctrl-C does, in order and in one line, with 143 and 129; a second one ends it at once, and so does the first after
-five seconds in which nothing in order could be begun.
+as Ctrl-C does, in order and in one line, with 143 and 129; another one, a second later or more, ends it at once, and so
+does the first after five seconds in which nothing in order could be begun. Attached `run`, `exec` and `start` pass them
+on to the container instead, and while one is started in the background, or stands still, they wait.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -111,15 +112,21 @@ def _each(things: Sequence[T], act: Callable[[T], object]) -> None:
             except BaseException as error:
                 errors.append(error)
 
-    threads = [Thread(target=work) for _ in range(min(_cores(), len(things) // _FEW, _THREADS) - 1)]
+    started = list[Thread]()
     try:
-        for thread in threads:
-            thread.start()
+        for _ in range(min(_cores(), len(things) // _FEW, _THREADS) - 1):
+            with suppress(RuntimeError):  # where no more can be had, those that there are do the work
+                thread = Thread(target=work)
+                thread.start()
+                started.append(thread)
         work()
-    finally:
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join()
+        for thread in started:
+            thread.join()
+    except BaseException as error:  # a signal
+        errors.append(error)
+        for thread in started:
+            thread.join()
+        raise
     if errors:
         raise errors[0]
 

@@ -85,7 +85,8 @@ def push(
         }
         ordered = sorted(layers.values(), key=lambda item: -item[1].size)
         if place.kind == "docker" and place.reference.digest is not None:
-            check_expected(place, _root([work.manifest(image, work.foreseen(layers, place)) for image in images])[0])
+            foreseen = work.foreseen(layers, place)
+            check_expected(place, _root([work.manifest(image, foreseen) for image in images])[0])
         sent = at_once(work.layer, ordered, LAYERS_AT_ONCE, progress, client.cancel if client is not None else None)
         forms = dict(zip([(diff_id, layer.digest) for diff_id, layer in ordered], sent, strict=True))
         for image in images:
@@ -136,7 +137,8 @@ class _Push:
         return self._compress(diff_id, self._wanted.form or DEFAULT, say)
 
     def foreseen(self, layers: Mapping[tuple[DiffID, Digest], tuple[DiffID, Descriptor]], place: Place) -> Forms:
-        """The forms that `layer` will find, without sending any. `UnsupportedError` where there is none yet."""
+        """The forms that `layer` will find, sending none; what a neighbour has may be mounted. `UnsupportedError`
+        where there is none yet."""
         forms = {}
         for key, (diff_id, layer) in layers.items():
             for form in self._forms(diff_id, layer):

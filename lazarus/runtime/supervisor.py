@@ -19,6 +19,7 @@ from contextlib import ExitStack, suppress
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple, NoReturn, Self
 
+from lazarus._native.ending import put_back
 from lazarus.runtime.crun import Streams
 from lazarus.runtime.forking import no_copies
 from lazarus.runtime.log import LogWriter
@@ -213,6 +214,7 @@ class Child:
             os.waitpid(self.pid, 0)
         for number, handler in self._before.items():
             signal.signal(number, handler)
+            put_back(number)
 
 
 def _stdin(stack: ExitStack, attachment: Attachment) -> int:
