@@ -257,9 +257,12 @@ def test_an_interrupted_run_keeps_what_was_measured(tmp_path: Path) -> None:
     """As a terminal interrupts it: all of its processes. Asked are two questions, of which the second lasts."""
     command = [sys.executable, "-m", "benchmarks", "run", "harness", "start__run_true", "--quick"]
     output = tmp_path / "out.json"
+    # It is not one of our workers, where benchmarks are disabled; and what it says comes at once.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     with subprocess.Popen(
         [*command, "--dir", str(tmp_path), "-o", str(output)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0,
+        env=environment | {"PYTHONUNBUFFERED": "1"},
     ) as process:  # fmt: skip
         assert process.stdout is not None
         seen = ""
