@@ -36,13 +36,6 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 FORMS = {"chunked": "zstd:chunked", "gzip": "gzip"}  # by repository
 OLDER = "-older"  # at the end of a tag: the manifest that podman 4.3 is to pull
 ROUNDS = 3
-PARTIAL = """[storage]
-driver = "overlay"
-runroot = "{0}/run"
-graphroot = "{0}/root"
-[storage.options]
-pull_options = {{enable_partial_images = "true", use_hard_links = "false", ostree_repos = ""}}
-"""
 
 
 @pytest.mark.parametrize(
@@ -111,8 +104,7 @@ class _Work:
         self._run("load", "-q", "--drop-blobs", "-i", str(image))
         self._push("debian:app", FORMS)
         self._ctr: list[str] = []
-        self._partial = scratch / "storage.conf"
-        self._partial.write_text(PARTIAL.format(scratch))  # the places are those of the command line
+        self._partial = peers.podman_in_parts(scratch)
         self.contenders: dict[str, tuple[str, Callable[[str, Path], None]]] = {
             OURS: ("chunked", self._lazarus),
             "podman, in parts": ("chunked", self._podman_in_parts),
@@ -181,7 +173,7 @@ class _Work:
         subprocess.run(command, check=True, capture_output=True, env={**os.environ, **environment})
 
     def _podman_in_parts(self, reference: str, store: Path) -> None:
-        self._podman(reference + OLDER, store, CONTAINERS_STORAGE_CONF=str(self._partial))
+        self._podman(reference + OLDER, store, **self._partial)
 
     def _containerd(self, reference: str, store: Path) -> None:
         """One for all turns; it is emptied where the others' store is a new one."""

@@ -21,6 +21,13 @@ NAME = Path(os.environ.get("LAZARUS_BENCH_SCRATCH", f"bench-{os.getpid()}")).nam
 # Podman's defaults ask for more open files and processes than a container's host may allow.
 LIMITS = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")
 LAZARUS = str(Path(sys.executable).with_name("lazarus"))
+_PARTIAL = """[storage]
+driver = "overlay"
+runroot = "{0}/run"
+graphroot = "{0}/root"
+[storage.options]
+pull_options = {{enable_partial_images = "true", use_hard_links = "false", ostree_repos = ""}}
+"""
 _started: dict[Path, subprocess.Popen[bytes]] = {}
 _podmans: dict[Path, Path] = {}  # their homes, and where each keeps what lives as long as the machine
 _numbers = itertools.count()
@@ -83,6 +90,13 @@ def podman(root: Path) -> list[str]:
         _podmans[home] = Path(f"/run/{NAME}-{next(_numbers)}")  # podman takes 50 bytes of path
     volatile = _podmans[home]
     return ["podman", "--root", str(home), "--runroot", f"{volatile}/run", "--tmpdir", f"{volatile}/tmp", *options]
+
+
+def podman_in_parts(directory: Path) -> dict[str, str]:
+    """The environment in which podman pulls zstd:chunked layers in parts; the file that it names is in `directory`."""
+    settings = directory / "storage.conf"
+    settings.write_text(_PARTIAL.format(directory))  # the places are those of the command line
+    return {"CONTAINERS_STORAGE_CONF": str(settings)}
 
 
 def containerd(root: Path) -> list[str]:

@@ -78,6 +78,19 @@ def truth(text: str) -> bool:
     raise ValueError(text)
 
 
+def storage_size(flag: str, options: list[str]) -> int | None:
+    """The limit that the values of an option which takes `size=SIZE` ask for, in bytes."""
+    if not options:
+        return None
+    from lazarus.errors import FormatError
+    from lazarus.volumes.spelling import read_size
+
+    try:
+        return read_size(flag, options)
+    except FormatError as error:
+        raise Mistake(str(error)) from None
+
+
 def whole_number(text: str) -> int:
     """Decimal digits, below 2**63. `ValueError`."""
     if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) < 2**63):

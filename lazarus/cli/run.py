@@ -6,7 +6,7 @@ import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from lazarus.cli.options import Mistake, Option, Verb, Word
+from lazarus.cli.options import Mistake, Option, Verb, Word, storage_size
 
 if TYPE_CHECKING:
     from lazarus.containers import Container
@@ -82,22 +82,6 @@ def read_env_file(path: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def _storage_size(options: list[str]) -> int | None:
-    """Bytes of the last `size=`."""
-    found = None
-    for text in options:
-        key, _, value = text.partition("=")
-        if key != "size":
-            raise Mistake(f"--storage-opt {text:.100}: not size=SIZE")
-        from lazarus.volumes.spelling import parse_size
-
-        try:
-            found = parse_size(value)
-        except ValueError:
-            raise Mistake(f"--storage-opt {text:.100}: not a size, as in size=10G") from None
-    return found
-
-
 def new_container(store: Store, arguments: SimpleNamespace) -> Container:
     """The container that the options of `create` and `run` describe."""
     mounts: list[str | AnyMount] = list(arguments.volumes)
@@ -120,7 +104,7 @@ def new_container(store: Store, arguments: SimpleNamespace) -> Container:
         tty=arguments.tty,
         interactive=arguments.interactive,
         read_only=arguments.read_only,
-        size=_storage_size(arguments.storage_opt),
+        size=storage_size("--storage-opt", arguments.storage_opt),
         entrypoint=arguments.entrypoint,
         labels=labels,
         stop_signal=arguments.stop_signal,

@@ -8,7 +8,7 @@ import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from lazarus.cli.options import Mistake, Option, Verb, Word
+from lazarus.cli.options import Mistake, Option, Verb, Word, storage_size
 from lazarus.cli.output import FORMAT, complain, print_json, print_table, size
 from lazarus.cli.registry_options import REGISTRY, settings
 
@@ -21,22 +21,9 @@ _KINDS = ("name", "label", "label!", "dangling")
 def create(store: Store, arguments: SimpleNamespace) -> int:
     """An empty volume; prints its name. One that is there stays as it is."""
     labels = {name: value for name, _, value in (label.partition("=") for label in arguments.labels)}
-    size = _size(arguments.options)
+    size = storage_size("-o", arguments.options)
     print(store.volumes.create(arguments.name, labels, size=size, exist_ok=True).name)
     return 0
-
-
-def _size(options: list[str]) -> int | None:
-    """The limit among options of the driver."""
-    if not options:
-        return None
-    from lazarus.errors import FormatError
-    from lazarus.volumes.spelling import read_volume_options
-
-    try:
-        return read_volume_options("-o", options)
-    except FormatError as error:
-        raise Mistake(str(error)) from None
 
 
 def _check_filters(filters: list[str], kinds: tuple[str, ...]) -> None:
@@ -190,7 +177,7 @@ def pull(store: Store, arguments: SimpleNamespace) -> int:
     """A new volume from chunks; prints its name."""
     from lazarus.cli.progress import progress_bars
 
-    limit = _size(arguments.options)
+    limit = storage_size("-o", arguments.options)
     with progress_bars(not arguments.quiet) as progress:
         pulled = store.volumes.pull(
             arguments.source, arguments.name, size=limit, registry=settings(arguments), progress=progress

@@ -117,9 +117,8 @@ def _report(
     layers: dict[DiffID, LayerFiles] = {}
     with store.content.lease("dedup"), ExitStack() as closing:  # what is there now stays until this ends
         closing.callback(os.close, readers.hold(store.paths.objects))  # and no pool takes it to another place
-        readers.make_room_for_descriptors(
-            len({diff_id for image in images for diff_id in image.diff_ids})
-        )  # of indexes
+        indexes = {diff_id for image in images for diff_id in image.diff_ids}
+        readers.make_room_for_descriptors(len(indexes))
         for image in images:
             for diff_id in image.diff_ids:
                 if diff_id not in layers:

@@ -109,7 +109,7 @@ def parse_mount(text: str) -> AnyMount:
     if subpath and not source:
         raise FormatError(f"{what}: a new volume has no directories; a subpath needs a source")
     nocopy = _truth(what, found.get("nocopy", "false"))
-    size = read_volume_options(what, [found["volume-opt"]] if "volume-opt" in found else [])
+    size = read_size(f"{what}: volume-opt", [found["volume-opt"]] if "volume-opt" in found else [])
     mount = VolumeMount(None, target, read_only, nocopy, subpath, anonymous=not source, size=size)
     return _volume(what, source, mount, "readonly" in found and not read_only) if source else mount
 
@@ -228,18 +228,18 @@ def _convert(what: str, found: dict[str, str], key: str, convert: Callable[[str]
         raise FormatError(f"{what}: tmpfs-{key} {found[key]!r:.40} cannot be") from None
 
 
-def read_volume_options(what: str, options: Iterable[str]) -> int | None:
-    """The limit that options of a volume's driver ask for: the last `size=SIZE`, or `o=size=SIZE` as podman has it.
-    `FormatError` for others."""
+def read_size(what: str, options: Iterable[str]) -> int | None:
+    """The limit in bytes that storage options ask for: the last `size=SIZE`, or `o=size=SIZE` as podman has it.
+    `FormatError` for others, which begins with `what`."""
     found = None
     for text in options:
         key, _, value = text.removeprefix("o=").partition("=")
         if key != "size":
-            raise FormatError(f"{what}: volume option {text!r:.100} is not size=SIZE")
+            raise FormatError(f"{what} {text:.100}: not size=SIZE")
         try:
             found = parse_size(value)
         except ValueError:
-            raise FormatError(f"{what}: volume option {text!r:.100}: not a size, as in size=10G") from None
+            raise FormatError(f"{what} {text:.100}: not a size, as in size=10G") from None
     return found
 
 

@@ -20,15 +20,9 @@ from conformance.test_peers_see_the_same_tree import base, podman_tree, tree
 from registry_helpers import Registry, needs_registry, registry
 
 import lazarus
+from benchmarks.contenders.peers import podman_in_parts
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-PARTIAL = """[storage]
-driver = "overlay"
-runroot = "{0}/run"
-graphroot = "{0}/root"
-[storage.options]
-pull_options = {{enable_partial_images = "true", use_hard_links = "false", ostree_repos = ""}}
-"""
 
 
 @pytest.mark.root
@@ -42,8 +36,7 @@ def test_podman_can_pull_what_we_have_pushed(tmp_path: Path) -> None:
     large = os.urandom(600_000)  # several chunks
     (root / "srv/large").write_bytes(large + bytes(400_000) + large[:100_000])
     (root / "srv/empty").touch()
-    settings = tmp_path / "storage.conf"
-    settings.write_text(PARTIAL.format(tmp_path))  # the places are those of the command line
+    settings = podman_in_parts(tmp_path)
     with (
         lazarus.Store(tmp_path / "store") as store,
         registry(tmp_path) as where,
@@ -53,7 +46,7 @@ def test_podman_can_pull_what_we_have_pushed(tmp_path: Path) -> None:
         def pull(name: str) -> tuple[dict[str, tuple[Any, ...]], int]:
             """The tree, and how many layers came in parts."""
             words = ("--log-level=debug", "pull", "-q", "--tls-verify=false", name)
-            found, said = podman_tree(home, *words, CONTAINERS_STORAGE_CONF=str(settings))
+            found, said = podman_tree(home, *words, **settings)
             found.pop(".")  # podman gives every root directory a mode and owner of its own
             return found, said.count("Retrieved partial blob")
 
