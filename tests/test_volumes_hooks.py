@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -110,6 +112,55 @@ def test_all_of_its_processes_are_killed(volume: Volume, tmp_path: Path) -> None
     while os.path.exists(f"/proc/{pid}") and " Z " not in Path(f"/proc/{pid}/stat").read_text():
         assert time.monotonic() < deadline, "it goes on"
         time.sleep(0.01)
+
+
+_STUCK = """
+import os, sys
+from lazarus.errors import HookError
+from lazarus.store import Store
+reader, writer = os.pipe()
+os.set_blocking(writer, False)
+try:
+    while True:
+        os.write(writer, b"x" * 4096)
+except BlockingIOError:
+    os.set_blocking(writer, True)
+os.dup2(writer, 2)
+with Store(sys.argv[1]) as store:
+    volume = store.volumes.get("db")
+    try:
+        volume.snapshot("s", before=["/bin/sh", "-c", "echo said >&2; " + sys.argv[2]], hook_timeout=1)
+    except HookError as error:
+        print(error)
+    print([found.name for found in volume.snapshots], flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        ("exec sleep 100", "volume db: the hook before the snapshot did not end within 1 s and was killed: said\n[]\n"),
+        (
+            "exec yes said >&2",
+            "volume db: the hook before the snapshot did not end within 1 s and was killed: said\n[]\n",
+        ),
+        ("exit 3", "volume db: the hook before the snapshot ended with 3: said\n[]\n"),
+        ("exit 0", "['s']\n"),
+        ("sleep 5 & exit 0", "['s']\n"),
+    ],
+)
+def test_nobody_reads_what_it_says(volume: Volume, command: str, text: str) -> None:
+    """Our standard error is stuck: the time-out holds, what a hook came to is known, and our process ends."""
+    words = [sys.executable, "-c", _STUCK, volume.store.paths.root, command]
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60, text=True, check=True)
+    assert done.stdout == text
+
+
+def test_what_it_says_when_it_is_killed_is_passed_on(volume: Volume, capfd: pytest.CaptureFixture[str]) -> None:
+    """What is held up for a moment comes in order, and whole."""
+    with pytest.raises(HookError, match=r"did not end within 0\.3 s and was killed: 9999$"):
+        volume.snapshot("s", before=shell("seq 9999 >&2; exec sleep 100"), hook_timeout=0.3)
+    assert capfd.readouterr().err == "".join(f"{number}\n" for number in range(1, 10000))
 
 
 def test_a_failure_after(volume: Volume) -> None:

@@ -15,7 +15,8 @@ begun, a signal that raises included (SIGINT; for the command line SIGTERM and S
 kills calls nothing any more.
 
 What a command prints goes to our standard error; its own standard error comes through a pipe, of which the last line is
-kept for the error. What it leaves in the background can write there as long as we live.
+kept for the error. What it leaves in the background can write there as long as we live. Where nobody reads our standard
+error any more (a full pipe, a terminal that is held), the hook waits as its writes do, and its time goes on.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import os
 import select
 import signal
 import time
-from _thread import start_new_thread
+from _thread import LockType, allocate_lock, start_new_thread
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
@@ -32,6 +33,7 @@ from lazarus.errors import FormatError, HookError, one_line
 
 _PIPE = 1 << 16  # bytes that one holds
 _LONG = 3600  # seconds: no poll takes for ever as a number
+_GRACE = 1.0  # seconds for the last words of a hook whose time is over
 Hook = Sequence[str] | Callable[[Mapping[str, str]], object]
 
 
@@ -124,13 +126,18 @@ def _run(command: Sequence[str], facts: Mapping[str, str], timeout: float, what:
 
 
 class _Said:
-    """What comes out of a pipe: it goes to our standard error as it comes, and the end of it is kept."""
+    """What comes out of a pipe: it goes to our standard error as it comes, and the end of it is kept.
+
+    A thread writes it, one piece after the other: such a write can take for ever, and a time-out holds all the same.
+    """
 
     def __init__(self, fd: int) -> None:
         os.set_blocking(fd, False)
         self._fd = fd
         self._ended = False
         self._tail = b""
+        self._late = b""  # was read when nothing could be written
+        self._writing: LockType | None = None  # the thread that writes holds it
 
     def wait(self, pid: int, timeout: float) -> bool:
         """Passes on what comes until a child has ended, and all that it said is here; False when the time is over."""
@@ -144,7 +151,7 @@ class _Said:
                 left = deadline - time.monotonic()
                 ready = {fd for fd, _ in waiting.poll(min(max(0, left), _LONG) * 1000)}
                 if self._fd in ready:
-                    self._pass_on()  # all that was there: a pipe holds no more
+                    self._show(self._read(), deadline)  # all that was there: a pipe holds no more
                     if self._ended:
                         waiting.unregister(self._fd)
                 if child in ready:
@@ -154,18 +161,35 @@ class _Said:
         finally:
             os.close(child)
 
-    def _pass_on(self) -> bool:
-        """What there is; False when there is nothing just now, or never again."""
+    def _read(self) -> bytes:
+        """What there is; nothing just now, or when it has ended."""
         try:
             piece = os.read(self._fd, _PIPE)
         except BlockingIOError:
-            return False
+            return b""
         self._ended = not piece
         self._tail = (self._tail + piece)[-_PIPE:]
-        with suppress(OSError):
-            while piece:
-                piece = piece[os.write(2, piece) :]
-        return not self._ended
+        return piece
+
+    def _show(self, piece: bytes, deadline: float) -> None:
+        """Returns when it is written, or can wait no longer: what could not even be begun is late."""
+        if not piece or not self._written(deadline):
+            self._late += piece
+            return
+        self._writing = writing = allocate_lock()
+        writing.acquire()
+        try:
+            start_new_thread(_write, (piece, writing))
+        except RuntimeError:  # no thread is to be had
+            _write(piece, writing)
+        self._written(deadline)
+
+    def _written(self, deadline: float) -> bool:
+        """Has all been written that was to be?"""
+        left = min(max(0, deadline - time.monotonic()), _LONG)
+        if self._writing is not None and self._writing.acquire(timeout=left):
+            self._writing = None
+        return self._writing is None
 
     @property
     def last_line(self) -> str:
@@ -176,17 +200,30 @@ class _Said:
     def leave(self) -> None:
         """Closes the pipe; but not before those who are left in the background have."""
         if not self._ended:
-            self._pass_on()
-        if self._ended:
+            self._show(self._read(), time.monotonic() + (0 if self._late else _GRACE))
+        if self._ended and not self._late:
             os.close(self._fd)
         else:
             start_new_thread(self._go_on, ())
 
     def _go_on(self) -> None:
         os.set_blocking(self._fd, True)
-        while self._pass_on():
-            pass
+        if self._writing is not None:
+            self._writing.acquire()
+        _write(self._late)
+        while not self._ended:
+            _write(self._read())
         os.close(self._fd)
+
+
+def _write(piece: bytes, writing: LockType | None = None) -> None:
+    try:
+        with suppress(OSError):
+            while piece:
+                piece = piece[os.write(2, piece) :]
+    finally:
+        if writing is not None:
+            writing.release()
 
 
 def _signal_name(number: int) -> str:
