@@ -245,7 +245,16 @@ def running_token_server(directory: Path, *, tls: bool = False) -> Iterator[Toke
             self._answer(parse_qs(urlsplit(self.path).query))
 
         def do_POST(self) -> None:
-            self._answer(parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode()))
+            self._answer(parse_qs(self._body().decode()))
+
+        def _body(self) -> bytes:
+            """podman and skopeo send it in chunks."""
+            if self.headers["Transfer-Encoding"] != "chunked":
+                return self.rfile.read(int(self.headers["Content-Length"]))
+            whole = b""
+            while size := int(self.rfile.readline(), 16):
+                whole += self.rfile.read(size + 2)[:-2]
+            return whole
 
         def _answer(self, fields: dict[str, list[str]]) -> None:
             answer = server.answer(fields, self.headers["Authorization"])

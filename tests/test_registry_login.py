@@ -6,7 +6,9 @@ import base64
 import errno
 import json
 import os
+import shutil
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -50,9 +52,12 @@ def test_login_and_logout(home: Path, auth: str) -> None:
         assert stat.S_IMODE(os.stat(place).st_mode) == 0o600
         entry = json.loads(Path(place).read_text())["auths"][where.host]
         if auth == "token":
-            assert entry == {"identitytoken": TokenServer.identity_token} and logged_in_as(where.host) == "<token>"
+            auth_of_docker = base64.b64encode(f"{USER}:".encode()).decode()
+            assert entry == {"auth": auth_of_docker, "identitytoken": TokenServer.identity_token}
+            assert find_credentials(where.host, "a/b") == Credentials(USER, "", TokenServer.identity_token)
         else:
-            assert find_credentials(where.host, "a/b") == US and logged_in_as(where.host) == USER
+            assert find_credentials(where.host, "a/b") == US
+        assert logged_in_as(where.host) == USER
         from lazarus.registry.client import RegistryClient, Repository
 
         with RegistryClient() as client, pytest.raises(NotFoundError):
@@ -60,6 +65,17 @@ def test_login_and_logout(home: Path, auth: str) -> None:
         assert logout(where.host) == [place]
         with pytest.raises(NotFoundError, match="not logged in"):
             logout(where.host)
+
+
+@needs_registry
+@pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
+@pytest.mark.parametrize("auth", ["basic", "token"])
+def test_others_are_logged_in_as_well(home: Path, auth: str) -> None:
+    with registry(home, auth=auth) as where:
+        place = login(where.host, USER, PASSWORD)
+        words = ["skopeo", "list-tags", "--tls-verify=false", "--authfile", place, f"docker://{where.host}/a"]
+        found = subprocess.run(words, capture_output=True, text=True, timeout=60)
+        assert "404" in found.stderr, found.stderr  # not denied
 
 
 @needs_registry

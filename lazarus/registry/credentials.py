@@ -114,8 +114,8 @@ def _decode(entry: Any, what: str) -> Credentials | None:
     if not isinstance(entry, dict):
         raise FormatError(f"{what}: not an object")
     token = entry.get("identitytoken")
-    if isinstance(token, str) and token:
-        return Credentials("", "", token)
+    if not isinstance(token, str):
+        token = ""
     auth, user, password = entry.get("auth"), entry.get("username"), entry.get("password")
     if isinstance(auth, str) and auth:
         try:
@@ -124,6 +124,8 @@ def _decode(entry: Any, what: str) -> Credentials | None:
             raise FormatError(f"{what}: auth is not base64 of USER:PASSWORD") from error
         if not colon:
             raise FormatError(f"{what}: auth is not base64 of USER:PASSWORD")
+    if token:
+        return Credentials(user if isinstance(user, str) else "", "", token)
     if isinstance(user, str) and user and isinstance(password, str):
         return Credentials(user, password)
     return None  # {}: a helper has it, or had
@@ -174,11 +176,10 @@ def store_credentials(host: str, credentials: Credentials, auth_file: str | None
         auths = _object(document, "auths", file)
         _forget(auths, host)
         key = server_url(host) if os.path.basename(path) == "config.json" else host
-        if credentials.identity_token:
-            auths[key] = {"identitytoken": credentials.identity_token}
-        else:
-            text = f"{credentials.username}:{credentials.password}"
-            auths[key] = {"auth": base64.b64encode(text.encode()).decode()}
+        text = f"{credentials.username}:{credentials.password}"
+        auths[key] = {"auth": base64.b64encode(text.encode()).decode()}
+        if credentials.identity_token:  # podman reads it beside an `auth`, in which docker leaves out the password
+            auths[key]["identitytoken"] = credentials.identity_token
         document["auths"] = auths
     return path
 

@@ -37,7 +37,7 @@ def login(
         token = session.auth.identity_token(peer, credentials, what)
     finally:
         session.close()
-    return store_credentials(host, Credentials("", "", token) if token else credentials, settings.auth_file)
+    return store_credentials(host, Credentials(username, "", token) if token else credentials, settings.auth_file)
 
 
 def logout(host: str, settings: Settings | None = None) -> list[str]:
@@ -50,6 +50,7 @@ def logout(host: str, settings: Settings | None = None) -> list[str]:
 
 
 def logged_in_as(host: str, settings: Settings | None = None) -> str | None:
-    """The name under which we are known to a host; None when we are not, "<token>" for an identity token."""
+    """The name under which we are known to a host; None when we are not, "<token>" for an identity token with
+    no name beside it."""
     found = find_credentials(parse_host(host), "", settings.auth_file if settings else None)
     return None if found is None else found.username or "<token>"
