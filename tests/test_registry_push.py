@@ -358,6 +358,10 @@ def test_a_copy_goes_round_and_stays_the_same(tmp_path: Path, where: Registry) -
     assert len(manifest_of(places[-1])["manifests"]) == 2
     for name in source.blobs:
         assert (tmp_path / "last/blobs/sha256" / name[7:]).read_bytes() == source.blobs[name]
+    for begin in places[:2]:  # one image of two would look like all of them
+        with pytest.raises(UnsupportedError, match="holds no image index"):
+            copy_image(parse_place(begin), parse_place(f"docker-archive:{tmp_path / 'one'}:x:1"), all_platforms=True)
+    assert not (tmp_path / "one").exists()
     again = copy_image(parse_place(places[-1]), parse_place(places[1]), all_platforms=True)
     assert (again.blobs, again.sent) == (0, 0) and again.skipped == 4
     mounted = copy_image(parse_place(places[1]), parse_place(f"docker://{where.host}/round4:1"), all_platforms=True)

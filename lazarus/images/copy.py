@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
-from lazarus.errors import CorruptError, FormatError, LazarusError, LimitError, NotFoundError
+from lazarus.errors import CorruptError, FormatError, LazarusError, LimitError, NotFoundError, UnsupportedError
 from lazarus.images.load import at_once
 from lazarus.images.plan import (
     MAX_MANIFESTS,
@@ -40,6 +40,7 @@ from lazarus.union.pipe import through_pipe
 from lazarus.whole_file import whole_file
 
 if TYPE_CHECKING:
+    from lazarus.oci.outer_tar import OuterTar
     from lazarus.oci.transports import Place
     from lazarus.registry.client import Settings
     from lazarus.registry.settings import Repository
@@ -88,6 +89,8 @@ def copy_image(
             writing = reading if target_registry is None else client(target_registry)
         opened = open_place(source, scratch, closing, client=reading)
         if target.kind == "docker-archive":
+            if all_platforms and _is_index(opened, source):
+                raise UnsupportedError(f"{target}: a docker-archive holds no image index, only images")
             return _to_docker_archive(plan(opened, platform, tag=source.tag), target)
         if isinstance(opened, Layout):
             found = _root_of_layout(opened, source)
@@ -144,6 +147,12 @@ def _root_of_layout(layout: Layout, place: Place) -> Descriptor:
         problem = "the tag is there twice" if entries and place.tag else "not one image"
         raise NotFoundError(f"{place}: {problem if entries or not place.tag else 'no such tag'}; tags: {there:.300}")
     return entries[0]._replace(annotations={})
+
+
+def _is_index(opened: Layout | OuterTar | OneImage, place: Place) -> bool:
+    if isinstance(opened, Layout):
+        return _root_of_layout(opened, place).media_type in media.INDEXES
+    return isinstance(opened, OneImage) and opened.root.media_type in media.INDEXES
 
 
 class _Copy:
