@@ -338,6 +338,21 @@ def test_blocks_are_shared(disks: dict[str, Path]) -> None:
 
 
 @pytest.mark.root
+def test_a_rollback_gives_all_times_back(disks: dict[str, Path]) -> None:
+    """Of the root, too: XFS gives directories that are exchanged new ones."""
+    for kind, place in disks.items():
+        with Store(place / "store") as store:
+            volume = store.volumes.create("db")
+            everything(volume.path)
+            os.utime(volume.path, (1, 1))
+            expected = facts(volume.path)
+            volume.snapshot("s")
+            write(volume, new="1")
+            volume.rollback("s")
+            assert facts(volume.path) == expected and list(volume.diff("s")) == [], kind
+
+
+@pytest.mark.root
 def test_a_pool_shares_them_too(tmp_path: Path) -> None:
     need_pool()
     with Store(tmp_path / "store") as store:
