@@ -85,13 +85,24 @@ static ssize_t read_window(const struct lz_sys *sys, int fd, uint8_t *out, size_
     return (ssize_t)done;
 }
 
+/* What is said of bytes that a disk has lost, or a file system has with another checksum or in no order: by the block layer
+ * (O_DIRECT passes on what it says), ext4, XFS and btrfs. Any other failure is no finding, but the end of the search. */
+static bool is_lost(int code)
+{
+    static const int codes[] = {-EIO, -EBADMSG, -EUCLEAN, -ENODATA, -EILSEQ, -EREMOTEIO};
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
+        if (code == codes[i])
+            return true;
+    return false;
+}
+
 /* What became of reading: TRY_AGAIN, without O_DIRECT; 0, and the file is wrong; or the code. */
 #define TRY_AGAIN 1
 static int refused(struct verifier *self, int code, bool direct, const uint8_t *digest)
 {
     if (code == -EINVAL && direct)
         return TRY_AGAIN;
-    if (code == -EIO || code == -EISDIR)
+    if (is_lost(code) || code == -EISDIR)
         return lz_buf_append(self->wrong, digest, LZ_SHA256_SIZE);
     return fail(self, code, digest);
 }
@@ -125,7 +136,7 @@ static int verify_open(struct verifier *self, int fd, bool direct, const uint8_t
     struct stat status;
     int rc = self->sys->fstatat(self->sys->ctx, fd, "", &status, AT_EMPTY_PATH);
     if (rc < 0)
-        return fail(self, rc, digest);
+        return refused(self, rc, false, digest);
     if (!S_ISREG(status.st_mode))
         return lz_buf_append(self->wrong, digest, LZ_SHA256_SIZE);
     if ((uint64_t)status.st_size >= LZ_VERIFY_WINDOW)
@@ -155,7 +166,7 @@ static int verify_one(struct verifier *self, const uint8_t *digest)
         if (fd == -ELOOP || fd == -ENXIO)
             return lz_buf_append(self->wrong, digest, LZ_SHA256_SIZE); /* not even a file */
         if (fd < 0)
-            return fail(self, fd, digest);
+            return refused(self, fd, false, digest);
         rc = verify_open(self, fd, direct, digest);
         (void)self->sys->close(self->sys->ctx, fd); /* nothing was written */
     }

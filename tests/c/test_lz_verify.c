@@ -204,16 +204,19 @@ static void other_things(void)
     tear_down();
 }
 
-/* EIO from reading is a file that is wrong; any other failure ends the call, and names it. */
+/* What is lost on the disk is a file that is wrong, and the others are looked at; any other failure ends the call, and
+ * names it. */
 static void every_failing_call(void)
 {
-    static const int codes[] = {-EIO, -EACCES, -EINVAL, -ENOMEM};
+    static const int codes[] = {-EIO, -EBADMSG, -EUCLEAN, -ENODATA, -EACCES, -EINVAL, -ENOMEM};
+    enum { LOST = 4 }; /* of them */
     uint8_t digests[3][32];
     set_up();
     make(0, 1000, false, digests[0]);
     make(1, WINDOW + 9, false, digests[1]);
     make(2, 5000, false, digests[2]);
     for (size_t c = 0; c < sizeof codes / sizeof *codes; c++) {
+        size_t found = 0;
         for (long n = 1;; n++) {
             struct fault fault;
             struct lz_buf wrong = {0};
@@ -221,8 +224,9 @@ static void every_failing_call(void)
             struct lz_verify_files files = {dir, false, digests[0], 3, NULL, NULL};
             fault_arm(&fault, n, codes[c]);
             int rc = lz_verify_files(fault_sys(&fault), &files, &wrong, &detail);
-            CHECK(rc == 0 || (rc == codes[c] && strlen(detail.text) > 64));
-            CHECK(wrong.size == 0 || (codes[c] == -EIO && wrong.size == 32));
+            CHECK(rc == 0 || (c >= LOST && rc == codes[c] && strlen(detail.text) > 64));
+            CHECK(wrong.size == 0 || (c < LOST && wrong.size == 32));
+            found += wrong.size / 32;
             lz_buf_free(&wrong);
             if (!atomic_load(&fault.fired)) {
                 CHECK_EQ(rc, 0);
@@ -230,6 +234,7 @@ static void every_failing_call(void)
             }
             CHECK(n < 1000);
         }
+        CHECK(c < LOST ? found >= 9 : found == 0); /* opening, asking and reading, of three files */
     }
     tear_down();
 }
