@@ -30,8 +30,8 @@ typedef int lz_framed_take(void *ctx, const struct lz_framed *frame);
 
 struct lz_framer;
 
-/* `threads` 1 to LZ_FRAMER_THREADS_MAX, the caller among them; `level` 0 is zstd's default. 0, -EINVAL, -ENOMEM, or
- * -EAGAIN where no thread can be had. Give back with lz_framer_free() (NULL is allowed), which waits for the threads. */
+/* `threads` 1 to LZ_FRAMER_THREADS_MAX, the caller among them, or as many as can be had; `level` 0 is zstd's default. 0,
+ * -EINVAL or -ENOMEM. Give back with lz_framer_free() (NULL is allowed), which waits for the threads. */
 int lz_framer_new(unsigned threads, int level, lz_framed_take *take, void *ctx, struct lz_framer **out);
 void lz_framer_free(struct lz_framer *self);
 
