@@ -141,8 +141,8 @@ with Store(sys.argv[1]) as store:
     [
         ("exec sleep 100", "volume db: the hook before the snapshot did not end within 1 s and was killed: said\n[]\n"),
         (
-            "exec yes said >&2",
-            "volume db: the hook before the snapshot did not end within 1 s and was killed: said\n[]\n",
+            "exec yes s >&2",
+            "volume db: the hook before the snapshot did not end within 1 s and was killed: s\n[]\n",
         ),
         ("exit 3", "volume db: the hook before the snapshot ended with 3: said\n[]\n"),
         ("exit 0", "['s']\n"),

@@ -81,6 +81,22 @@ def test_many_at_once(plain: Store) -> None:  # noqa: F811
     assert sorted(os.listdir(plain.paths.snapshots)) == [f"db@s{count - 2}", f"db@s{count - 1}"]
 
 
+def test_many_volumes_with_snapshots_at_once(plain: Store) -> None:  # noqa: F811
+    """A prune locks a hundred volumes at once, and the snapshots of each."""
+    with descriptors(1024):
+        for volume in range(100):
+            plain.volumes.create(f"v{volume}")
+        with plain.catalogue.write() as connection:
+            for volume in range(100):
+                for number in range(20):
+                    connection.execute(
+                        "INSERT INTO snapshots VALUES (?, ?, ?, 0, 0, 0, 0)", (f"v{volume}", f"s{number}", number)
+                    )
+                    os.makedirs(f"{plain.paths.snapshot(f'v{volume}', f's{number}')}/data")
+        assert len(plain.volumes.prune(all=True).names) == 100
+    assert os.listdir(plain.paths.volumes) == os.listdir(plain.paths.snapshots) == []
+
+
 def test_two_in_one_millisecond(plain: Store, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     """Both chose the time as the name, before either was there: the second gets another, and its hook learns of it."""
     volume = plain.volumes.create("db")
