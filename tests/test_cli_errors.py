@@ -27,8 +27,8 @@ def lazarus(tmp_path: Path) -> Command:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help(lazarus: Command, verb: str) -> None:
-    for flag in ("--help", "-h"):
-        result = lazarus(*verb.split(), flag)
+    for words in ([*verb.split(), "--help"], [*verb.split(), "-h"], ["help", *verb.split()]):
+        result = lazarus(*words)
         assert (result.code, result.err) == (0, "") and result.out.startswith(f"usage: lazarus {verb} ")
     for option in all_verbs()[verb].options:
         assert all(flag in result.out for flag in option.flags)
@@ -81,6 +81,50 @@ def test_a_wrong_command_line(lazarus: Command, words: list[str]) -> None:
     result = lazarus(*words)
     code = 125 if words and words[0] in ("run", "exec", "start") else 2  # as docker and podman
     assert (result.code, result.out) == (code, "") and result.err
+    assert result.err.count("\n") == 1 or words in ([], ["system"], ["image"]), "one line, but where no verb is named"
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["image", "ls"], "images"),  # docker's and podman's other names
+        (["image", "rm", "x"], "rmi"),
+        (["image", "pull", "x"], "pull"),
+        (["container", "ls", "-a"], "ps"),
+        (["container", "stop", "c"], "stop"),
+        (["info"], "system info"),
+        (["restart", "c"], "stop, start"),
+        (["prune"], "volume prune, system prune"),  # without the first of two words
+        (["scrub"], "system scrub"),
+        (["imgaes"], "images, image"),  # a slip of the finger
+        (["rnu", "x"], "run"),
+        (["volume", "inspekt", "x"], "volume inspect"),
+        (["voluem", "ls"], "volume ls"),
+        (["voluem"], "volume"),
+        (["comm"], "commit"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+)
+def test_what_may_have_been_meant(lazarus: Command, words: list[str], hint: str) -> None:
+    result = lazarus(*words)
+    assert result.code == 2 and f"no such verb (did you mean {hint}?); see lazarus --help\n" in result.err
+
+
+def test_nothing_near(lazarus: Command) -> None:
+    assert lazarus("zzz").err == "lazarus: 'zzz': no such verb; see lazarus --help\n"
+    assert lazarus("dedup", "zzz").err == "lazarus: 'dedup zzz': no such verb; dedup goes with report\n"
+    assert lazarus("help", "zzz").code == 2
+
+
+def test_an_image_that_is_not_here_may_be_pulled(lazarus: Command) -> None:
+    for verb in ("run", "create"):
+        assert lazarus(verb, "a/b:1").err == (
+            "lazarus: image a/b:1: not in this store; `lazarus pull a/b:1` asks its registry\n"
+        )
+        assert lazarus(verb, "No:1").err == "lazarus: image No:1: not in this store\n"  # no registry has such a name
+    lazarus.import_something("x:1")
+    mount = "type=image,source=no,target=/x"
+    assert lazarus("create", "--mount", mount, "x:1", "true").err == "lazarus: image no: not in this store\n"
 
 
 def test_an_empty_root_is_not_the_current_directory(tmp_path: Path) -> None:
@@ -140,6 +184,14 @@ def test_names_of_nothing(tmp_path: Path, words: list[str | None], code: int, ba
         (["run", "--bogus"], "lazarus run: unknown flag: --bogus; see lazarus run --help\n"),
         (["run", "--bogus=1", "x", "y"], "lazarus run: unknown flag: --bogus; see lazarus run --help\n"),
         (["run", "-itX", "x"], "lazarus run: unknown flag: -X; see"),
+        (
+            ["find", "-name", "x", "a"],
+            "lazarus find: unknown flag: -name; did you mean --name?; see lazarus find --help",
+        ),
+        (
+            ["run", "--net", "x", "a"],
+            "lazarus run: --network/--net: invalid choice: 'x' (choose from 'none', 'host'); see",
+        ),
         (["ps", "-aZq"], "lazarus ps: unknown flag: -Z in -aZq; see"),
         (["run"], "lazarus run: IMAGE is missing; see lazarus run --help\n"),
         (["cp"], "lazarus cp: SOURCE and TARGET are missing; see"),

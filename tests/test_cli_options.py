@@ -57,6 +57,9 @@ def test_every_verb_is_in_the_table_under_its_own_name() -> None:
         ("stop", ["-t", "0.5", "a"], {"time": 0.5}),
         ("cp", ["-", "c:/"], {"source": "-", "target": "c:/"}),
         ("mount", [], {"containers": []}),
+        ("run", ["-h", "web", "img"], {"hostname": "web", "image": "img"}),  # of docker and podman
+        ("du", ["-sh", "c:/etc"], {"summarize": True, "human": True, "targets": ["c:/etc"]}),
+        ("ls", ["-lh", "c"], {"human": True, "targets": ["c"]}),
     ],
 )
 def test_spellings(name: str, argv: list[str], expected: dict[str, object]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
     import argparse
@@ -66,7 +66,7 @@ class Verb(NamedTuple):
 
 
 class Mistake(Exception):
-    """The command line is wrong in a way that only the verb can see: the message, the usage, `usage_code`."""
+    """The command line is wrong in a way that only the verb can see: the message in one line, `usage_code`."""
 
 
 def truth(text: str) -> bool:
@@ -103,13 +103,14 @@ whole_number.__name__ = "whole number"  # argparse says it of what is none
 
 def parse(verb: Verb, argv: Sequence[str]) -> SimpleNamespace:
     """The arguments of a verb. Ends the program, as argparse does, with help or a usage error."""
+    if list(argv) == ["-h"]:  # help of every verb, also of those that take -h for something else
+        argv = ["--help"]
     found = scan(verb, argv)
     if found is not None:
         return found
     problem = complaint(verb, argv)
     if problem is not None:
-        sys.stderr.write(f"{PROGRAM} {verb.name}: {problem}; see {PROGRAM} {verb.name} --help\n")
-        raise SystemExit(verb.usage_code)
+        raise SystemExit(usage_error(verb, problem))
     try:
         return parse_slowly(verb, argv)
     except SystemExit as ending:
@@ -137,6 +138,8 @@ def complaint(verb: Verb, argv: Sequence[str]) -> str | None:
             if flag in ("-h", "--help") and flag not in by_flag:
                 return None
             if flag not in by_flag:
+                if f"-{text}" in by_flag:  # -name, as of find
+                    return f"unknown flag: {text}; did you mean -{text}?"
                 return f"unknown flag: {flag:.60}{f' in {text:.60}' if flags else ''}"
             if by_flag[flag].metavar:
                 if not flags and not (separator and text.startswith("--")) and queue:
@@ -241,16 +244,24 @@ def _take_words(verb: Verb, words: list[str], values: dict[str, Any]) -> bool:
 
 
 def build_parser(verb: Verb) -> argparse.ArgumentParser:
-    """The same table as an argparse parser."""
+    """The same table as an argparse parser, which says of a mistake what usage_error() does."""
     import argparse
 
-    parser = argparse.ArgumentParser(
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            self.exit(usage_error(verb, message.removeprefix("argument ")))
+
+    taken = any("-h" in option.flags for option in verb.options)
+    parser = Parser(
         prog=f"{PROGRAM} {verb.name}",
         description=f"{verb.summary[0].upper()}{verb.summary[1:]}.",
         epilog=verb.details or None,
         allow_abbrev=False,
+        add_help=not taken,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    if taken:
+        parser.add_argument("--help", action="help", help="show this help message and exit")
     for option in verb.options:
         settings: dict[str, Any] = {"dest": option.dest, "help": option.help.replace("%", "%%")}
         if option.metavar:
@@ -267,8 +278,8 @@ def build_parser(verb: Verb) -> argparse.ArgumentParser:
 
 
 def usage_error(verb: Verb, message: str) -> int:
-    """Writes the usage and the message; the exit code for a wrong command line."""
-    sys.stderr.write(f"{build_parser(verb).format_usage()}{PROGRAM} {verb.name}: {message}\n")
+    """Writes the message, and where help is, in one line; the exit code for a wrong command line."""
+    sys.stderr.write(f"{PROGRAM} {verb.name}: {message}; see {PROGRAM} {verb.name} --help\n")
     return verb.usage_code
 
 

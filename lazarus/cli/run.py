@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from lazarus.cli.options import Mistake, Option, Verb, Word, storage_size
+from lazarus.errors import FormatError, NotFoundError
 
 if TYPE_CHECKING:
     from lazarus.containers import Container
@@ -49,7 +50,7 @@ _CREATE = (
         default="none",
         choices=("none", "host"),
     ),
-    Option(("--hostname",), "hostname", "its host name (default: its short ID)", "NAME"),
+    Option(("-h", "--hostname"), "hostname", "its host name (default: its short ID)", "NAME"),
     Option(("--entrypoint",), "entrypoint", "program in place of the image's entrypoint; empty: none", "PROGRAM"),
     Option(("--label", "-l"), "labels", "a label", "NAME[=VALUE]", many=True),
     Option(("--stop-signal",), "stop_signal", "signal that `stop` sends first", "SIGNAL"),
@@ -91,11 +92,35 @@ def new_container(store: Store, arguments: SimpleNamespace) -> Container:
         mounts += [parse_mount(text) for text in arguments.mounts]
     env = [setting for path in arguments.env_file for setting in read_env_file(path)]
     labels = {name: value for name, _, value in (label.partition("=") for label in arguments.labels)}
+    try:
+        return _create(store, arguments, mounts, [*env, *arguments.env], labels)
+    except NotFoundError:
+        _check_image(store, arguments.image)
+        raise
+
+
+def _check_image(store: Store, image: str) -> None:
+    """`NotFoundError`, with a word on where it may be, when the store has it not: `run` does not pull."""
+    from lazarus.oci.references import parse_reference
+
+    try:
+        store.images.get(image)
+    except NotFoundError as error:
+        try:
+            parse_reference(image)
+        except FormatError:
+            raise error from None
+        raise NotFoundError(f"{error}; `lazarus pull {image}` asks its registry") from None
+
+
+def _create(
+    store: Store, arguments: SimpleNamespace, mounts: list[str | AnyMount], env: list[str], labels: dict[str, str]
+) -> Container:
     return store.containers.create(
         arguments.image,
         command=arguments.command or None,
         name=arguments.name,
-        env=[*env, *arguments.env],
+        env=env,
         workdir=arguments.workdir,
         user=arguments.user,
         volumes=mounts,

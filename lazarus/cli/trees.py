@@ -308,7 +308,7 @@ def du(store: Store, arguments: SimpleNamespace) -> int:
 
 
 _TARGETS = Word("targets", "TARGET", "CONTAINER:PATH or IMAGE:PATH, as in debian:app:/etc; without PATH the root", "+")
-_HUMAN = Option(("-H", "--human-readable"), "human", "sizes as 1.23MB")
+_HUMAN = Option(("-h", "-H", "--human-readable"), "human", "sizes as 1.23MB")
 _DETAILS = "Nothing is mounted and no privilege is needed. A volume of a container is not seen."
 
 VERBS = {

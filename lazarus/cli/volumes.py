@@ -169,7 +169,7 @@ def push(store: Store, arguments: SimpleNamespace) -> int:
             }
         )
     else:
-        print(f"Pushed {arguments.name}: {size(pushed.sent)} sent of {size(pushed.size)}, {pushed.digest}")
+        print(f"Pushed {arguments.name}: {size(pushed.size)} of files, {size(pushed.sent)} sent, {pushed.digest}")
     return 0
 
 

@@ -29,7 +29,7 @@ class Image:
         self.loaded_names: tuple[str, ...] = ()  # by `Images.load`: the names that the archive had for it
 
     def __repr__(self) -> str:
-        return f"<Image {self.id[7:19]} {' '.join(self.names)}>"
+        return f"<Image {' '.join((self.id[7:19], *self.names))}>"
 
     @property
     def names(self) -> tuple[str, ...]:

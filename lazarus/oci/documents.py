@@ -101,9 +101,9 @@ def parse_manifest(data: bytes, media_type: str | None, what: str) -> Manifest:
     if media.is_layer(config.media_type) or config.media_type in media.MANIFESTS | media.INDEXES:
         raise FormatError(f"{what}: its config is of media type {config.media_type}")
     if config.media_type not in media.CONFIGS:
-        raise UnsupportedError(
-            f"{what}: config of media type {config.media_type:.100}: an artifact, not a container image"
-        )
+        artifact = manifest.raw.get("artifactType")  # a volume of ours, a Helm chart, a signature
+        of = f"of type {artifact!r:.100}" if artifact else f"config of media type {config.media_type:.100}"
+        raise UnsupportedError(f"{what}: {of}: an artifact, not a container image")
     return manifest
 
 

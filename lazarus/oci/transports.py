@@ -76,7 +76,7 @@ def parse_place(text: str, kinds: Collection[str] = TRANSPORTS, *, bare: bool = 
 
 def _known(kinds: Collection[str]) -> str:
     words = [SPELLINGS[kind] for kind in SPELLINGS if kind in kinds]
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
+    return " or ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
 
 
 def _check_tag(kind: str, tag: str, text: str) -> None:
