@@ -13,9 +13,11 @@ import pytest
 from container_fixtures import no_checkpoints_left, small_root, small_tar, store
 from container_helpers import IMAGE, execute, run, sh, start, until
 
+from lazarus import mounts
 from lazarus.containers import Container, chain
 from lazarus.errors import ConflictError, CorruptError, FormatError, LimitError, NotFoundError
 from lazarus.store import Store
+from lazarus.terms import Mount
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("no_checkpoints_left")]
 __all__ = ["no_checkpoints_left", "small_root", "small_tar", "store"]
@@ -133,6 +135,45 @@ def test_mounted_by_hand(store: Store) -> None:
     container.rollback("first")
     assert (place / "one").read_text() == "1" and not (place / "two").exists()
     container.unmount()
+
+
+@pytest.mark.parametrize("verb", ["checkpoint", "rollback"])
+def test_mounted_by_hand_on_a_full_disk(store: Store, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    """When the files are exchanged it has happened: then neither a new work directory nor a mount may find no room."""
+    container = sh(store, ":")
+    place = Path(container.mount())
+    (place / "one").write_text("1")
+    container.checkpoint("first")
+    (place / "two").write_text("2")
+    full, mkdir, attach = ["work.new", "merged"], os.mkdir, mounts.attach
+
+    def check_room(path: str) -> None:
+        if full and os.path.basename(path) == full[0]:
+            full.pop(0)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    def make(path: str, mode: int = 0o777) -> None:
+        check_room(path)
+        mkdir(path, mode)
+
+    def attach_it(mount: Mount, target: str) -> None:
+        check_room(target)
+        attach(mount, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "mkdir", make)
+        patch.setattr(mounts, "attach", attach_it)
+        if verb == "checkpoint":
+            container.checkpoint("second")
+        else:
+            container.rollback("first")
+    assert full == [], "both have happened"
+    assert names(container) == (["first", "second"] if verb == "checkpoint" else ["first"])
+    assert (place / "one").read_text() == "1", "it is mounted"
+    assert (place / "two").exists() == (verb == "checkpoint")
+    (place / "three").write_text("3")
+    container.unmount()
+    assert os.listdir(f"{container.directory}/upper") == ["three"]
 
 
 def test_an_open_stack(store: Store) -> None:

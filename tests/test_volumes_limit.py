@@ -9,6 +9,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_helpers import Command
@@ -17,6 +18,7 @@ from container_helpers import execute, logged, remove_all, run, sh, start, until
 from lazarus.content import limited
 from lazarus.errors import ConflictError, ContainerRuntimeError, FormatError, LimitError, NotFoundError, StoreError
 from lazarus.store import Store
+from lazarus.volumes.making import NewVolumes
 from lazarus.volumes.mounts import VolumeMount
 from lazarus.volumes.volume import Volume
 
@@ -438,6 +440,21 @@ def test_what_cannot_be(store: Store) -> None:
     small = store.volumes.get("small")
     with small.lock(fcntl.LOCK_EX), pytest.raises(ConflictError, match="being copied"):
         small.remove()
+
+
+def test_another_limit_by_somebody_faster(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever gets a volume that was there gets no other limit than was asked for, however short it has been there."""
+    stage = NewVolumes.stage
+
+    def slowly(self: NewVolumes, name: str, labels: dict[str, str], **how: Any) -> str:
+        monkeypatch.undo()
+        store.volumes.create(name)
+        return stage(self, name, labels, **how)
+
+    monkeypatch.setattr(NewVolumes, "stage", slowly)
+    with pytest.raises(ConflictError, match="volume db: there is one already, with no limit"):
+        store.volumes.create("db", size=SIZE, exist_ok=True)
+    store.volumes.remove("db")
 
 
 def test_without_root(tmp_path: Path) -> None:

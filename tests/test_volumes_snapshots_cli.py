@@ -111,6 +111,9 @@ def test_both_hooks_fail(lazarus: Command) -> None:
 
 
 def test_forget(lazarus: Command) -> None:
+    said = lazarus("volume", "forget", "db", "--keep-last", "1")
+    assert (said.code, said.out, said.err) == (0, "", "volume db: it has no snapshots\n")
+    assert json.loads(lazarus.ok("volume", "forget", "db", "--keep-last", "1", "--format", "json")) == []
     for name in ("a", "b", "c"):
         lazarus.ok("volume", "snapshot", "db", name)
     planned = lazarus.ok("volume", "forget", "db", "--keep-last", "1", "--keep-yearly", "unlimited", "--dry-run")

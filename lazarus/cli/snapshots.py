@@ -101,6 +101,9 @@ def forget(store: Store, arguments: SimpleNamespace) -> int:
     if arguments.format == "json":
         print_json([{**found.snapshot.inspect(), "Reasons": list(found.reasons)} for found in decisions])
         return 0
+    if not decisions:
+        sys.stderr.write(f"volume {arguments.volume}: it has no snapshots\n")
+        return 0
     gone = "would remove" if arguments.dry_run else "removed"
     rows = [(str(found.snapshot), "keep" if found.reasons else gone, ", ".join(found.reasons)) for found in decisions]
     print_table(("SNAPSHOT", "", "WHY"), rows)

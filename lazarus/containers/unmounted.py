@@ -24,6 +24,8 @@ class Unmounted:
     is a thread of ours: the old overlay lives on for a moment, and has the old work directory for itself. Nobody can
     write through it; the kernel's log may say all the same that a lower is another mount's upper. `rubbish` is removed
     before that, so that it is not written first. Killed meanwhile, the next one who opens the store does it.
+
+    What was done inside is done, so on a full disk what the way back takes comes from the reserve.
     """
 
     def __init__(self, container: Container) -> None:
@@ -50,20 +52,28 @@ class Unmounted:
             if self._held >= 0:
                 work = self._another_work()
             if self._was:
-                rootfs.mount(container.store, container.directory, container.settings)
+                with_room = container.store.content.reserve.with_room
+                with_room(lambda: rootfs.mount(container.store, container.directory, container.settings))
         finally:
             if self._held >= 0 or self.rubbish:
                 start_new_thread(self._finish, (work,))
 
     def _another_work(self) -> str:
-        """Puts an empty work directory in place of the one that the old overlay has, which goes to the trash: where."""
+        """Puts an empty work directory in place of the one that the old overlay has, which goes to the trash: where.
+        When there can be none ("") that overlay is waited for, and its own serves again."""
         directory, paths = self._container.directory, self._container.store.paths
         trash, new = f"{paths.trash}/work-{os.urandom(8).hex()}", f"{directory}/work.new"
-        remove_tree(new)
-        os.mkdir(new, 0o755)
-        exchange(new, f"{directory}/work")
-        os.rename(new, trash)
-        return trash
+        try:
+            remove_tree(new)
+            os.mkdir(new, 0o755)
+            exchange(new, f"{directory}/work")
+        except (OSError, LazarusError):
+            self._let_go()
+            return ""
+        with suppress(OSError):
+            os.rename(new, trash)
+            return trash
+        return new
 
     def _finish(self, work: str) -> None:
         for path in self.rubbish:

@@ -62,7 +62,9 @@ class Volumes:
                     new.place(connection)
                 elif not exist_ok:
                     raise ConflictError(f"volume {chosen}: there is one already")
-        return self.get(chosen)
+        found = self.get(chosen)
+        found.check_limit(size)  # another process may have made it meanwhile
+        return found
 
     def pull(
         self,
