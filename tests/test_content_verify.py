@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from images_made import layer as made_layer
 from images_made import sha256
 from store_helpers import KINDS, add_image, assert_tar, assert_whole, damage, first_of, layer_tar, object_names
 
-from lazarus.content import verify
+from lazarus.content import readers, verify
 from lazarus.content.content import ContentStore
-from lazarus.errors import CorruptError, NotFoundError
+from lazarus.errors import ConflictError, CorruptError, NotFoundError
 from lazarus.store import Store
 from lazarus.terms import DiffID, Digest
 
@@ -121,3 +122,39 @@ def _diff_ids(store: Store) -> list[Digest]:
 def test_an_orphan_is_no_problem(store: Store) -> None:
     Path(f"{store.paths.blobs}/{64 * 'c'}").write_bytes(b"x")
     assert list(store.check()) == []
+
+
+@pytest.mark.parametrize("kind", ["object", "blob"])
+def test_what_somebody_else_has_repaired_meanwhile_stays(
+    store: Store, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found wrong, removed and loaded again by others before it is our turn: the good one is not removed."""
+    _, path = first_of(store, kind)
+    good = Path(path).read_bytes()
+    damage(path, "one bit")
+
+    read = verify.verify_files
+
+    def then_repaired(*words: Any, **more: Any) -> bytes:
+        wrong = read(*words, **more)
+        if wrong:
+            Path(path).unlink()
+            Path(path).write_bytes(good)
+        return wrong
+
+    monkeypatch.setattr(verify, "verify_files", then_repaired)
+    found = list(store.check(repair=True))
+    assert [(problem.kind, problem.repaired) for problem in found] == [(kind, True)]
+    assert Path(path).read_bytes() == good and list(store.check()) == []
+
+
+def test_a_check_keeps_the_objects_where_they_are(store: Store) -> None:
+    problems = iter(store.check())
+    _, path = first_of(store, "object")
+    damage(path, "one bit")
+    next(problems)
+    with pytest.raises(ConflictError, match="the store is in use"), readers.none(store.paths.objects):
+        pass
+    problems.close()  # type: ignore[attr-defined]
+    with readers.none(store.paths.objects):
+        pass

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from lazarus._native.publish import missing_objects
 from lazarus._native.verify import verify_files, verify_parts
+from lazarus.content import readers
 from lazarus.content.workers import Reading, Workers
 from lazarus.errors import LazarusError
 from lazarus.terms import DiffID, Digest, Progress
@@ -39,6 +41,12 @@ class Problem(NamedTuple):
 
 def verify(content: ContentStore, repair: bool, threads: int | None, progress: Progress | None) -> Iterator[Problem]:
     """See `ContentStore.verify`. Objects come first, since a layer may only be broken by one of them."""
+    with ExitStack() as closing:
+        closing.callback(os.close, readers.hold(content.paths.objects))  # no pool takes them elsewhere
+        yield from _verify(content, repair, threads, progress)
+
+
+def _verify(content: ContentStore, repair: bool, threads: int | None, progress: Progress | None) -> Iterator[Problem]:
     read = content.catalogue.read()
     blobs = read.execute("SELECT digest, size FROM blobs ORDER BY digest").fetchall()
     layers = read.execute("SELECT diff_id, tar_size, damaged FROM layers ORDER BY diff_id").fetchall()
@@ -47,8 +55,7 @@ def verify(content: ContentStore, repair: bool, threads: int | None, progress: P
         reading = Reading(workers, "check", progress=progress)
         for wrong in workers.map(partial(object_problems, content, reading), SHARDS):
             for problem in wrong:
-                path = content.paths.object(Digest(problem.name))
-                yield problem._replace(repaired=repair and _remove(content, path))
+                yield problem._replace(repaired=repair and _drop_object(content, Digest(problem.name)))
         for found in workers.map(partial(blob_problem, content, reading), blobs):
             if found is not None:
                 yield found._replace(repaired=repair and _drop_blob(content, Digest(found.name)))
@@ -170,15 +177,16 @@ def stack_problem(content: ContentStore, row: sqlite3.Row) -> Problem | None:
     return Problem("stack", row["chain_id"], f"stack {row['chain_id']}: {text}")
 
 
-# -- repairs: what is broken stops counting as there, so that the next load or use makes it anew --
+# -- repairs: what is broken stops counting as there, so that the next load or use makes it anew. Under the lock it is
+# looked at once more: somebody else may have repaired it meanwhile, and somebody have loaded it again --
 
 
-def _remove(content: ContentStore, path: str) -> bool:
+def _drop_object(content: ContentStore, digest: Digest) -> bool:
     with content.catalogue.write(durable=False):
-        try:
-            os.unlink(path)
-        except FileNotFoundError:
+        if not verify_files(content.paths.objects, digest.raw, fan=True):
             return True
+        try:
+            os.unlink(content.paths.object(digest))
         except OSError:
             return False
     return True
@@ -187,6 +195,9 @@ def _remove(content: ContentStore, path: str) -> bool:
 def _drop_blob(content: ContentStore, digest: Digest) -> bool:
     """The row goes first: a blob without a row is nothing, a row without a blob is a lie."""
     with content.catalogue.write() as connection:
+        here = os.path.lexists(content.paths.blob(digest))
+        if here and not verify_files(content.paths.blobs, digest.raw, fan=False):
+            return True
         connection.execute("DELETE FROM blobs WHERE digest=?", (digest,))
         connection.execute("UPDATE layer_blobs SET kept=0 WHERE digest=?", (digest,))
     with content.catalogue.write() as connection:
@@ -209,14 +220,9 @@ def _mark_damaged(content: ContentStore, diff_id: DiffID) -> bool:
 
 def _mark_whole(content: ContentStore, diff_id: DiffID) -> bool:
     """Collection keeps nothing for a damaged layer: until the row says otherwise its objects may go again."""
-    from lazarus._native.index import Index
-
     with content.catalogue.write() as connection:
-        try:
-            with Index(f"{content.paths.layer(diff_id)}/index") as index:
-                if missing_objects(content.paths.objects, index.objects_bytes()):
-                    return False
-        except (LazarusError, OSError):
+        row = connection.execute("SELECT diff_id, tar_size FROM layers WHERE diff_id=?", (diff_id,)).fetchone()
+        if row is None or _parts_problem(content, row) is not None:
             return False
         connection.execute("UPDATE layers SET damaged=0 WHERE diff_id=?", (diff_id,))
     return True
