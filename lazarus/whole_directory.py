@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from lazarus.errors import ConflictError
+from lazarus.whole_file import named_after_all
 
 
 @contextmanager
@@ -20,7 +21,7 @@ def whole_directory(path: str) -> Iterator[str]:
     Until then it is `NAME.*.partial`, locked (flock(2)) by whoever writes it. What fails leaves nothing; what is killed
     leaves that, and the next one for this path removes it: a partial of ours that nobody holds the lock of. An empty
     directory that is there is replaced, by one of its mode. Raises `ConflictError` when there is something else,
-    `OSError`, which names `path`.
+    `OSError`, which names `path`, and says so when it has its name, but perhaps not durably.
     """
     from lazarus._native.publish import remove_tree
 
@@ -39,10 +40,12 @@ def whole_directory(path: str) -> Iterator[str]:
             with suppress(FileNotFoundError):
                 os.fchmod(fd, stat.S_IMODE(os.stat(path).st_mode))
             os.rename(temporary, f"{parent}/{name}")  # fails where somebody has made something there meanwhile
-            _sync_one(parent)
     except BaseException:
         remove_tree(temporary)
         raise
+    else:
+        with named_after_all(path):
+            _sync_one(parent)
     finally:
         os.close(fd)
 

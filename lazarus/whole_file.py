@@ -57,6 +57,7 @@ def whole_file(path: str) -> Iterator[int]:
                     named = _give_name(fd, directory, name, partial)
                 if named:
                     os.rename(partial, name, src_dir_fd=directory, dst_dir_fd=directory)
+            with named_after_all(path):
                 _sync_names(directory)
         except BaseException:
             if named:
@@ -98,6 +99,16 @@ def _sync_names(directory: int) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+@contextmanager
+def named_after_all(path: str) -> Iterator[None]:
+    """Around what makes a name durable that is there already: an error must not read as if it were not."""
+    try:
+        yield
+    except OSError as error:
+        said = f"it is there and whole, but a power cut may take its name: {error.strerror}"
+        raise OSError(error.errno, said, path) from error
 
 
 @contextmanager

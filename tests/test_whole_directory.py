@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from lazarus.errors import ConflictError
 from lazarus.whole_directory import whole_directory
+from lazarus.whole_file import whole_file
 
 WRITER = """import os, signal, sys
 from lazarus.whole_directory import whole_directory
@@ -103,3 +105,27 @@ def test_what_a_killed_writer_left_goes_and_what_a_live_one_writes_stays(tmp_pat
         assert (tmp_path / partial / "half").exists()
         live.send_signal(signal.SIGKILL)
     assert (tmp_path / "out/below/file").read_bytes() == b"new" and len(os.listdir(tmp_path)) == 8
+
+
+def test_a_name_that_cannot_be_made_durable_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says so; nothing is removed."""
+    sync = os.fsync
+
+    def fails(fd: int) -> None:
+        if os.path.samestat(os.fstat(fd), os.stat(tmp_path)):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", fails)
+    for write_it in (write, write_file):
+        path = tmp_path / write_it.__name__
+        with pytest.raises(OSError, match="it is there and whole, but a power cut may take its name: Input") as failed:
+            write_it(path)
+        assert (failed.value.errno, failed.value.filename) == (errno.EIO, str(path))
+    assert (tmp_path / "write/below/file").read_bytes() == b"new" == (tmp_path / "write_file").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["write", "write_file"]
+
+
+def write_file(path: Path) -> None:
+    with whole_file(str(path)) as fd:
+        os.write(fd, b"new")
