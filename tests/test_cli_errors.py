@@ -178,6 +178,21 @@ def test_names_of_nothing(tmp_path: Path, words: list[str | None], code: int, ba
     assert "mistake in lazarus" not in text
 
 
+def test_no_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Python says it as if it were a mistake of ours."""
+    import threading
+
+    from lazarus.cli import main
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading, "_start_new_thread", refuse)
+    assert main(["--root", str(tmp_path / "store"), "system", "check"]) == 1
+    said = "lazarus: no more threads can be started: a limit of processes is reached (ulimit -u, pids.max)\n"
+    assert capsys.readouterr().err == said
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import shutil
 import subprocess
 import tarfile
@@ -112,6 +113,25 @@ def test_a_store_of_other_things_asks_for_the_table_alone(store: Store, new: Blo
     add_image(store, make_tar({"a": content("a")}))
     assert not pull(store, new, NEW)
     assert len(new.asked) == 1
+
+
+@pytest.mark.parametrize("refused", ["lazarus-ranges", "lazarus-tar"])
+def test_without_threads_it_ends_and_leaves_nothing_open(
+    store: Store, new: Blob, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    add_image(store, OLD)
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == refused:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        pull(store, new, NEW)
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_a_layer_without_a_table_is_not_for_parts(store: Store, new: Blob) -> None:

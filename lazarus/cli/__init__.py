@@ -171,6 +171,8 @@ def _explain(error: Exception, engine_code: int) -> int:
     from lazarus.cli.output import complain
     from lazarus.errors import ContainerRuntimeError, LazarusError
 
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":  # all that Python says of it
+        error = LazarusError("no more threads can be started: a limit of processes is reached (ulimit -u, pids.max)")
     if not isinstance(error, LazarusError | OSError | MemoryError):
         if "LAZARUS_TRACEBACK" in os.environ:
             raise error

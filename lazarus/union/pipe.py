@@ -59,7 +59,12 @@ def _written_by(write: Callable[[int], object], failure: list[BaseException]) ->
             os.close(out_fd)
 
     writer = threading.Thread(target=run_writer, name="pipe writer")
-    writer.start()
+    try:
+        writer.start()
+    except BaseException:  # no thread is to be had
+        os.close(in_fd)
+        os.close(out_fd)
+        raise
     try:
         yield in_fd
     finally:

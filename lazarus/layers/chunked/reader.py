@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GAP = 8 << 10  # bytes that cost less than another request: from 1 to 16 KiB, as good as the same bytes and time
-MOST_RANGES = 512  # then the gap doubles
+MOST_RANGES = 512  # then the gap grows
 WORTH_IT = 0.8  # of the blob: where more would have to be fetched, it is fetched whole
 AHEAD = 3  # requests that wait for their turn, each with a connection of its own
 LAYERS_LOOKED_INTO = 64  # for small files; some 0.1 ms for each 1,000 entries
@@ -185,14 +185,12 @@ def _rebuild(
         if progress is not None:
             progress(event._replace(total=max(content, event.done)))
 
-    stages = (
-        threading.Thread(target=_feed, args=(ranges, plan.ranges, wire_in, failures), name="lazarus-ranges"),
-        threading.Thread(target=_put_together, args=(plan, wire_out, tar_in, largest, failures), name="lazarus-tar"),
-    )
-    for stage in stages:
-        stage.start()
+    feeder = threading.Thread(target=_feed, args=(ranges, plan.ranges, wire_in, failures), name="lazarus-ranges")
+    maker = threading.Thread(target=_put_together, args=(plan, wire_out, tar_in, largest, failures), name="lazarus-tar")
     staged: StagedLayer | None = None
     try:
+        feeder.start()
+        maker.start()
         staged = layers.ingest(
             lease,
             tar_out,
@@ -206,8 +204,12 @@ def _rebuild(
         failures.append(error)
     finally:
         os.close(tar_out)
-        for stage in stages:
-            stage.join()
+        for stage, ends in ((maker, (wire_out, tar_in)), (feeder, (wire_in,))):
+            if stage.ident is None:  # there was no thread to be had: its ends are still ours
+                for fd in ends:
+                    os.close(fd)
+            else:
+                stage.join()
     broken = [error for error in failures if not isinstance(error, BrokenPipeError)]
     if broken:
         raise broken[0]
