@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+import images_made as made
 import pytest
+from made_registry import serving
 from registry_helpers import needs_registry, registry
 from registry_server import CLOSE, RESET, Answer, Asked, Server, digest_of, reply
 
@@ -15,6 +18,7 @@ from lazarus.errors import CorruptError, LazarusError, RegistryError
 from lazarus.registry.client import RegistryClient, Repository, Settings
 from lazarus.registry.http import Http
 from lazarus.registry.retries import Retries, TransientError
+from lazarus.store import Store
 from lazarus.terms import Descriptor, Digest
 
 FAST = Settings(retries=1, timeout=10, backoff=0.001, longest_pause=0.05, auth_file="/dev/null")
@@ -197,6 +201,34 @@ def test_a_mirror_that_mixes_wrong_bytes_in(tmp_path: Path) -> None:
             pytest.raises(CorruptError, match="its bytes are sha256:"),
         ):
             read(stream)
+
+
+@pytest.mark.parametrize("what", ["layer", "config"])
+def test_after_a_mirror_with_other_bytes_the_registry_is_asked(tmp_path: Path, what: str) -> None:
+    """Whole, well-formed, and wrong: that shows at the end, where the mirror has given all that there is."""
+    tars = [made.layer({f"{name}/{number}": os.urandom(60_000) for number in range(3)}) for name in "ab"]
+    source = made.Made()
+    source.image(tars)
+    manifest = json.loads(source.blobs[source.entries[0]["digest"]])
+    wrong = manifest["config"]["digest"] if what == "config" else manifest["layers"][0]["digest"]
+    with serving(source) as server, serving(source) as mirror, Store(tmp_path / "store") as store:
+        data = source.blobs[wrong]
+        other = data.replace(b"amd64", b"arm64") if what == "config" else data[:-9] + bytes(9)
+        assert other != data
+        mirror.trouble[wrong] = lambda answer, _: answer.give_part(other)
+        conf = tmp_path / "registries.conf"
+        conf.write_text(f'[[registry]]\nlocation = "{server.host}"\n[[registry.mirror]]\nlocation = "{mirror.host}"\n')
+        settings = FAST._replace(registries_conf=str(conf))
+        [image] = store.images.pull(f"{server.host}/a:1", registry=settings)
+        assert image.digest == source.entries[0]["digest"] and list(store.check()) == []
+        assert (mirror.count(wrong), server.count(wrong)) == (1, 1)
+
+        store.images.remove(f"{server.host}/a:1")
+        store.prune()
+        server.trouble[wrong] = mirror.trouble[wrong]
+        with pytest.raises(LazarusError, match=wrong):
+            store.images.pull(f"{server.host}/a:1", registry=settings)
+        assert (mirror.count(wrong), server.count(wrong)) == (2, 2)
 
 
 def mirrored(tmp_path: Path, server: Server, mirror: Server, retries: int = 1) -> tuple[RegistryClient, list[str]]:

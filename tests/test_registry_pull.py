@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import images_made as made
 import pytest
@@ -89,6 +90,22 @@ def test_a_new_version_costs_its_new_layer(store: Store) -> None:
         store.images.pull(f"{server.host}/a:old")
         store.images.pull(f"{server.host}/a:new")
         assert [server.count(blob_of(tar)) for tar in (BASE, APP, LARGE)] == [1, 1, 1]
+
+
+def test_who_was_faster_is_seen_under_the_claim(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process may have fetched a layer between our look and our claim, which then nobody has."""
+    with serving(image_of(BASE)) as server:
+        claim = pull.claim
+
+        def late(*words: Any) -> Any:
+            monkeypatch.setattr(pull, "claim", claim)
+            with Store(store.paths.root) as other:
+                other.images.pull(f"{server.host}/a:1")
+            return claim(*words)
+
+        monkeypatch.setattr(pull, "claim", late)
+        store.images.pull(f"{server.host}/a:1")
+        assert server.count(blob_of(BASE)) == 1
 
 
 def test_by_digest_and_under_another_name(store: Store) -> None:

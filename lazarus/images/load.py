@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from lazarus.content.content import StagedBlob
@@ -42,7 +44,8 @@ def load(
     progress: Progress | None,
 ) -> list[tuple[Digest, tuple[str, ...]]]:
     """See `Images.load`; the manifest digests, with the names that the archive has for each, in its order."""
-    with store.content.lease("load") as lease, ExitStack() as closing:
+    name = os.fsdecode(source) if isinstance(source, str | bytes | os.PathLike) and source != "-" else ""
+    with naming_the_store(store, name), store.content.lease("load") as lease, ExitStack() as closing:
         images = plan(open_source(source, lease, closing, limits), platform)
         wanted = [layer for layer in distinct(images) if not is_here(store, layer, keep_blobs)]
 
@@ -51,6 +54,17 @@ def load(
 
         staged = at_once(one, wanted, LAYERS_AT_ONCE, progress)
         return publish_images(store, lease, images, staged, progress)
+
+
+@contextmanager
+def naming_the_store(store: Store, what: str) -> Iterator[None]:
+    """Where a full disk ends what comes from `what`: the native passes know neither that nor the store."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
+            error.filename, error.filename2 = what or None, store.paths.root
+        raise
 
 
 def is_here(store: Store, layer: PlannedLayer, keep_blobs: bool) -> bool:

@@ -24,8 +24,16 @@ from typing import TYPE_CHECKING
 
 from lazarus.content.claims import claim, holder, mark
 from lazarus.content.lease import is_stopped
-from lazarus.errors import ConflictError, CorruptError
-from lazarus.images.load import at_once, ingest_layer, publish_images
+from lazarus.errors import (
+    ConflictError,
+    CorruptError,
+    FormatError,
+    LazarusError,
+    LimitError,
+    UnsafeError,
+    UnsupportedError,
+)
+from lazarus.images.load import at_once, ingest_layer, naming_the_store, publish_images
 from lazarus.images.places import remember
 from lazarus.images.plan import OneImage, PlannedImage, PlannedLayer, distinct, plan
 from lazarus.images.source import open_place
@@ -43,6 +51,8 @@ if TYPE_CHECKING:
 #: As docker: three that wait for the network keep two cores busy.
 LAYERS_AT_ONCE = 3
 SAID_AFTER = 5.0  # seconds of waiting for another process
+#: What comes of wrong bytes, which may look like anything before their digest is known.
+_WRONG = (CorruptError, FormatError, LimitError, UnsafeError, UnsupportedError)
 log = logging.getLogger(__name__)
 
 
@@ -59,7 +69,7 @@ def pull(
     progress: Progress | None,
 ) -> list[tuple[Digest, tuple[str, ...]]]:
     """See `Images.pull`; the manifest digests, with the names that each image got."""
-    with store.content.lease("pull") as lease, ExitStack() as closing:
+    with naming_the_store(store, str(place)), store.content.lease("pull") as lease, ExitStack() as closing:
         source = open_place(place, lease, closing, limits, client=client, name=name)
         images = plan(source, platform, tag=place.tag, every=every)
         if platform is None and not every:
@@ -91,6 +101,16 @@ def _renamed(images: list[PlannedImage], name: str, place: Place) -> list[Planne
     return [images[0]._replace(names=(name,))]
 
 
+def _ask_others(layer: PlannedLayer, error: LazarusError) -> bool:
+    """After bytes that are not the layer's: is there anybody who has not sent any of them?"""
+    from lazarus.images.remote import RemoteBlob
+
+    if layer.descriptor is None:
+        return False
+    with layer.open() as blob:
+        return isinstance(blob, RemoteBlob) and blob.distrust(error)
+
+
 class _Fetch:
     """Layers, each until it is published."""
 
@@ -119,23 +139,32 @@ class _Fetch:
             say("exists", layer.size)
             return
 
-        with claim(self._store.paths, layer.diff_id, wait) as waited:
-            if waited and self._is_here(layer):
+        with claim(self._store.paths, layer.diff_id, wait):
+            if self._is_here(layer):  # somebody was faster, be it only between the two
                 say("exists", layer.size)
                 return
-            # A lease of its own: what is published with one is all objects in it, whichever layer they are for.
-            with self._store.content.lease("pull") as lease:
-                mark(lease, layer.diff_id)
-                staged = self._in_parts(lease, layer, progress) or ingest_layer(
-                    self._store,
-                    lease,
-                    layer,
-                    self._keep_blobs,
-                    self._limits,
-                    progress and (lambda event: say("pull", event.done)),
-                )
-                self._store.content.publish(lease, layers=[staged])
+            while True:
+                try:
+                    self._fetch(layer, progress)
+                    break
+                except _WRONG as error:
+                    if not _ask_others(layer, error):
+                        raise
             say("done", layer.size)
+
+    def _fetch(self, layer: PlannedLayer, progress: Progress | None) -> None:
+        """With a lease of its own: what is published with one is all objects in it, whichever layer they are for."""
+        with self._store.content.lease("pull") as lease:
+            mark(lease, layer.diff_id)
+            staged = self._in_parts(lease, layer, progress) or ingest_layer(
+                self._store,
+                lease,
+                layer,
+                self._keep_blobs,
+                self._limits,
+                progress and (lambda event: progress(ProgressEvent("pull", layer.name, event.done, layer.size))),
+            )
+            self._store.content.publish(lease, layers=[staged])
 
     def _say_who(self, layer: PlannedLayer) -> int | None:
         """Whom we wait for: they may be stopped, and then nobody but the user can help."""

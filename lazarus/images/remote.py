@@ -17,7 +17,7 @@ from contextlib import closing
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from lazarus.errors import CancelledError, CorruptError, LimitError, NotFoundError, UnsupportedError
+from lazarus.errors import CancelledError, CorruptError, LazarusError, LimitError, NotFoundError, UnsupportedError
 from lazarus.oci import media
 from lazarus.oci.strict_json import MAX_SIZE
 from lazarus.oci.writers import write_all
@@ -100,9 +100,14 @@ class RegistryImages:
         if descriptor.size > MAX_SIZE:
             raise LimitError(f"{what}: {descriptor.size} bytes, more than {MAX_SIZE}")
         buffer = bytearray(descriptor.size)
-        with self.client.open_blob(self.repository, descriptor) as stream:
-            _fill(stream, memoryview(buffer))
-        return bytes(buffer)
+        while True:
+            try:
+                with self.client.open_blob(self.repository, descriptor) as stream:
+                    _fill(stream, memoryview(buffer))
+                return bytes(buffer)
+            except CorruptError as error:
+                if not self.client.distrust(descriptor.digest, error):
+                    raise
 
     def blob(self, descriptor: Descriptor, what: str, /) -> RemoteBlob:
         """A blob, of which nothing is read yet."""
@@ -132,6 +137,10 @@ class RemoteBlob:
     def open(self, offset: int, size: int, /) -> BlobStream:
         """Some of it; whoever asks checks what it is. Raises `UnsupportedError` when the registry sends no parts."""
         return self._ranges.open(self._descriptor, offset, size)
+
+    def distrust(self, error: LazarusError) -> bool:
+        """What came was not the blob: see `RegistryClient.distrust`."""
+        return self._ranges.distrust(self._descriptor, error)
 
     def read_by(self, read: Callable[[int, int | None], _Result], /) -> _Result:
         """What `read(fd, None)` returns, with `fd` the end of a pipe."""
@@ -196,6 +205,9 @@ class _Ranges:
     def open(self, descriptor: Descriptor, offset: int = 0, size: int | None = None) -> BlobStream:
         """Whoever reads it checks the digest."""
         return self._client.open_blob(self._repository, descriptor, offset=offset, size=size, verify=False)
+
+    def distrust(self, descriptor: Descriptor, error: LazarusError) -> bool:
+        return self._client.distrust(descriptor.digest, error)
 
     def pieces(self, descriptor: Descriptor, at: int) -> Generator[memoryview, None, None]:
         """A blob from byte `at` on, in order.

@@ -129,9 +129,16 @@ class RegistryClient:
                 self._session.reading(repository, by_digest=True, action=start, after=(endpoint, error))
 
             stream.start(BlobSource(call.what, request, following, patient=not endpoint.mirror))
+            self._session.sends(descriptor.digest, endpoint)
 
         self._session.reading(repository, by_digest=True, action=start)
         return stream
+
+    def distrust(self, digest: Digest, error: LazarusError) -> bool:
+        """Bytes that `open_blob` gave were not the blob's, as whoever hashed them has found out: the mirrors that sent
+        some of it are not asked any more, for anything, and a warning says why. False when it was the registry alone.
+        """
+        return self._session.distrust(digest, error)
 
     def has_blob(self, repository: Repository, digest: Digest) -> bool:
         """Is the blob in this repository itself? Mirrors are not asked: this is for pushing."""

@@ -17,6 +17,7 @@ from lazarus.registry.mirrors import Endpoint, Mirrors
 from lazarus.registry.retries import TransientError
 from lazarus.registry.settings import Credentials, Repository, Settings, is_loopback, server_of
 from lazarus.registry.tls import TlsContexts
+from lazarus.terms import Digest
 
 T = TypeVar("T")
 
@@ -50,6 +51,7 @@ class Session:
         self._credentials: dict[tuple[str, str], Credentials | None] = {}
         self._named: set[str] = set()
         self._dead: set[str] = set()
+        self._senders: dict[Digest, set[str]] = {}
 
     # -- where --
 
@@ -125,6 +127,21 @@ class Session:
             except LazarusError as error:
                 self._give_up(endpoint, error)
         return action(endpoints[-1])
+
+    def sends(self, digest: Digest, endpoint: Endpoint) -> None:
+        """Remembers who sends some of a blob."""
+        if endpoint.mirror:
+            with self._lock:
+                self._senders.setdefault(digest, set()).add(endpoint.repository.host)
+
+    def distrust(self, digest: Digest, error: LazarusError) -> bool:
+        """See `RegistryClient.distrust`."""
+        with self._lock:
+            mirrors = self._senders.pop(digest, set())
+            self._dead |= mirrors
+        for host in sorted(mirrors):
+            self._warn(f"mirror {host}: {error}")
+        return bool(mirrors)
 
     def _give_up(self, mirror: Endpoint, error: LazarusError) -> None:
         if isinstance(error, RegistryError) and error.status == 0:
