@@ -481,6 +481,12 @@ def test_our_certificate_is_shown_to_its_host_alone(certified: Path, tmp_path: P
         settings = FAST._replace(ca_directory=str(certified / "trust"))
         with RegistryClient(settings) as client, pytest.raises(RegistryError):
             manifest(client, picky)
+        (tmp_path / "client.key").unlink()
+        with (
+            RegistryClient(FAST._replace(ca_directory=str(tmp_path))) as client,
+            pytest.raises(FormatError, match=r"client\.cert: a certificate of ours without its key, .*client\.key"),
+        ):
+            manifest(client, picky)
 
 
 # -- mirrors and proxies --

@@ -83,6 +83,8 @@ def _make(insecure: bool, files: tuple[str, ...]) -> ssl.SSLContext:
     for path in files:
         if path.endswith(".cert"):
             key = path.removesuffix(".cert") + ".key"
+            if not os.path.exists(key):
+                raise FormatError(f"{path}: a certificate of ours without its key, {key}")
             _load(path, lambda path=path, key=key: context.load_cert_chain(path, key, password=_no_password))
         elif not insecure:
             _load(path, lambda path=path: context.load_verify_locations(path))
