@@ -387,6 +387,13 @@ def test_retry_after_is_honoured(server: Server) -> None:
         assert time.monotonic() - begin >= 1
 
 
+def test_retry_after_is_told_when_it_was_too_long(client: RegistryClient, server: Server) -> None:
+    server.script = only("manifests", lambda asked: reply(429, Retry_After="86400"))
+    with pytest.raises(RegistryError, match=r"429 Too Many Requests, expected 200 \(Retry-After: 86400\)") as error:
+        client.resolve(Repository(server.host, "a"), "v1")
+    one_line(error, server)
+
+
 @pytest.mark.parametrize(("status", "times"), [(500, 3), (429, 3), (400, 1), (404, 1), (403, 1), (501, 1), (999, 1)])
 def test_how_often(client: RegistryClient, server: Server, status: int, times: int) -> None:
     server.script = only("manifests", lambda asked: reply(status))

@@ -31,7 +31,7 @@ WRONG = TransientError(RegistryError("500"))
 def pauses(*errors: TransientError, patient: bool = True) -> list[float]:
     """All of them, when these errors come one after the other, the last one for ever."""
     waited: list[float] = []
-    retries = Retries(Settings(), waited.append, patient=patient)
+    retries = Retries(Settings(), waited.append, lambda text: None, patient=patient)
     left = list(errors)
     with pytest.raises(RegistryError):
         while len(waited) < 100:
@@ -46,6 +46,15 @@ def test_how_long_a_server_is_waited_for() -> None:
     assert len(pauses(AWAY, patient=False)) == 3, "there is somebody else to ask"
     assert len(pauses(AWAY, WRONG)) == 4 and len(pauses(WRONG, AWAY)) == 13
     assert pauses(TransientError(RegistryError("429"), 20.0)) == [20.0] * 3
+
+
+def test_long_pauses_that_a_server_asks_for_are_told_and_cut() -> None:
+    waited: list[float] = []
+    said: list[str] = []
+    retries = Retries(Settings(), waited.append, said.append)
+    for pause in (4.0, 30.0, 1e6):
+        retries.after(TransientError(RegistryError("h: 429"), pause))
+    assert waited == [4.0, 30.0, 60.0] and said == ["h: 429; again in 30 s", "h: 429; again in 60 s"]
 
 
 def test_not_longer_than_a_minute_however_slowly_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -220,11 +220,11 @@ class Http:
 
     def retries(self, *, patient: bool = True) -> Retries:
         """For one request or one blob: see there."""
-        return Retries(self.settings, self._pause, patient=patient)
+        return Retries(self.settings, self._pause, self._warn, patient=patient)
 
     def _pause(self, seconds: float) -> None:
         """`CancelledError` ends it."""
-        self._cancelled.wait(min(seconds, self.settings.longest_pause))
+        self._cancelled.wait(seconds)
         self.check_cancelled()
 
     def check_cancelled(self) -> None:
@@ -333,7 +333,9 @@ def error_of(response: Response, expected: str, *, denied: str = "", registry: b
     what, status = response.request.what, response.status
     words = _server_words(response)
     line = f"{what}: {status} {printable(http.client.responses.get(status, ''), 40)}".rstrip()
-    line += f", expected {expected}" + (f": {words}" if words else "")
+    after = response.header("Retry-After")
+    line += f", expected {expected}" + (f" (Retry-After: {printable(after, 40)})" if after else "")
+    line += f": {words}" if words else ""
     if status == 404 and registry:
         return NotFoundError(f"{what}: the registry does not have it" + (f" ({words})" if words else ""))
     if status in (401, 403):
@@ -344,7 +346,7 @@ def error_of(response: Response, expected: str, *, denied: str = "", registry: b
     if status not in _TRANSIENT:
         return error
     away = response.known and status in _AWAY and response.request.body is None
-    return TransientError(error, retry_after(response.header("Retry-After")), away=away)
+    return TransientError(error, retry_after(after), away=away)
 
 
 def _server_words(response: Response) -> str:

@@ -10,6 +10,7 @@ from lazarus.errors import LazarusError
 from lazarus.registry.settings import Settings
 
 _LONGEST = 3  # the exponent that a pause grows to: eight times `backoff`
+_SAID = 5.0  # seconds from which a pause that a server asks for is worth a word
 _OUTAGE = 60.0  # seconds for which a server may be away, however few tries they were
 
 
@@ -30,9 +31,17 @@ class Retries:
     to ask (`patient` off) it has not.
     """
 
-    def __init__(self, settings: Settings, wait: Callable[[float], None], *, patient: bool = True) -> None:
-        """`wait` waits, or raises when nobody wants to any longer."""
-        self._settings, self._wait, self._patient = settings, wait, patient
+    def __init__(
+        self,
+        settings: Settings,
+        wait: Callable[[float], None],
+        say: Callable[[str], None],
+        *,
+        patient: bool = True,
+    ) -> None:
+        """`wait` waits, or raises when nobody wants to any longer; `say` is told of the long pauses that a server asks
+        for."""
+        self._settings, self._wait, self._say, self._patient = settings, wait, say, patient
         self._wrong = self._away = 0
         self._until = 0.0
 
@@ -51,7 +60,10 @@ class Retries:
         if over:
             raise error.error from error
         power = min(self._wrong + self._away - 1, _LONGEST)
-        self._wait(max(settings.backoff * 2**power * random.uniform(0.5, 1.0), error.pause or 0.0))
+        asked = min(error.pause or 0.0, settings.longest_pause)
+        if asked >= _SAID:
+            self._say(f"{error.error}; again in {asked:.0f} s")
+        self._wait(min(max(settings.backoff * 2**power * random.uniform(0.5, 1.0), asked), settings.longest_pause))
 
     def forget(self) -> None:
         """It gets on: the failures so far do not count any more."""
