@@ -124,7 +124,8 @@ def test_files(empty: Command, tmp_path: Path) -> None:
     assert sorted(os.listdir(mountpoint)) == ["f", "g"]
     for words in (["other", str(tmp_path / "none")], ["other", str(tmp_path)], ["other", str(tmp_path / "f")]):
         result = empty("volume", "import", *words)
-        assert result.code == 1 and result.err.count("\n") == 1
+        assert result.code == 1 and result.err.count("\n") == 1 and words[1] in result.err
+    assert empty("volume", "import", "other", "-", stdin=b"no tar").err.startswith("lazarus: <stdin>: tar ends inside ")
 
 
 @pytest.mark.root

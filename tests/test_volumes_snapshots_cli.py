@@ -151,7 +151,7 @@ def test_forget(lazarus: Command) -> None:
         (["clone", "db", "a@b"], 1, "not a volume name"),
         (["diff", "db"], 2, "which snapshot of db?"),
         (["diff", "db", "db@s"], 2, "which snapshot of db?"),
-        (["diff", "db@s", "other"], 2, "are two volumes"),
+        (["diff", "db@s", "other"], 2, "are two volumes; a snapshot is compared with its own volume"),
         (["diff", "db@none"], 1, "snapshot db@none: not in this store"),
         (["forget", "db"], 2, "say what to keep"),
         (["forget", "db", "--keep-last", "0"], 2, "say what to keep"),

@@ -77,7 +77,7 @@ def diff(store: Store, arguments: SimpleNamespace) -> int:
     if before is None:
         raise Mistake(f"which snapshot of {volume.name}? VOLUME@NAME comes first")
     if other.name != volume.name:
-        raise Mistake(f"{volume.name} and {other.name} are two volumes; see lazarus diff")
+        raise Mistake(f"{volume.name} and {other.name} are two volumes; a snapshot is compared with its own volume")
     changes = volume.diff(before, after, checksum=arguments.checksum)
     if arguments.format == "json":
         print_json([{**change._asdict(), "path": os.fsdecode(change.path)} for change in changes])

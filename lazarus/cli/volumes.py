@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lazarus.cli.options import Mistake, Option, Verb, Word, storage_size
 from lazarus.cli.output import FORMAT, complain, print_json, print_table, size
 from lazarus.cli.registry_options import REGISTRY, settings
+from lazarus.errors import CorruptError, FormatError, UnsafeError
 
 if TYPE_CHECKING:
     from lazarus.store import Store
@@ -137,11 +138,15 @@ def export(store: Store, arguments: SimpleNamespace) -> int:
 def import_(store: Store, arguments: SimpleNamespace) -> int:
     """What a tar holds, into a volume that is there."""
     volume = store.volumes.get(arguments.name)
-    if arguments.file == "-":
-        volume.import_(sys.stdin.buffer)
-    else:
-        with open(arguments.file, "rb") as file:
-            volume.import_(file)
+    named = arguments.file if arguments.file != "-" else "<stdin>"
+    try:
+        if arguments.file == "-":
+            volume.import_(sys.stdin.buffer)
+        else:
+            with open(arguments.file, "rb") as file:
+                volume.import_(file)
+    except (FormatError, CorruptError, UnsafeError) as error:  # of the tar, which has no name for who reads it
+        raise type(error)(f"{named}: {error}") from error
     return 0
 
 

@@ -163,6 +163,8 @@ def check_mount(mount: AnyMount) -> AnyMount:
 def check_target(what: str, text: str) -> str:
     """An absolute path of the container, without `..`; not its root. `FormatError`."""
     _check_text(what, text)
+    if not text:
+        raise FormatError(f"{what}: where in the container? a target is missing")
     if not text.startswith("/"):
         raise FormatError(f"{what}: {text!r:.200} is not an absolute path of the container")
     target = os.path.normpath("/" + text.lstrip("/"))
