@@ -11,6 +11,7 @@ from container_fixtures import no_checkpoints_left, small_root, small_tar, store
 from container_helpers import execute, sh, start, until
 
 from lazarus.containers import Container, forks
+from lazarus.content.catalogue import Write
 from lazarus.errors import ConflictError, FormatError, LimitError, NotFoundError
 from lazarus.store import Store
 from lazarus.terms import Mount
@@ -191,6 +192,33 @@ def test_one_of_many_that_cannot_be_mounted(store: Store, monkeypatch: pytest.Mo
     assert os.listdir(store.paths.staging) == []
     monkeypatch.setattr(forks, "attach", attached)
     assert len({fork.rootfs for fork in origin.fork(60, "one", mount=True) if os.path.ismount(fork.rootfs)}) == 60
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_interrupt_while_the_rows_are_written(store: Store, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """A signal during COMMIT is handled right after it: then they are all there, with their directories."""
+    origin = sh(store, ":")
+    write(origin, "file", "1")
+    origin.checkpoint("a")
+    leave = Write.__exit__
+
+    def interrupted(self: Write, *how: object) -> None:
+        made = any(one.name == "fork-1" for one in store.containers.list(all=True))
+        if made and when == "before":
+            leave(self, KeyboardInterrupt, None, None)
+        else:
+            leave(self, *how)  # type: ignore[arg-type]
+        if made:
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Write, "__exit__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        origin.fork(2, "a", name="fork")
+    found = [one for one in store.containers.list(all=True) if one.id != origin.id]
+    assert sorted(one.name for one in found) == ([] if when == "before" else ["fork-1", "fork-2"])
+    assert all(text(one, "file") == "1" for one in found)
+    assert len(os.listdir(store.paths.containers)) == 1 + len(found) and os.listdir(store.paths.staging) == []
 
 
 def test_mount_points_in_common(store: Store) -> None:

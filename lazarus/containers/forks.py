@@ -24,7 +24,7 @@ from lazarus.containers.names import check_name, random_name
 from lazarus.containers.shown import Row, insert_with_volumes
 from lazarus.containers.state import Lock, Room
 from lazarus.content import limited
-from lazarus.errors import ConflictError, LimitError
+from lazarus.errors import ConflictError, LazarusError, LimitError
 from lazarus.mounts import attach, detach
 from lazarus.terms import Mount
 
@@ -246,10 +246,18 @@ def _insert(container: Container, lease: Lease, made: Sequence[str], names: Sequ
     try:
         insert_with_volumes(store, [*rows, *part_rows], place)
     except BaseException:
-        for directory, there in moved:
-            os.rename(there, directory)
+        if not _are_there(store, rows):  # else a signal came while the rows were written, and they are
+            for directory, there in moved:
+                os.rename(there, directory)
         raise
     return [type(container)(store, *row[:6]) for row in rows]
+
+
+def _are_there(store: Store, rows: Sequence[Row]) -> bool:
+    with suppress(OSError, LazarusError):
+        asked = store.catalogue.read().execute("SELECT 1 FROM containers WHERE id = ?", (rows[0].id,))
+        return asked.fetchone() is not None
+    return False
 
 
 def _make_part(store: Store, lease: Lease, part: parts.NewPart) -> str:
