@@ -178,7 +178,12 @@ class Server:
         if kind == "manifests":
             return self._manifest(asked, name)
         if kind == "tags":
-            return reply(200, json.dumps({"name": found[1], "tags": sorted(self.manifests)}).encode())
+            return reply(
+                200,
+                json.dumps(
+                    {"name": found[1], "tags": sorted(name for name in self.manifests if ":" not in name)}
+                ).encode(),
+            )
         if kind == "blobs" and name.startswith("uploads/"):
             return self._upload(asked, name.removeprefix("uploads/"))
         if kind == "blobs" and name in self.blobs:

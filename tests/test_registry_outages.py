@@ -24,6 +24,7 @@ from lazarus.terms import Descriptor, Digest
 FAST = Settings(retries=1, timeout=10, backoff=0.001, longest_pause=0.05, auth_file="/dev/null")
 DATA = os.urandom(400_000)
 BLOB = Descriptor("application/octet-stream", Digest(digest_of(DATA)), len(DATA))
+INDEX, MANIFEST = f"{made.OCI}index.v1+json", f"{made.OCI}manifest.v1+json"
 AWAY = TransientError(RegistryError("nobody listens"), away=True)
 WRONG = TransientError(RegistryError("500"))
 
@@ -238,6 +239,39 @@ def test_after_a_mirror_with_other_bytes_the_registry_is_asked(tmp_path: Path, w
         with pytest.raises(LazarusError, match=wrong):
             store.images.pull(f"{server.host}/a:1", registry=settings)
         assert (mirror.count(wrong), server.count(wrong)) == (2, 2)
+
+
+def test_what_is_written_or_removed_does_not_go_by_a_mirror(tmp_path: Path) -> None:
+    """A mirror may be behind: its digest of a tag is another image, its packs and referrers are not the registry's."""
+    old, new = (
+        json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).encode()
+        for entries in ([], [made.descriptor(MANIFEST, b"x")])
+    )
+    with Server() as mirror, Server() as server, Store(tmp_path / "store") as store:
+        mirror.manifests["1"], server.manifests["1"] = (INDEX, old), (INDEX, new)
+        server.script = lambda asked: reply(200) if asked.method == "HEAD" and "manifests" in asked.target else None
+        client, _ = mirrored(tmp_path, server, mirror)
+        with client:
+            repository = Repository(server.host, "a")
+            assert client.resolve(repository, "1")[1] == old
+            found = client.has_manifest(repository, "1")
+            assert found is not None and found.digest == digest_of(new)
+
+            subject = made.descriptor(MANIFEST, b"subject")
+            tag = subject["digest"].replace(":", "-")
+            mirror.manifests[tag], server.manifests[tag] = (INDEX, old), (INDEX, new)
+            config = made.descriptor(f"{made.OCI}config.v1+json", b"{}")
+            signature = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [], "subject": subject}
+            client.put_manifest(repository, "s", MANIFEST, json.dumps(signature).encode())
+            assert len(json.loads(server.manifests[tag][1])["manifests"]) == 2
+
+        server.script = lambda asked: None
+        volume = store.volumes.create("db")
+        Path(volume.path, "data").write_bytes(os.urandom(300_000))
+        volume.push(f"docker://{mirror.host}/db:1")
+        volume.push(f"docker://{server.host}/db:1", registry=client.settings)
+        manifest = json.loads(server.manifests["1"][1])
+        assert {layer["digest"] for layer in manifest["layers"]} <= set(server.blobs)
 
 
 def mirrored(tmp_path: Path, server: Server, mirror: Server, retries: int = 1) -> tuple[RegistryClient, list[str]]:

@@ -66,8 +66,12 @@ class RegistryClient:
 
     # -- reading --
 
-    def resolve(self, repository: Repository, tag_or_digest: str = DEFAULT_TAG) -> tuple[Descriptor, bytes]:
-        """The manifest or image index of a name, and its bytes: at most 4 MiB, and those that were asked for."""
+    def resolve(
+        self, repository: Repository, tag_or_digest: str = DEFAULT_TAG, *, mirrors: bool = True
+    ) -> tuple[Descriptor, bytes]:
+        """The manifest or image index of a name, and its bytes: at most 4 MiB, and those that were asked for. With
+        `mirrors` off as the registry itself has it: what is going to be written there, or removed, must not go by a
+        mirror that is behind."""
         from lazarus.registry.manifests import ACCEPT, read_manifest
 
         expected = _digest(tag_or_digest)
@@ -81,15 +85,15 @@ class RegistryClient:
                 lambda response: read_manifest(response, expected, self.settings.timeout),
             )
 
-        return self._session.reading(repository, by_digest=expected is not None, action=ask)
+        return self._session.reading(repository, by_digest=expected is not None, action=ask, mirrors=mirrors)
 
-    def manifest(self, repository: Repository, descriptor: Descriptor) -> bytes:
+    def manifest(self, repository: Repository, descriptor: Descriptor, *, mirrors: bool = True) -> bytes:
         """The manifest or image index that a descriptor names: its bytes, its size, its media type."""
         if descriptor.size > MAX_SIZE:
             raise LimitError(
                 f"{repository}: manifest {descriptor.digest}: {descriptor.size} bytes, more than {MAX_SIZE}"
             )
-        found, data = self.resolve(repository, descriptor.digest)
+        found, data = self.resolve(repository, descriptor.digest, mirrors=mirrors)
         if (found.size, found.media_type) != (descriptor.size, descriptor.media_type):
             raise CorruptError(
                 f"{repository}: manifest {descriptor.digest}: {found.size} bytes of {found.media_type}, its descriptor"
@@ -105,9 +109,11 @@ class RegistryClient:
         offset: int = 0,
         size: int | None = None,
         verify: bool = True,
+        mirrors: bool = True,
     ) -> BlobStream:
         """The bytes of a blob, or a part of them. All of it is compared with its digest at its end; with `verify` off
-        not, for callers that hash it themselves. Raises `UnsupportedError` when a registry does not send parts."""
+        not, for callers that hash it themselves. `mirrors` as in `resolve`. Raises `UnsupportedError` when a registry
+        does not send parts."""
         from lazarus.registry.blob import BlobSource, BlobStream
 
         rest = descriptor.size - offset
@@ -126,12 +132,13 @@ class RegistryClient:
                 return self._session.once(peer, call._replace(headers={"Range": part} if part else {}))
 
             def following(error: LazarusError) -> None:
-                self._session.reading(repository, by_digest=True, action=start, after=(endpoint, error))
+                after = (endpoint, error)
+                self._session.reading(repository, by_digest=True, action=start, after=after, mirrors=mirrors)
 
             stream.start(BlobSource(call.what, request, following, patient=not endpoint.mirror))
             self._session.sends(descriptor.digest, endpoint)
 
-        self._session.reading(repository, by_digest=True, action=start)
+        self._session.reading(repository, by_digest=True, action=start, mirrors=mirrors)
         return stream
 
     def distrust(self, digest: Digest, error: LazarusError) -> bool:
@@ -162,7 +169,7 @@ class RegistryClient:
             found = self._session.request(
                 self._session.peer(endpoint), call, lambda response: describe(response, expected)
             )
-            return found or self.resolve(repository, tag_or_digest)[0]
+            return found or self.resolve(repository, tag_or_digest, mirrors=False)[0]
         except NotFoundError:
             return None
 

@@ -75,7 +75,7 @@ def fallback_tag(digest: Digest) -> str:
 
 def _fallback(client: RegistryClient, repository: Repository, digest: Digest) -> Json | None:
     try:
-        descriptor, data = client.resolve(repository, fallback_tag(digest))
+        descriptor, data = client.resolve(repository, fallback_tag(digest), mirrors=False)
     except NotFoundError:
         return None
     if descriptor.media_type != media.OCI_INDEX:

@@ -104,11 +104,13 @@ class Session:
         by_digest: bool,
         action: Callable[[Endpoint], T],
         after: tuple[Endpoint, LazarusError] | None = None,
+        mirrors: bool = True,
     ) -> T:
         """The result of `action` at the first mirror that has it, or at the registry itself. What a mirror does wrong
         is a warning; one that cannot be reached is not asked again. `after`: one that began well and then did wrong;
-        those behind it are asked, and nobody behind the last one."""
-        endpoints = self._mirrors.endpoints(repository, by_digest=by_digest)
+        those behind it are asked, and nobody behind the last one. `mirrors` off: only the registry itself, for whoever
+        is going to write there."""
+        endpoints = self._mirrors.endpoints(repository, writing=not mirrors, by_digest=by_digest)
         if after is not None:
             endpoints = endpoints[endpoints.index(after[0]) + 1 :]
             if not endpoints:

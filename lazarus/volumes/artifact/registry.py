@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy
 
     from lazarus.oci.transports import Place
+    from lazarus.registry.blob import BlobStream
     from lazarus.registry.client import RegistryClient
 
     Array: TypeAlias = numpy.ndarray[Any, numpy.dtype[Any]]
@@ -30,18 +31,22 @@ _CHUNKS = 1 << 22  # in packs of other tags: 16 GiB in pages, of which 400 MB of
 
 class RegistryArtifacts:
     """What `Layout` is to a directory: documents, blobs, and parts of blobs of one repository. Blobs lie in files
-    without a name in `directory` (default: the one for temporary files) as long as they are open."""
+    without a name in `directory` (default: the one for temporary files) as long as they are open. `mirrors` off: only
+    what the registry itself has."""
 
-    def __init__(self, client: RegistryClient, place: Place, directory: str | None = None) -> None:
+    def __init__(
+        self, client: RegistryClient, place: Place, directory: str | None = None, *, mirrors: bool = True
+    ) -> None:
         self.what = str(place)
         self.client = client
         self.repository = Repository.of(place.reference)
         self._directory = directory
+        self._mirrors = mirrors
         self._documents: dict[Digest, bytes] = {}
 
     def resolve(self, name: str) -> Descriptor:
         """What a tag or digest names."""
-        descriptor, data = self.client.resolve(self.repository, name)
+        descriptor, data = self.client.resolve(self.repository, name, mirrors=self._mirrors)
         self._documents[descriptor.digest] = data
         return descriptor
 
@@ -51,13 +56,13 @@ class RegistryArtifacts:
             return self._documents[descriptor.digest]
         if descriptor.size > MAX_SIZE:
             raise LimitError(f"{what}: {descriptor.size} bytes, more than {MAX_SIZE}")
-        return self.client.manifest(self.repository, descriptor)
+        return self.client.manifest(self.repository, descriptor, mirrors=self._mirrors)
 
     def blob(self, descriptor: Descriptor, what: str) -> BlobSource:
         """All of a blob; whoever reads it checks the digest."""
         file = tempfile.TemporaryFile(dir=self._directory, buffering=0)
         try:
-            with self.client.open_blob(self.repository, descriptor, verify=False) as stream:
+            with self._open(descriptor, 0, None, verify=False) as stream:
                 stream.copy_to(file.fileno())
         except BaseException:
             file.close()
@@ -68,7 +73,7 @@ class RegistryArtifacts:
         """Some bytes of a blob, of which nothing is checked."""
         buffer = bytearray(size)
         try:
-            with self.client.open_blob(self.repository, descriptor, offset=offset, size=size) as stream:
+            with self._open(descriptor, offset, size) as stream:
                 done = 0
                 while done < size and (count := stream.readinto(memoryview(buffer)[done:])):
                     done += count
@@ -77,12 +82,18 @@ class RegistryArtifacts:
                 return os.pread(source.fd, size, source.offset + offset)
         return bytes(buffer[:done])
 
+    def _open(self, descriptor: Descriptor, offset: int, size: int | None, *, verify: bool = True) -> BlobStream:
+        return self.client.open_blob(
+            self.repository, descriptor, offset=offset, size=size, verify=verify, mirrors=self._mirrors
+        )
+
 
 class ToRegistry:
     """A destination of a push. The packs of the tag that is pushed come first, then those of others."""
 
     def __init__(self, client: RegistryClient, place: Place) -> None:
-        self._artifacts = RegistryArtifacts(client, place)
+        # a mirror may have packs that the registry has no more: a manifest must not name those
+        self._artifacts = RegistryArtifacts(client, place, mirrors=False)
         self._client = client
         self._repository = self._artifacts.repository
         self._name = place.reference.digest or place.reference.tag
