@@ -11,7 +11,7 @@ from conformance.overlay import mount as raw_mount
 
 from lazarus.errors import ConflictError, LimitError, NotFoundError
 from lazarus.mounts import detach
-from lazarus.mounts.union import MAX_LOWERS, describe, union
+from lazarus.mounts.union import MAX_LOWERS, describe, dissolve, union
 from lazarus.terms import Mount
 
 
@@ -67,7 +67,12 @@ def test_without_an_upper_it_is_read_only(place: Path, count: int) -> None:
         assert (target / "shared").read_text() == "a"
         with pytest.raises(OSError, match="Read-only"):
             (target / "new").write_text("")
-        detach(str(target))
+        dissolve(target)
+        with pytest.raises(NotFoundError, match="nothing is mounted there"):
+            dissolve(target)
+        raw_mount("tmpfs", "none", str(target))
+        with pytest.raises(NotFoundError, match="tmpfs, not a union, is mounted there"):
+            dissolve(target)
 
     in_mount_namespace(run)
     (place / "a/new").write_text("")  # the directory itself is as it was

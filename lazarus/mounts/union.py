@@ -13,6 +13,7 @@ from lazarus.mounts.attach import attach, detach
 from lazarus.terms import Mount
 
 MAX_LOWERS = 500  # OVL_MAX_STACK, fs/overlayfs/params.h
+_UNION = "union"
 
 Path = str | os.PathLike[str]
 
@@ -31,10 +32,14 @@ def union(lowers: Sequence[Path], target: Path, *, upper: Path | None = None, wo
 
 
 def dissolve(target: Path) -> None:
-    """Undoes union(). `NotFoundError` where no overlay is mounted, `ConflictError` while files in it are open."""
+    """Undoes union(). `NotFoundError` where no union is mounted, `ConflictError` while files in it are open.
+
+    One of a single directory is no overlay but a read-only view of that directory, and known by it; not where the
+    directory is the root of its file system, which looks as if that itself were mounted: there `umount` is left.
+    """
     path = _directory(os.fspath(target), "target")
     kind = _mounted(path)
-    if kind != "overlay":
+    if kind != _UNION:
         raise NotFoundError(
             f"union: target {path}: {f'{kind}, not a union, is' if kind else 'nothing is'} mounted there"
         )
@@ -47,7 +52,7 @@ def dissolve(target: Path) -> None:
 
 
 def _mounted(path: str) -> str | None:
-    """The type of the file system that is mounted exactly there; None when none is."""
+    """`_UNION`, or the type of another file system that is mounted exactly there; None when none is."""
     kind = None
     with open("/proc/self/mountinfo", "rb") as table:  # the last one lies on top
         for line in table:
@@ -57,6 +62,8 @@ def _mounted(path: str) -> str | None:
                 place = re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), place)
             if place == os.fsencode(path):
                 kind = os.fsdecode(rest.split(b" ")[0])
+                view = fields.split(b" ")[3] != b"/" and b"ro" in fields.split(b" ")[5].split(b",")
+                kind = _UNION if kind == "overlay" or view else kind
     return kind
 
 
