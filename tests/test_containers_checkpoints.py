@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 import tarfile
 from pathlib import Path
@@ -14,7 +15,7 @@ from container_fixtures import no_checkpoints_left, small_root, small_tar, store
 from container_helpers import IMAGE, execute, run, sh, start, until
 
 from lazarus import mounts
-from lazarus.containers import Container, chain
+from lazarus.containers import Container, chain, rootfs
 from lazarus.errors import ConflictError, CorruptError, FormatError, LimitError, NotFoundError
 from lazarus.store import Store
 from lazarus.terms import Mount
@@ -174,6 +175,41 @@ def test_mounted_by_hand_on_a_full_disk(store: Store, monkeypatch: pytest.Monkey
     (place / "three").write_text("3")
     container.unmount()
     assert os.listdir(f"{container.directory}/upper") == ["three"]
+
+
+@pytest.mark.parametrize("verb", ["checkpoint", "rollback"])
+def test_killed_before_it_is_mounted_again(store: Store, verb: str) -> None:
+    """Whoever has to do with the container next mounts it; but not after a reboot."""
+    container = sh(store, ":")
+    place = Path(container.mount())
+    container.checkpoint("first")
+    (place / "one").write_text("1")
+
+    def die_in_the_middle() -> None:
+        child = os.fork()
+        if child == 0:
+            rootfs.mount = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+            with Store(store.paths.root) as own:
+                getattr(own.containers.get(container.id), verb)("first" if verb == "rollback" else None)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        assert not rootfs.is_mounted(container.rootfs)
+
+    die_in_the_middle()
+    container.checkpoint("next")
+    assert rootfs.is_mounted(container.rootfs) and (place / "one").exists() == (verb == "checkpoint")
+    die_in_the_middle()
+    mark = Path(container.directory, "unmounted")
+    mark.unlink()
+    mark.symlink_to("another boot")
+    container.checkpoint("last")
+    assert not rootfs.is_mounted(container.rootfs) and not mark.is_symlink()
+    container.mount()
+    die_in_the_middle()
+    container.unmount()
+    assert not rootfs.is_mounted(container.rootfs) and not mark.is_symlink()
+    with Store(store.paths.root):  # which removes what else they have left
+        pass
 
 
 def test_an_open_stack(store: Store) -> None:

@@ -8,7 +8,7 @@ checkpoints/<container ID>/<name>/
 **While the container is stopped** nothing is copied: an empty upper that lies on the new checkpoint (see chain.py) is
 made in the checkpoint's place, and the two uppers exchange names. Killed before that one step, nothing has happened: an
 upper that lies on itself is such a beginning. Killed after it, all has. A container that was mounted by hand is
-unmounted for it and mounted again.
+unmounted for it and mounted again; by who has to do with it next, if need be (see unmounted.py).
 
 **While it runs** its processes are frozen, its upper is copied (cloned where the file system can), and they go on in
 their own: that keeps what is in the copy too, and lies on what it lay on. Volumes are no part of it, nor is what is

@@ -223,7 +223,12 @@ class Execution:
             os.close(pidfd)
 
     def settled(self) -> State:
-        """The state, after cleaning up behind a supervisor that was killed; the lock is held."""
+        """The state, after cleaning up behind a supervisor, or a change of checkpoints, that was killed; the lock is
+        held."""
+        if os.path.islink(f"{self.directory}/unmounted"):
+            from lazarus.containers.unmounted import mount_again
+
+            mount_again(self.store, self.directory, self.settings)
         state = read_state(self.directory)
         if not state.abandoned:
             return state

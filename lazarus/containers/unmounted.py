@@ -11,10 +11,30 @@ from lazarus._native import mount as native
 from lazarus._native.pool import exchange
 from lazarus._native.publish import remove_tree
 from lazarus.containers import rootfs
+from lazarus.content.lease import boot_id
 from lazarus.errors import LazarusError
 
 if TYPE_CHECKING:
     from lazarus.containers.container import Container
+    from lazarus.containers.settings import Settings
+    from lazarus.store import Store
+
+
+def _mark(directory: str) -> str:
+    return f"{directory}/unmounted"
+
+
+def mount_again(store: Store, directory: str, settings: Settings) -> None:
+    """What a killed process owes to a container that was mounted; its lock is held. 2 us when there is nothing. After a
+    reboot nothing is mounted, nor owed. What cannot be mounted any more is found out by who wants it mounted."""
+    try:
+        boot = os.readlink(_mark(directory))
+        os.unlink(_mark(directory))
+    except OSError:
+        return
+    with suppress(OSError, LazarusError):
+        if boot == boot_id() and not rootfs.is_mounted(f"{directory}/merged"):
+            rootfs.mount(store, directory, settings)
 
 
 class Unmounted:
@@ -25,12 +45,14 @@ class Unmounted:
     write through it; the kernel's log may say all the same that a lower is another mount's upper. `rubbish` is removed
     before that, so that it is not written first. Killed meanwhile, the next one who opens the store does it.
 
-    What was done inside is done, so on a full disk what the way back takes comes from the reserve.
+    What was done inside is done, so on a full disk what the way back takes comes from the reserve. Killed before the
+    container is mounted again, a link is left that says so, and whoever holds its lock next does it (`mount_again`).
     """
 
     def __init__(self, container: Container) -> None:
         self._container = container
         self._was = rootfs.is_mounted(container.rootfs)
+        self._mark = _mark(container.directory)
         self._held = -1
         self.rubbish: list[str] = []
 
@@ -40,8 +62,11 @@ class Unmounted:
             self._held = native.hold(self._container.rootfs)
         try:
             if self._was:
+                with suppress(OSError):  # a full disk
+                    os.symlink(boot_id(), self._mark)
                 rootfs.unmount(self._container.directory)
         except BaseException:
+            self._unmark()
             self._let_go()
             raise
         return self
@@ -54,6 +79,7 @@ class Unmounted:
             if self._was:
                 with_room = container.store.content.reserve.with_room
                 with_room(lambda: rootfs.mount(container.store, container.directory, container.settings))
+                self._unmark()
         finally:
             if self._held >= 0 or self.rubbish:
                 start_new_thread(self._finish, (work,))
@@ -83,6 +109,10 @@ class Unmounted:
         with suppress(OSError, LazarusError):
             if work:
                 remove_tree(work)
+
+    def _unmark(self) -> None:
+        with suppress(OSError):
+            os.unlink(self._mark)
 
     def _let_go(self) -> None:
         if self._held >= 0:
