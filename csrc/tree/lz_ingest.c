@@ -115,15 +115,16 @@ static void run_stages(struct lz_stage *stage, struct lz_tar_stage *tar)
     size_t wanted = deflates(stage) ? 4 : 3;
     pthread_t threads[4];
     size_t started = 0;
+    struct lz_detail detail = {.text = ""};
     while (started < wanted) {
         int error = pthread_create(&threads[started], NULL, bodies[started], stage);
         if (error != 0) {
-            lz_stage_fail(stage, -error, NULL);
+            (void)lz_fail(&detail, -error, "starting %zu threads: %s", wanted, lz_error_text(-error));
+            lz_stage_fail(stage, -error, &detail);
             break;
         }
         started++;
     }
-    struct lz_detail detail = {.text = ""};
     if (started == wanted)
         lz_stage_fail(stage, lz_tar_stage_run(tar, &detail), &detail);
     while (started > 0)

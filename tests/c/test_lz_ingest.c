@@ -1,5 +1,14 @@
 /* Ingest: what a layer becomes, and what is written once only. Under ThreadSanitizer too (`make threads`). */
 #include "layer.h"
+#include "refuse.h"
+
+static int threads_left = -1; /* that can be had; -1: any number */
+
+static bool refuse(void)
+{
+    return threads_left >= 0 && threads_left-- == 0;
+}
+WRAP(int, pthread_create, EAGAIN, (pthread_t * a, const pthread_attr_t *b, void *(*c)(void *), void *d), (a, b, c, d))
 
 /* ---- cases ---- */
 
@@ -187,6 +196,25 @@ static void several_at_once(void)
     lz_buf_free(&gzip);
 }
 
+static void no_threads(void)
+{
+    struct lz_buf tar = sample(5, SIZE_MAX);
+    for (int left = 0; left < 5; left++) {
+        struct room room = open_room(&tar);
+        struct lz_ingest_options options = options_of(&room);
+        struct lz_ingest_result result;
+        struct lz_detail detail;
+        options.blob_mode = LZ_BLOB_ZSTD;
+        threads_left = left;
+        int rc = lz_ingest(lz_sys_linux(), &options, NULL, &result, &detail);
+        threads_left = -1;
+        CHECK_EQ(rc, left < 4 ? -EAGAIN : 0);
+        CHECK(left == 4 || strstr(detail.text, "starting 4 threads: ") == detail.text);
+        close_room(&room);
+    }
+    lz_buf_free(&tar);
+}
+
 int main(void)
 {
     open_root();
@@ -195,6 +223,7 @@ int main(void)
     RUN(compressed_again);
     RUN(present_content_is_not_written);
     RUN(several_at_once);
+    RUN(no_threads);
     close_root();
     return check_end();
 }
