@@ -15,6 +15,8 @@ from registry_helpers import needs_registry, registry
 from registry_server import CLOSE, RESET, Answer, Asked, Server, digest_of, reply
 
 from lazarus.errors import CorruptError, LazarusError, RegistryError
+from lazarus.images.copy import copy_image
+from lazarus.oci.transports import parse_place
 from lazarus.registry.client import RegistryClient, Repository, Settings
 from lazarus.registry.http import Http
 from lazarus.registry.retries import Retries, TransientError
@@ -233,12 +235,23 @@ def test_after_a_mirror_with_other_bytes_the_registry_is_asked(tmp_path: Path, w
         assert image.digest == source.entries[0]["digest"] and list(store.check()) == []
         assert (mirror.count(wrong), server.count(wrong)) == (1, 1)
 
+        copied = copy_image(
+            parse_place(f"docker://{server.host}/a:1"), parse_place(f"oci:{tmp_path}/there"), registry=settings
+        )
+        assert copied.digest == image.digest and (mirror.count(wrong), server.count(wrong)) == (2, 2)
+        with pytest.raises(LazarusError, match=wrong):
+            copy_image(
+                parse_place(f"docker://{server.host}/a:1"), parse_place(f"oci-archive:{tmp_path}/a"), registry=settings
+            )
+        mirror.asked.clear()
+        server.asked.clear()
+
         store.images.remove(f"{server.host}/a:1")
         store.prune()
         server.trouble[wrong] = mirror.trouble[wrong]
         with pytest.raises(LazarusError, match=wrong):
             store.images.pull(f"{server.host}/a:1", registry=settings)
-        assert (mirror.count(wrong), server.count(wrong)) == (2, 2)
+        assert (mirror.count(wrong), server.count(wrong)) == (1, 1)
 
 
 def test_what_is_written_or_removed_does_not_go_by_a_mirror(tmp_path: Path) -> None:

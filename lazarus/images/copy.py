@@ -237,11 +237,24 @@ class _Copy:
             with self._from.blob(blob, f"blob {blob.digest}") as source:
                 yield from source.pieces()
 
-        self._to.send(blob, watched(pieces, "copy", blob.digest, blob.size, progress))
+        while True:
+            try:
+                self._to.send(blob, watched(pieces, "copy", blob.digest, blob.size, progress))
+                break
+            except CorruptError as error:
+                if not (self._to.repeats and self._ask_others(blob, error)):
+                    raise
         with self._lock:
             self._count += 1
             self._sent += blob.size
         say("done", blob.size)
+
+    def _ask_others(self, blob: Descriptor, error: CorruptError) -> bool:
+        """After bytes that are not the blob's: is there anybody who has not sent any of them?"""
+        from lazarus.images.remote import RemoteBlob
+
+        with self._from.blob(blob, f"blob {blob.digest}") as source:
+            return isinstance(source, RemoteBlob) and source.distrust(error)
 
 
 class _Archived:

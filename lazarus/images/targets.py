@@ -43,7 +43,11 @@ log = logging.getLogger(__name__)
 
 
 class Target(Protocol):
-    """See the module. Errors of a blob whose bytes are not its digest's are `CorruptError`, whoever finds them."""
+    """See the module. Errors of a blob whose bytes are not its digest's are `CorruptError`, whoever finds them.
+    `repeats`: after that the blob may be sent once more."""
+
+    @property
+    def repeats(self) -> bool: ...
 
     def has(self, descriptor: Descriptor, sources: Callable[[], list[Repository]] | None = None) -> bool:
         """Is the blob there? A registry may take it out of another repository of its own: one of `sources`."""
@@ -79,6 +83,8 @@ def check_expected(place: Place, root: Descriptor) -> None:
 
 
 class _ToRegistry:
+    repeats = True
+
     def __init__(self, client: RegistryClient, place: Place) -> None:
         from lazarus.registry.settings import Repository
 
@@ -133,6 +139,8 @@ class _ToRegistry:
 class _ToLayout:
     """An image layout that others may read meanwhile."""
 
+    repeats = True
+
     def __init__(self, layout: LayoutDirectory, tag: str) -> None:
         self._layout = layout
         self._tag = tag
@@ -156,6 +164,8 @@ class _ToLayout:
 
 class _ToArchive:
     """An archive of a layout, one member after the other."""
+
+    repeats = False  # what is written of it stays written
 
     def __init__(self, fd: int, place: Place) -> None:
         self._writer = ArchiveWriter(fd)
@@ -207,6 +217,8 @@ class _ToArchive:
 
 class _ToDirectory:
     """skopeo's `dir:`."""
+
+    repeats = True
 
     def __init__(self, path: str) -> None:
         self._path = path
