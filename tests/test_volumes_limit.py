@@ -283,6 +283,8 @@ def test_what_is_said_at_the_limit(store: Store, tmp_path: Path) -> None:
         os.unlink(f"{path}/ballast")
     small.rollback("a")
     assert files(small) == {"kept": "kept"}
+    said = command("volume", "clone", "small", "other").err
+    assert said == "1 entry: 0B shared, 4B copied\n", "and nothing of a pool, in which it would be a copy as well"
 
 
 def test_a_snapshot_that_does_not_fit(store: Store) -> None:

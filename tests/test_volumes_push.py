@@ -21,7 +21,7 @@ from lazarus.errors import ConflictError, CorruptError, FormatError, NotFoundErr
 from lazarus.oci.transports import Place, parse_place
 from lazarus.store import Store
 from lazarus.terms import ProgressEvent
-from lazarus.volumes.artifact.manifest import PLACES
+from lazarus.volumes.artifact.manifest import parse_volume_place
 from lazarus.volumes.volume import Volume
 
 MIB = 1 << 20
@@ -277,7 +277,12 @@ def test_places() -> None:
             parse_place(text)
     for text in ("docker-archive:x", "dir:/x"):
         with pytest.raises(UnsupportedError, match="not supported here; known are docker://REF, oci:DIR"):
-            parse_place(text, PLACES)
+            parse_volume_place(text)
+    for text in ("localhost/db", "127.0.0.1:5000/db:v1", "registry.example/team/db", "[::1]:5/db"):
+        assert parse_volume_place(text) == Place("docker", text, "") == parse_volume_place(f"docker://{text}")
+    for text in ("db", "team/db:v1", "./db", "/srv/db", "db:v1", "localhost/DB"):  # a directory, perhaps
+        with pytest.raises(FormatError, match="not a place"):
+            parse_volume_place(text)
 
 
 def test_wrong_destinations(store: Store, tmp_path: Path) -> None:
@@ -364,6 +369,8 @@ def test_command_line(store: Store, tmp_path: Path) -> None:
         (("push", "db", "dir:x"), "dir: is not supported here"),
         (("push", "none", place), "not in this store"),
         (("push", "db", "elsewhere"), "not a place"),
+        (("push", "db", "backups/db"), "not a place"),  # a directory, perhaps: nothing for the default registry
+        (("pull", "backups/db:v1"), "not a place"),
     ):
         result = lazarus("volume", *words)
         assert result.code == 1 and text in result.err and result.err.count("\n") == 1, result
@@ -396,7 +403,7 @@ def test_a_registry_is_a_destination_and_a_source(store: Store, tmp_path: Path) 
         layout = f"oci:{tmp_path / 'layout'}:v2"
         assert run.ok("copy", f"docker://{where.host}/backups/db:v2", layout) == second.digest
         assert store.volumes.pull(layout, "from-layout").digest == second.digest
-        assert json.loads(run.ok("volume", "push", "--format", "json", "db", f"docker://{where.host}/other:1"))["Sent"]
+        assert json.loads(run.ok("volume", "push", "--format", "json", "db", f"{where.host}/other:1"))["Sent"]
         assert run.ok("volume", "pull", f"docker://{where.host}/other:1", "from-other") == "from-other"
         for words in (("pull", f"docker://{where.host}/none:1"), ("push", "db", f"docker://{where.host}/Bad:1")):
             result = run("volume", *words)

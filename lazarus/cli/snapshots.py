@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 def snapshot(store: Store, arguments: SimpleNamespace) -> int:
     """Prints VOLUME@NAME; what it cost goes to standard error."""
     before, after = (None if text is None else ["/bin/sh", "-c", text] for text in (arguments.before, arguments.after))
-    found = store.volumes.get(arguments.volume).snapshot(
+    volume = store.volumes.get(arguments.volume)
+    found = volume.snapshot(
         arguments.name,
         before=before,
         after=after,
         hook_timeout=arguments.hook_timeout,
         freeze=not arguments.no_freeze,
     )
-    _say_cost(store, found.cost)
+    _say_cost(volume, found.cost)
     print(found)
     return 0
 
@@ -55,7 +56,7 @@ def rollback(store: Store, arguments: SimpleNamespace) -> int:
     volume, name = _split(store, words[0])
     if name is None:
         raise Mistake("which snapshot? VOLUME@NAME, or VOLUME NAME")
-    _say_cost(store, volume.rollback(name, keep=arguments.keep))
+    _say_cost(volume, volume.rollback(name, keep=arguments.keep))
     print(f"{volume.name}@{name}")
     return 0
 
@@ -65,7 +66,7 @@ def clone(store: Store, arguments: SimpleNamespace) -> int:
     labels = {name: value for name, _, value in (label.partition("=") for label in arguments.labels)}
     volume, name = _split(store, arguments.volume)
     made = volume.clone(arguments.new, snapshot=name, labels=labels, freeze=not arguments.no_freeze)
-    _say_cost(store, made.cost)
+    _say_cost(made.volume, made.cost)
     print(made.volume.name)
     return 0
 
@@ -117,10 +118,11 @@ def _split(store: Store, text: str) -> tuple[Volume, str | None]:
     return store.volumes.get(volume), name
 
 
-def _say_cost(store: Store, cost: Cost) -> None:
+def _say_cost(volume: Volume, cost: Cost) -> None:
+    """A volume with a limit is a file system of its own: a clone of it is a copy in a pool, too."""
     text = f"{plural(cost.entries, 'entry').replace('entrys', 'entries')}: {size(cost.shared)} shared"
     text += f", {size(cost.copied)} copied"
-    if cost.copied and not store.pool.exists:
+    if cost.copied and volume.limit is None and not volume.store.pool.exists:
         text += "; in a pool they would be shared (lazarus pool create)"
     sys.stdout.flush()
     sys.stderr.write(f"{text}\n")

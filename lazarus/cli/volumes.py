@@ -202,7 +202,7 @@ def pull(store: Store, arguments: SimpleNamespace) -> int:
     return 0
 
 
-_PLACE = "docker://REF, oci:DIR[:TAG] or oci-archive:FILE[:TAG]"
+_PLACE = "HOST/REPOSITORY[:TAG] or docker://REF, oci:DIR[:TAG] or oci-archive:FILE[:TAG]"
 _OPTIONS = Option(
     ("-o", "--opt"),
     "options",

@@ -19,6 +19,7 @@ _DOMAIN = rf"(?:{_DOMAIN_PART}(?:\.{_DOMAIN_PART})*|\[[0-9A-Fa-f:]+\])(?::[0-9]+
 _NAME = re.compile(rf"(?:{_DOMAIN}/)?{_COMPONENT}(?:/{_COMPONENT})*\Z")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
+_HOST_MARK = re.compile(r"[.:\[A-Z]")  # what makes docker take the first component for a host
 MAX_NAME = 255
 
 
@@ -31,6 +32,12 @@ class Reference(NamedTuple):
 
     def __str__(self) -> str:
         return self.name + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
+
+    @property
+    def host(self) -> str:
+        """The host of its registry, where one is written (`localhost:5000/app`, not `team/app`), or ""."""
+        first, slash, _ = self.name.partition("/")
+        return first if slash and (first == "localhost" or _HOST_MARK.search(first)) else ""
 
     @property
     def tagged(self) -> str:

@@ -57,11 +57,10 @@ class Repository(NamedTuple):
     def of(cls, reference: Reference) -> Self:
         """The repository that a reference is in. Names without a host are docker.io's, as docker has it; of those,
         names without a slash are in `library/`."""
-        first, slash, rest = reference.name.partition("/")
-        if slash and (first == "localhost" or any(mark in first for mark in ".:[") or first != first.lower()):
-            host, name = (DEFAULT_HOST if first == "index.docker.io" else first), rest
-        else:
-            host, name = DEFAULT_HOST, reference.name
+        host, name = DEFAULT_HOST, reference.name
+        if reference.host:
+            name = name.removeprefix(f"{reference.host}/")
+            host = DEFAULT_HOST if reference.host == "index.docker.io" else reference.host
         if host == DEFAULT_HOST and "/" not in name:
             name = f"library/{name}"
         return cls(parse_host(host), name)

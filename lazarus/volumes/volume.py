@@ -242,19 +242,19 @@ class Volume:
         registry: Settings | None = None,
         progress: Progress | None = None,
     ) -> Pushed:
-        """Writes it, or a snapshot of it, as an OCI artifact of chunks to `oci:DIRECTORY[:TAG]`, `docker://REF` (spoken
-        to as `registry` says) or `oci-archive:FILE[:TAG]`; to the first two only those chunks that no volume there has.
+        """Writes it, or a snapshot of it, as an OCI artifact of chunks to `oci:DIRECTORY[:TAG]`, `docker://REF` or
+        HOST/REPOSITORY[:TAG] (a registry, spoken to as `registry` says), or `oci-archive:FILE[:TAG]`; to all but the
+        last only those chunks that no volume there has.
         See `lazarus/volumes/artifact` for the format.
 
         Containers may use it meanwhile; files that change then may come torn, but for those of a snapshot. Raises
         `FormatError`, `UnsupportedError`, `NotFoundError`, `ConflictError` (a directory that is no layout),
         `RegistryError`, `OSError`; what had the tag keeps it then.
         """
-        from lazarus.oci.transports import parse_place
-        from lazarus.volumes.artifact.manifest import PLACES
+        from lazarus.volumes.artifact.manifest import parse_volume_place
         from lazarus.volumes.files import push
 
-        return push(self, parse_place(destination, PLACES), snapshot, progress, registry)
+        return push(self, parse_volume_place(destination), snapshot, progress, registry)
 
     # -- for this room, and for containers --
 

@@ -76,20 +76,19 @@ class Volumes:
         registry: Settings | None = None,
         progress: Progress | None = None,
     ) -> Pulled:
-        """A new volume from what `Volume.push` wrote to `docker://REF` (spoken to as `registry` says),
-        `oci:DIRECTORY[:TAG]` or `oci-archive:FILE[:TAG]`; in those, without a tag, there must be one volume. Name and
-        labels are those that it was pushed with, unless given; `size` as for `create`. Owners, and xattrs of the
-        system, need root.
+        """A new volume from what `Volume.push` wrote to `docker://REF` or HOST/REPOSITORY[:TAG] (a registry, spoken to
+        as `registry` says), `oci:DIRECTORY[:TAG]` or `oci-archive:FILE[:TAG]`; in those two, without a tag, there must
+        be one volume. Name and labels are those that it was pushed with, unless given; `size` as for `create`. Owners,
+        and xattrs of the system, need root.
 
         Everything is checked, and on disk when this returns. Raises `ConflictError` (the name is taken),
         `NotFoundError`, `FormatError`, `UnsafeError`, `LimitError`, `CorruptError`, `UnsupportedError`, `OSError`, and
         leaves nothing then.
         """
-        from lazarus.oci.transports import parse_place
-        from lazarus.volumes.artifact.manifest import PLACES
+        from lazarus.volumes.artifact.manifest import parse_volume_place
         from lazarus.volumes.artifact.pull import pull
 
-        return pull(self.store, parse_place(source, PLACES), name, labels, size, progress, registry)
+        return pull(self.store, parse_volume_place(source), name, labels, size, progress, registry)
 
     @contextmanager
     def making(self) -> Iterator[NewVolumes]:

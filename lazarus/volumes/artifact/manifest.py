@@ -8,11 +8,13 @@ from typing import NamedTuple
 from lazarus.errors import FormatError, LimitError, UnsupportedError
 from lazarus.oci import media
 from lazarus.oci.documents import descriptor_json, parse_artifact
+from lazarus.oci.references import parse_reference
 from lazarus.oci.strict_json import MAX_SIZE, dumps
+from lazarus.oci.transports import Place, parse_place
 from lazarus.terms import Descriptor, Digest
 from lazarus.volumes.artifact.packs import MAX_PACK, PACK
 
-PLACES = ("docker", "oci", "oci-archive")  # of lazarus.oci.transports
+_PLACES = ("docker", "oci", "oci-archive")  # of lazarus.oci.transports
 ARTIFACT = "application/vnd.lazarus.volume.v1"
 INDEX = "application/vnd.lazarus.volume.index.v1+zstd"
 TITLE = "org.opencontainers.image.title"
@@ -31,6 +33,17 @@ class VolumeManifest(NamedTuple):
     tree: Descriptor
     packs: tuple[Descriptor, ...]
     name: str
+
+
+def parse_volume_place(text: str) -> Place:
+    """`docker://REF`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, or HOST/REPOSITORY[:TAG] for a registry whose host is
+    written. Any other name could be meant for a directory, and is not sent to the default registry. Raises
+    `FormatError`, `UnsupportedError`."""
+    try:
+        with_host = bool(parse_reference(text).host)
+    except FormatError:
+        with_host = False
+    return parse_place(text, _PLACES, bare=with_host)
 
 
 def write(index: Descriptor, packs: Sequence[Descriptor], annotations: Mapping[str, str]) -> tuple[Descriptor, bytes]:
