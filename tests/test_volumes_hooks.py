@@ -200,6 +200,21 @@ def test_an_interrupt(volume: Volume) -> None:
     assert calls[0]["ERROR"] == "interrupted" and volume.snapshots == ()
 
 
+def test_an_interrupt_just_when_it_starts(volume: Volume, tmp_path: Path) -> None:
+    """Whatever the moment: a hook that is told to end is gone, and its signals are not held back."""
+    pid = tmp_path / "pid"
+    for _ in range(30):
+        with pytest.raises(KeyboardInterrupt):
+            volume.snapshot("s", before=shell(f"kill -INT $PPID; echo $$ > {pid}; exec sleep 100"))
+        if pid.exists():
+            assert not os.path.exists(f"/proc/{pid.read_text().strip() or 'none'}")
+            pid.unlink()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set() and volume.snapshots == ()
+    masks = tmp_path / "masks"
+    volume.snapshot("s", before=shell(f"grep ^SigBlk: /proc/self/status > {masks}"))
+    assert int(masks.read_text().split()[1], 16) == 0
+
+
 def test_none_is_called_for_nothing(volume: Volume) -> None:
     """What cannot be taken anyway disturbs no database."""
     calls: list[object] = []

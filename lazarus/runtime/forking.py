@@ -7,6 +7,7 @@ closes them or becomes another program. A file system that has been given back h
 from __future__ import annotations
 
 import os
+import signal
 from _thread import allocate_lock
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,3 +30,28 @@ def no_copies() -> Iterator[None]:
     and one thread at a time may start one."""
     with _forking:
         yield
+
+
+@contextmanager
+def handlers_wait() -> Iterator[None]:
+    """While it lasts, handlers of signals are not called, but at its end: one that raises in the middle of a start
+    would leave nobody who knows of the child. A mask would not do: other threads take signals, and the child has it.
+
+    Only the main thread calls handlers; in others there is nothing to wait for.
+    """
+    before = {number: handler for number in signal.valid_signals() if callable(handler := signal.getsignal(number))}
+    came: list[int] = []
+    held: list[signal.Signals] = []
+    try:
+        try:
+            for number in before:
+                signal.signal(number, lambda missed, _: came.append(missed))
+                held.append(number)
+        except ValueError:  # another thread than the main one
+            pass
+        yield
+    finally:
+        for number in held:
+            signal.signal(number, before[number])
+        for missed in came:
+            signal.raise_signal(missed)

@@ -89,13 +89,14 @@ def _run(command: Sequence[str], facts: Mapping[str, str], timeout: float, what:
     """Its output goes to our standard error, where it does not mix with what a verb prints."""
     import subprocess
 
-    from lazarus.runtime.forking import no_copies
+    from lazarus.runtime.forking import handlers_wait, no_copies
 
     errors, theirs = os.pipe()
     said = _Said(errors)
+    process: subprocess.Popen[bytes] | None = None
     try:
         try:
-            with no_copies():
+            with handlers_wait(), no_copies():
                 process = subprocess.Popen(
                     list(command),
                     env={**os.environ, **facts},
@@ -108,18 +109,18 @@ def _run(command: Sequence[str], facts: Mapping[str, str], timeout: float, what:
             raise HookError(f"{what} could not be started: {command[0]}: {error.strerror}") from error
         finally:
             os.close(theirs)
-        try:
-            ended = said.wait(process.pid, timeout)
-            if not ended:
-                raise HookError(f"{what} did not end within {timeout:g} s and was killed{said.last_line}")
-            code = process.wait()
-        finally:
-            with suppress(ProcessLookupError):  # what it has left in the background, too, if it failed
-                if process.returncode != 0:
-                    os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        ended = said.wait(process.pid, timeout)
+        if not ended:
+            raise HookError(f"{what} did not end within {timeout:g} s and was killed{said.last_line}")
+        code = process.wait()
     finally:
-        said.leave()
+        try:
+            if process is not None and process.returncode != 0:
+                with suppress(ProcessLookupError):  # what it has left in the background, too, if it failed
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        finally:
+            said.leave()
     if code != 0:
         end = f"ended with {code}" if code > 0 else f"was killed by {_signal_name(-code)}"
         raise HookError(f"{what} {end}{said.last_line}")
