@@ -38,7 +38,7 @@ def none(*rooms: str) -> Iterator[None]:
             except BlockingIOError:
                 raise ConflictError(
                     f"{os.path.dirname(room)}: the store is in use: a layer stack is open, an image is saved,"
-                    " or a volume copied"
+                    " a volume copied, or all of it checked"
                 ) from None
         yield
 
