@@ -55,7 +55,8 @@ def cut(
     those meanwhile. Sizes are bytes: `average` a power of two from 256 on, `minimum` from 64 on (a quarter of the
     average unless given), `maximum` up to 1 GiB (four times the average); only the last chunk can be smaller than the
     minimum. On bytes without pattern, and with the usual sizes, the mean is 1.15 times `average`. `key`: 32 secret
-    bytes; cuts then differ from those of any other key. `threads` work at once, with the same result.
+    bytes, such as a store's `chunk_key`; cuts then differ from those of any other key. `threads` work at once, with the
+    same result.
 
     Fields: offset and length (uint64), sha256 (32 bytes), xxh3 (16 bytes: XXH3-128, canonical). A digest that is turned
     off is zeros. `rows["sha256"].view("V32")` makes one value of each.

@@ -75,7 +75,7 @@ class Store:
     """A store of images and containers. A context manager; `close()` when used without `with`.
 
     Any number of processes and threads may have the same store open. Attributes: `paths`, `catalogue`, `content`,
-    `layers`, `stacks`, `images`, `dedup`, `containers`, `volumes`, `pool`.
+    `layers`, `stacks`, `images`, `dedup`, `containers`, `volumes`, `pool`, `chunk_key`.
     """
 
     paths: StorePaths
@@ -183,6 +183,21 @@ class Store:
         from lazarus.content.pool import Pool
 
         return Pool(self.content, self.containers.still)
+
+    @property
+    def chunk_key(self) -> bytes:
+        """32 secret bytes that no other store has, drawn when they are first asked for: the `key` of
+        `lazarus.chunks.cut()` and `dedup.report()`. Chunks that are cut with them have lengths that say nothing of
+        their content to whoever does not know them, and are found again in this store alone. `StoreError`, `OSError`:
+        the catalogue cannot be written."""
+        select = "SELECT secret FROM secrets WHERE purpose='chunks'"
+        row = self.catalogue.read().execute(select).fetchone()
+        if row is None:
+            with self.catalogue.write() as connection:
+                insert = "INSERT OR IGNORE INTO secrets(purpose, secret) VALUES ('chunks', ?)"  # another may be first
+                connection.execute(insert, (os.urandom(32),))
+                row = connection.execute(select).fetchone()
+        return bytes(row[0])
 
     def system_df(self) -> dict[str, Any]:
         """Counts and bytes of everything in the store; see `ContentStore.usage`."""

@@ -264,8 +264,9 @@ def test_the_command(store: Store, tmp_path: Path) -> None:
         "blocks of 1MiB",
     ]
     found = json.loads(lazarus.ok("dedup", "report", "--keyed", "--threads", "1", "--format", "json"))
-    report = store.dedup.report()
+    report = store.dedup.report(key=store.chunk_key)
     assert found["keyed"] is True
+    assert found["chunks"] == [report.chunks[0]._asdict()] != [store.dedup.report().chunks[0]._asdict()]
     assert found["files"] == report.files._asdict()
     assert found["blocks"] == [report.blocks[0]._asdict()]
     path = tmp_path / "plot.svg"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from store_helpers import add_image, assert_whole, layer_tar, let_others_in
 
 import lazarus
+from lazarus import chunks
 from lazarus.content import schema
 from lazarus.errors import StoreError
 from lazarus.store import Store, default_root
@@ -123,6 +125,25 @@ def test_rooms_are_built_once_and_when_asked_for(tmp_path: Path) -> None:
         assert store.layers is store.layers and store.stacks.layers is store.layers
         assert "s>" in repr(store)
     store.close()  # a second time
+
+
+def test_the_chunk_key_is_one_of_each_store(tmp_path: Path) -> None:
+    """Also where several processes ask for it at once, and for ever after."""
+    root = tmp_path / "s"
+    Store(root).close()
+    program = f"import lazarus; print(lazarus.Store({str(root)!r}).chunk_key.hex())"
+    asking = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    told = {process.communicate(timeout=60)[0].strip() for process in asking}
+    with Store(root) as store, Store(tmp_path / "other") as other:
+        assert told == {store.chunk_key.hex()} == {store.chunk_key.hex()}
+        assert len(store.chunk_key) == 32
+        assert other.chunk_key != store.chunk_key
+        data = random.Random(7).randbytes(300_000)
+        cuts = [
+            chunks.cut(data, average=1024, key=key)["offset"].tolist()
+            for key in (None, store.chunk_key, other.chunk_key)
+        ]
+        assert len({tuple(cut) for cut in cuts}) == 3
 
 
 def test_a_store_opens_again_after_work(tmp_path: Path) -> None:

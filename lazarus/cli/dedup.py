@@ -18,8 +18,6 @@ _CURVE = tuple(1 << bits for bits in range(12, 21, 2))  # what a plot shows unle
 
 def report(store: Store, arguments: SimpleNamespace) -> int:
     """How many bytes images would take, the more is shared."""
-    import os
-
     if arguments.plot is not None:
         from lazarus.images.dedup_plot import check_can_plot, plot
 
@@ -31,7 +29,7 @@ def report(store: Store, arguments: SimpleNamespace) -> int:
         found = store.dedup.report(
             arguments.images or None,
             chunk_sizes=sizes,
-            key=os.urandom(32) if arguments.keyed else None,
+            key=store.chunk_key if arguments.keyed else None,
             threads=arguments.threads,
             progress=progress,
         )
@@ -93,7 +91,7 @@ VERBS = {
                 many=True,
                 kind=chunk_size,
             ),
-            Option(("--keyed",), "keyed", "cut chunks with a key, drawn at random, as a store with a secret would"),
+            Option(("--keyed",), "keyed", "cut chunks with this store's own secret key"),
             Option(("--plot",), "plot", "also draw them, by default from 4KiB to 1MiB: .png or .svg", "FILE"),
             Option(("--threads",), "threads", "how many read and cut (default: one a core)", "N", kind=whole_number),
             FORMAT,

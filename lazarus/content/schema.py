@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VERSION = 5
+VERSION = 6
 APPLICATION_ID = 0x4C5A5253  # "LZRS": tells our database from any other SQLite file
 
 TABLES = (
@@ -132,5 +132,10 @@ TABLES = (
         os TEXT NOT NULL,
         architecture TEXT NOT NULL,
         variant TEXT NOT NULL
+    ) WITHOUT ROWID""",
+    # What this store alone knows, drawn when it is first asked for: "chunks" is the key that chunks are cut with.
+    """CREATE TABLE secrets (
+        purpose TEXT PRIMARY KEY,
+        secret BLOB NOT NULL CHECK (length(secret) = 32)
     ) WITHOUT ROWID""",
 )
