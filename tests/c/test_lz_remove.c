@@ -128,6 +128,31 @@ static void a_mount_is_never_entered(void)
 }
 
 /* Whatever fails, a second call finishes. */
+/* Somebody who removes the same tree, and is faster, just when a directory of it has been opened. */
+static int open_and_lose(void *ctx, int dir, const char *path, int flags, mode_t mode)
+{
+    int fd = lz_sys_linux()->openat(NULL, dir, path, flags, mode);
+    if (fd >= 0 && strcmp(path, ctx) == 0)
+        CHECK(lz_remove_tree(lz_sys_linux(), base_fd, "tree", NULL) >= 0);
+    return fd;
+}
+
+static void two_at_once(void)
+{
+    static char opened[][16] = {"tree", "a", ".lz-removed-1"};
+    for (size_t i = 0; i < sizeof opened / sizeof *opened; i++) {
+        struct lz_sys sys = *lz_sys_linux();
+        struct lz_detail detail = {0};
+        sys.ctx = opened[i];
+        sys.openat = open_and_lose;
+        set_up();
+        grow("tree");
+        CHECK(lz_remove_tree(&sys, base_fd, "tree", &detail) >= 0);
+        CHECK_EQ(detail.text[0], 0);
+        tear_down();
+    }
+}
+
 static void every_failing_call(void)
 {
     for (long n = 1;; n++) {
@@ -154,6 +179,7 @@ int main(void)
 {
     RUN(files_links_and_trees_go);
     RUN(depth_does_not_matter);
+    RUN(two_at_once);
     RUN(every_failing_call);
     RUN(a_mount_is_never_entered);
     return check_end();
