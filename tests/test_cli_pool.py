@@ -54,7 +54,7 @@ def test_mistakes_are_one_line(lazarus: Command) -> None:
         (("create", "9999999T"), 2, "SIZE '9999999T': not between 0 and 2^63 bytes"),
         (("create", "lots"), 2, "SIZE 'lots': not a number with K, M, G, T or nothing behind it"),
         (("create",), 2, "SIZE"),
-        ((), 2, "pool goes with create, status, grow, destroy"),
+        ((), 2, "WORD is one of create, status, grow, destroy"),
         (("drain",), 2, "pool goes with create, status, grow, destroy"),
     ):
         result = lazarus("pool", *words)
