@@ -129,7 +129,8 @@ def _run(command: Sequence[str], facts: Mapping[str, str], timeout: float, what:
 class _Said:
     """What comes out of a pipe: it goes to our standard error as it comes, and the end of it is kept.
 
-    A thread writes it, one piece after the other: such a write can take for ever, and a time-out holds all the same.
+    A thread writes it, one piece after the other: such a write can take for ever, and a time-out holds all the same. It
+    is one thread for all of them, and counts when it has begun to run: where memory is short, it may never do.
     """
 
     def __init__(self, fd: int) -> None:
@@ -138,7 +139,8 @@ class _Said:
         self._ended = False
         self._tail = b""
         self._late = b""  # was read when nothing could be written
-        self._writing: LockType | None = None  # the thread that writes holds it
+        self._writing: LockType | None = None  # held while a thread writes
+        self._writer: _Writer | None = None
 
     def wait(self, pid: int, timeout: float) -> bool:
         """Passes on what comes until a child has ended, and all that it said is here; False when the time is over."""
@@ -177,12 +179,9 @@ class _Said:
         if not piece or not self._written(deadline):
             self._late += piece
             return
-        self._writing = writing = allocate_lock()
-        writing.acquire()
-        try:
-            start_new_thread(_write, (piece, writing))
-        except RuntimeError:  # no thread is to be had
-            _write(piece, writing)
+        if self._writer is None:
+            self._writer = _Writer()
+        self._writing = self._writer.write(piece)
         self._written(deadline)
 
     def _written(self, deadline: float) -> bool:
@@ -202,6 +201,8 @@ class _Said:
         """Closes the pipe; but not before those who are left in the background have."""
         if not self._ended:
             self._show(self._read(), time.monotonic() + (0 if self._late else _GRACE))
+        if self._writer is not None:
+            self._writer.end()
         if self._ended and not self._late:
             os.close(self._fd)
         else:
@@ -217,14 +218,56 @@ class _Said:
         os.close(self._fd)
 
 
-def _write(piece: bytes, writing: LockType | None = None) -> None:
-    try:
-        with suppress(OSError):
-            while piece:
-                piece = piece[os.write(2, piece) :]
-    finally:
-        if writing is not None:
-            writing.release()
+class _Writer:
+    """A thread that writes pieces to standard error; or, where none is to be had, the caller does it."""
+
+    def __init__(self) -> None:
+        self._job: tuple[bytes, LockType] | None = None
+        self._ending = False
+        self._go, begun = allocate_lock(), allocate_lock()
+        self._go.acquire()
+        begun.acquire()
+        try:
+            start_new_thread(self._run, (begun,))
+            self._runs = begun.acquire(timeout=_GRACE)
+        except RuntimeError:
+            self._runs = False
+
+    def write(self, piece: bytes) -> LockType:
+        """Begins to, when the last one is written; what it returns is held until this one is."""
+        done = allocate_lock()
+        if self._runs:
+            done.acquire()
+            self._job = (piece, done)
+            self._go.release()
+        else:
+            _write(piece)
+        return done
+
+    def end(self) -> None:
+        """The thread ends, after what it writes."""
+        self._ending = True
+        with suppress(RuntimeError):  # it is to go on with the last piece anyway
+            self._go.release()
+
+    def _run(self, begun: LockType) -> None:
+        begun.release()
+        while True:
+            self._go.acquire()
+            job, self._job = self._job, None
+            if job is not None:
+                try:
+                    _write(job[0])
+                finally:
+                    job[1].release()
+            if self._ending:
+                return
+
+
+def _write(piece: bytes) -> None:
+    with suppress(OSError, MemoryError):
+        while piece:
+            piece = piece[os.write(2, piece) :]
 
 
 def _signal_name(number: int) -> str:
