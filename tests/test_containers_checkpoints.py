@@ -334,6 +334,20 @@ def test_one_that_is_gone_is_named(store: Store) -> None:
     container.remove()
 
 
+def test_one_that_was_killed_while_it_was_made(store: Store) -> None:
+    """Its row is there, and its directory, but not all in it."""
+    container = sh(store, "echo x > /x")
+    for name in ("upper", "work", "merged"):
+        os.rmdir(f"{container.directory}/{name}")
+    for act in (container.checkpoint, container.mount, container.checkpoints, container.stack):
+        with pytest.raises(CorruptError, match=f"container {container.id[:12]}: .*/upper is not there"):
+            act()
+    assert start(container) == (0, "")
+    container.checkpoint()
+    os.rmdir(f"{container.directory}/upper")
+    container.remove()
+
+
 def test_too_many(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     container = sh(store, "cat /file")
     for number in range(40):

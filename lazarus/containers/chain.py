@@ -60,7 +60,7 @@ def _mark_of_chain(directory: str, upper: str, of: str) -> str | None:
         return mark_of(upper)
     except FileNotFoundError:
         if os.path.isdir(directory):
-            raise
+            raise CorruptError(f"{of}: {upper} is not there: it was not made to the end; start or remove it") from None
         raise NotFoundError(f"{of}: it has been removed") from None
 
 
