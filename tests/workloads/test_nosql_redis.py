@@ -12,7 +12,7 @@ from lazarus.store import Store
 
 pytestmark = [pytest.mark.root, pytest.mark.workload]
 
-KILLS, WRITES, WRITERS = 5, 500, 2
+KILLS, WRITES, WRITERS = 10, 500, 2
 HOME = "/var/lib/redis"
 IN_VOLUME = ("-v", f"db:{HOME}")
 SETTINGS = "--appendonly yes --appendfsync always --dir /var/lib/redis --unixsocket /tmp/redis --port 0"
@@ -75,4 +75,5 @@ def test_kills_lose_nothing(lazarus: Command, image: str, options: tuple[str, ..
         assert int(server.ask(*CLI, "DBSIZE")) > before, "the load has set keys that were not there"
         manifest = f"{HOME}/appendonlydir/appendonly.aof.manifest"
         assert "is valid" in server.ask("redis-check-aof", manifest)
+    assert sum(last) >= KILLS * WRITES * WRITERS
     server.stop()
