@@ -15,6 +15,8 @@ from lazarus.store import Store
 from lazarus.terms import Platform
 
 NAMES = ("docker.io/library/debian:app", "debian:mine", "docker.io/n/m:latest", "quay.io/n/m:1", "localhost/n/m:1")
+DIGEST = f"sha256:{'5e' * 32}"
+BY_DIGEST = f"quay.io/n/p@{DIGEST}"
 
 
 @pytest.mark.parametrize(
@@ -31,10 +33,14 @@ NAMES = ("docker.io/library/debian:app", "debian:mine", "docker.io/n/m:latest", 
         ("deb", ()),
         ("Not A Name", ()),
         ("", ()),
+        (f"debian@{DIGEST}", ()),
+        (f"quay.io/n/p@{DIGEST}", (BY_DIGEST,)),
+        ("quay.io/n/p", (BY_DIGEST,)),
+        ("quay.io/n/p:1", ()),
     ],
 )
 def test_what_a_reference_may_mean(text: str, meant: tuple[str, ...]) -> None:
-    assert meant_by(text, NAMES) == meant
+    assert meant_by(text, (*NAMES, BY_DIGEST)) == meant
 
 
 @pytest.fixture

@@ -52,6 +52,19 @@ def image_of(*tars: bytes, **more: object) -> made.Made:
     return source
 
 
+def two_platforms(*, docker: bool = False) -> tuple[made.Made, str]:
+    """An image for amd64 and one for arm64, and the digest of an index of both."""
+    source = image_of(BASE, docker=docker)
+    source.image([BASE, APP], None, architecture="arm64", docker=docker)
+    kind = f"{made.DOCKER}distribution.manifest.list.v2+json" if docker else f"{made.OCI}index.v1+json"
+    entries = [
+        {**entry, "platform": {"os": "linux", "architecture": name}, "annotations": {}}
+        for entry, name in zip(source.entries, ("amd64", "arm64"), strict=True)
+    ]
+    document = {"schemaVersion": 2, "mediaType": kind, "manifests": entries}
+    return source, made.sha256(source.put(json.dumps(document).encode()))
+
+
 def blob_of(tar: bytes) -> str:
     return made.sha256(made.gzip.compress(tar, mtime=0))
 
@@ -112,10 +125,38 @@ def test_by_digest_and_under_another_name(store: Store) -> None:
     source = image_of(BASE)
     digest = source.entries[0]["digest"]
     with serving(source) as server:
-        assert store.images.pull(f"{server.host}/a@{digest}")[0].names == ()
+        image = store.images.pull(f"{server.host}/a@{digest}")[0]
+        assert (image.names, image.all_names) == ((), (f"{server.host}/a@{digest}",))
         assert store.images.pull(f"{server.host}/a:1", reference="here:2")[0].names == ("here:2",)
         with pytest.raises(NotFoundError):
             store.images.pull(f"{server.host}/a:none")
+
+
+def test_a_pull_by_digest_gives_a_name(store: Store, tmp_path: Path) -> None:
+    """So that a prune leaves it, and it is found by what it was pulled by: also where that is an index."""
+    source, index = two_platforms()
+    amd, arm = source.entries
+    run = Command(store.paths.root)
+    with serving(source, index=index, amd=amd["digest"]) as server:
+        repository = f"{server.host}/a"
+        for digest in (amd["digest"], index):
+            name = f"{repository}@{digest}"
+            image = run.ok("pull", "-q", "--platform=linux/amd64", name)
+            run.ok("system", "prune", "-f")
+            for wanted in (repository, name):
+                assert run.ok("images", "-q", wanted) == image[7:19]
+            assert run.ok("images", repository).splitlines()[1].split()[:2] == [repository, "<none>"]
+            assert store.images.get(name).digest == amd["digest"]
+            assert json.loads(run.ok("inspect", name))[0]["RepoDigests"] == [name]
+            run.ok("tag", name, "mine:1")
+            run.ok("save", "-q", "-o", str(tmp_path / "saved.tar"), name)
+            assert run.ok("rmi", name) == f"Untagged: {name}"
+            assert run.ok("rmi", "mine:1").splitlines() == ["Untagged: mine:1", f"Deleted: {image}"]
+        run.ok("pull", "-q", "--all-platforms", f"{repository}@{index}")
+        assert {name for image in store.images.list() for name in image.all_names} == {
+            f"{repository}@{index}",
+            f"{repository}@{arm['digest']}",
+        }
 
 
 def test_the_config_comes_first(store: Store) -> None:
@@ -131,21 +172,12 @@ def test_the_config_comes_first(store: Store) -> None:
 
 @pytest.mark.parametrize("docker", [False, True])
 def test_of_an_index_one_platform_or_all(store: Store, docker: bool) -> None:
-    source = image_of(BASE, docker=docker)
-    source.image([BASE, APP], None, architecture="arm64", docker=docker)
+    source, index = two_platforms(docker=docker)
     amd, arm = source.entries
-    kind = f"{made.DOCKER}distribution.manifest.list.v2+json" if docker else f"{made.OCI}index.v1+json"
-    named = [
-        {**entry, "platform": {"os": "linux", "architecture": name}, "annotations": {}}
-        for entry, name in ((amd, "amd64"), (arm, "arm64"))
-    ]
-    index = source.put(json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": named}).encode())
-    nested = source.put(
-        json.dumps(
-            {"schemaVersion": 2, "mediaType": f"{made.OCI}index.v1+json", "manifests": [made.descriptor(kind, index)]}
-        ).encode()
-    )
-    with serving(source, all=made.sha256(index), nested=made.sha256(nested)) as server:
+    kind = f"{made.OCI}index.v1+json"
+    document = {"schemaVersion": 2, "mediaType": kind, "manifests": [made.descriptor(kind, source.blobs[index])]}
+    nested = source.put(json.dumps(document).encode())
+    with serving(source, all=index, nested=made.sha256(nested)) as server:
         assert store.images.pull(f"{server.host}/a:all", platform="arm64")[0].digest == arm["digest"]
         found = store.images.pull(f"{server.host}/a:all", platform="amd64", all_platforms=True)
         assert [image.digest for image in found] == [amd["digest"], arm["digest"]]

@@ -117,7 +117,8 @@ def images(store: Store, arguments: SimpleNamespace) -> int:
     """The images, one row for each name; only names that the reference stands for, if there is one."""
     wanted = arguments.reference or None
     found = [
-        (image, image.names if wanted is None else image.names_meant_by(wanted)) for image in store.images.list(wanted)
+        (image, image.all_names if wanted is None else image.names_meant_by(wanted))
+        for image in store.images.list(wanted)
     ]
     if not arguments.all:
         found.sort(key=lambda item: not item[1])

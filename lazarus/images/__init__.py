@@ -244,12 +244,13 @@ class Images(Transfers):
 
         if reference.digest is not None and not reference.tag:
             rows = self._read(f"SELECT {_COLUMNS} FROM images WHERE manifest_digest=?", reference.digest)
-            return self._image(rows[0]) if rows else None
+            if rows:
+                return self._image(rows[0])
         for name in spellings(reference):
             rows = self._read(
                 f"SELECT {_COLUMNS} FROM images JOIN names USING (manifest_digest) WHERE reference=?", name
             )
-            if rows and reference.digest in (None, rows[0][0]):
+            if rows and (not reference.tag or reference.digest in (None, rows[0][0])):
                 return self._image(rows[0])
         return None
 
@@ -265,14 +266,15 @@ class Images(Transfers):
             raise ConflictError(f"image {text}: the beginning of {len(rows)} IDs")
         return self._image(rows[0]) if rows else None
 
-    def name_of(self, image: Image, text: str) -> str | None:
-        """The name of `image` that `text` stands for; None when it is an ID or a digest."""
+    def name_of(self, image: Image, text: str, *, digests: bool = False) -> str | None:
+        """The name of `image` that `text` stands for, with `digests` one of `Image.all_names`; None when it is an ID,
+        or a digest."""
         reference = _parse(text)
-        if reference is None or not reference.tag:
+        if reference is None:
             return None
         from lazarus.oci.references import spellings
 
-        names = image.names
+        names = image.all_names if digests else image.names
         return next((name for name in spellings(reference) if name in names), None)
 
 

@@ -290,7 +290,7 @@ def _to_docker_archive(images: Sequence[PlannedImage], place: Place) -> Copied:
     if len(images) != 1 or place.tag.startswith("@"):
         raise FormatError(f"{place}: one image is copied to a docker-archive, and by its name")
     [image] = images
-    names = (parse_tag(place.tag).tagged,) if place.tag else image.names
+    names = (parse_tag(place.tag).tagged,) if place.tag else tuple(name for name in image.names if "@" not in name)
     sent = 0
     with whole_file(place.path) as fd:
         writer = ArchiveWriter(fd)

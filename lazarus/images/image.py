@@ -34,20 +34,28 @@ class Image:
     @property
     def names(self) -> tuple[str, ...]:
         """Every `name:tag` that points here now, sorted."""
+        return tuple(name for name in self.all_names if "@" not in name)
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """These, and every `name@digest` that the image was pulled by: the digest is that of its manifest, or of an
+        image index that has it."""
         rows = self.store.catalogue.read().execute(
-            "SELECT reference FROM names WHERE manifest_digest=? ORDER BY reference", (self.digest,)
+            "SELECT reference FROM names WHERE manifest_digest=? ORDER BY instr(reference, '@'), reference",
+            (self.digest,),
         )
         return tuple(row[0] for row in rows)
 
     def names_meant_by(self, reference: str) -> tuple[str, ...]:
-        """Its names that `reference` stands for: in any spelling, with any tag when it has none; all, for its digest or
-        the beginning of its ID."""
+        """Its names that `reference` stands for: in any spelling, with any tag or digest when it has none; all, for its
+        digest or the beginning of its ID."""
         from lazarus.oci.references import meant_by
 
+        names = self.all_names
         name, _, digest = reference.partition("@")
         if digest:
-            return meant_by(name, self.names) if digest == self.digest else ()
-        return meant_by(reference, self.names) or (self.names if self.has_id(reference) else ())
+            return (meant_by(name, self.names) if digest == self.digest else ()) or meant_by(reference, names)
+        return meant_by(reference, names) or (names if self.has_id(reference) else ())
 
     def has_id(self, text: str) -> bool:
         """Is `text` the beginning of its ID or digest?"""
@@ -136,13 +144,14 @@ class Image:
     def inspect(self) -> dict[str, Any]:
         """What `docker image inspect` shows, and the manifest's digest and media type."""
         raw = self.config.raw
-        names = self.names
+        names = self.all_names
+        digests = [name if "@" in name else f"{name.rpartition(':')[0]}@{self.digest}" for name in names]
         return {
             "Id": self.id,
             "Digest": self.digest,
             "MediaType": self.manifest.media_type,
-            "RepoTags": list(names),
-            "RepoDigests": [f"{name.rpartition(':')[0]}@{self.digest}" for name in names],
+            "RepoTags": [name for name in names if "@" not in name],
+            "RepoDigests": list(dict.fromkeys(digests)),
             "Comment": raw.get("comment", ""),
             "Author": raw.get("author", ""),
             "Created": self.config.created,

@@ -209,6 +209,9 @@ def _of_all(
 
 def _with_platform(name: str, descriptor: Descriptor) -> str:
     assert descriptor.platform is not None
+    name, at, _ = name.partition("@")
+    if at:
+        return f"{name}@{descriptor.digest}"
     return parse_tag(platforms.name_for(name, descriptor.platform)).tagged
 
 

@@ -23,8 +23,8 @@ def _remove_rows(store: Store, reference: str, force: bool) -> tuple[list[str], 
     meanwhile comes before it, or finds no image."""
     with store.catalogue.write() as connection:
         image = store.images.get(reference)
-        names = image.names
-        name = store.images.name_of(image, reference)
+        names = image.all_names
+        name = store.images.name_of(image, reference, digests=True)
         if name is not None and len(names) > 1:
             connection.execute("DELETE FROM names WHERE reference=?", (name,))
             return [f"Untagged: {name}"], False

@@ -73,7 +73,7 @@ def open_place(
         assert client is not None
         reference = place.reference
         found = closing.enter_context(RegistryImages(client, reference))
-        return OneImage(found, found.root(reference), given or ((reference.tagged,) if reference.tag else ()))
+        return OneImage(found, found.root(reference), given or (reference.tagged if reference.tag else str(reference),))
     if place.kind == "dir":
         from lazarus.oci.dir_image import open_dir
 

@@ -32,7 +32,7 @@ class Transfers:
         """By name or ID: see `Images.get`."""
         raise NotImplementedError
 
-    def name_of(self, image: Image, text: str) -> str | None:
+    def name_of(self, image: Image, text: str, *, digests: bool = False) -> str | None:
         """See `Images.name_of`."""
         raise NotImplementedError
 

@@ -71,9 +71,9 @@ def parse_tag(text: str) -> Reference:
 
 
 def spellings(reference: Reference) -> tuple[str, ...]:
-    """The names (`name:tag`) under which an image that is asked for by `reference` may be kept, best first: as written,
-    then with what Docker and Podman put before it, or without."""
-    name, tag = reference.name, reference.tag
+    """The names (`name:tag`, or `name@digest` for one without a tag) under which an image that is asked for by
+    `reference` may be kept, best first: as written, then with what Docker and Podman put before it, or without."""
+    name, end = reference.name, f":{reference.tag}" if reference.tag else f"@{reference.digest}"
     found = [name]
     for prefix in ("docker.io/library/", "docker.io/", "localhost/"):
         if name.startswith(prefix):
@@ -85,18 +85,18 @@ def spellings(reference: Reference) -> tuple[str, ...]:
             found += [f"docker.io/library/{name}", f"localhost/{name}"]
         elif "." not in first and ":" not in first:
             found += [f"docker.io/{name}", f"localhost/{name}"]
-    return tuple(f"{item}:{tag}" for item in found)
+    return tuple(item + end for item in found)
 
 
 def meant_by(text: str, names: Iterable[str]) -> tuple[str, ...]:
-    """Those of `names` (`name:tag`) that `text` may stand for when images are listed: in every spelling, and with every
-    tag when it has none. None of them when it is no reference."""
+    """Those of `names` (`name:tag` or `name@digest`) that `text` may stand for when images are listed: in every
+    spelling, and with every tag and digest when it has none. None of them when it is no reference."""
     try:
         reference = parse_reference(text)
     except FormatError:
         return ()
     wanted = spellings(reference)
-    if text.partition("@")[0].endswith(f":{reference.tag}"):
+    if reference.digest is not None or text.endswith(f":{reference.tag}"):
         return tuple(name for name in names if name in wanted)
-    repositories = {name.rpartition(":")[0] for name in wanted}
-    return tuple(name for name in names if name.rpartition(":")[0] in repositories)
+    repositories = {parse_reference(name).name for name in wanted}
+    return tuple(name for name in names if parse_reference(name).name in repositories)
