@@ -39,6 +39,21 @@ def test_a_story(lazarus: Command) -> None:
     assert len(lazarus.ok("fork", "one").split()) == 1
 
 
+def test_forks_that_are_started(lazarus: Command, store: Store) -> None:
+    lazarus.ok("run", "--name", "one", IMAGE, "sh", "-c", "echo more >>/note; cat /note")
+    ids = lazarus.ok("fork", "one", "-n", "3", "--name", "lab", "--start").split()
+    assert [store.containers.get(one).wait() for one in ids] == [0, 0, 0]
+    assert [lazarus.ok("logs", f"lab-{number}") for number in (1, 2, 3)] == ["more\nmore"] * 3
+    store.containers.get("lab-1").remove()
+    broken = lazarus.ok("create", "--name", "broken", IMAGE, "/none")
+    result = lazarus("fork", broken, "-n", "2", "--name", "no", "--start")
+    assert result.code == 1 and "/none" in result.err
+    assert [store.containers.get(f"no-{number}").status for number in (1, 2)] == [
+        "exited",
+        "created",
+    ]  # as `start` leaves them
+
+
 def test_mistakes(lazarus: Command) -> None:
     lazarus.ok("create", "--name", "one", IMAGE)
     lazarus.ok("checkpoint", "one", "first")

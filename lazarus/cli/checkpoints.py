@@ -25,8 +25,11 @@ def fork(store: Store, arguments: SimpleNamespace) -> int:
     name, at, wanted = arguments.place.partition("@")
     if at and not wanted:
         raise Mistake(f"{arguments.place:.200}: not CONTAINER or CONTAINER@CHECKPOINT")
-    for one in store.containers.get(name).fork(arguments.number, wanted or None, name=arguments.name):
-        print(one.id)
+    made = store.containers.get(name).fork(arguments.number, wanted or None, name=arguments.name)
+    for one in made:
+        print(one.id, flush=True)
+    for one in made if arguments.start else ():
+        one.start()
     return 0
 
 
@@ -107,10 +110,12 @@ VERBS = {
             (
                 Option(("-n", "--number"), "number", "how many (default: 1)", "N", default=1, kind=whole_number),
                 Option(("--name",), "name", "name of the one, or what all their names begin with", "NAME"),
+                Option(("--start",), "start", "start them, too, one after the other, in the background"),
             ),
             "All of them, or none. Nothing is copied; without @CHECKPOINT one is taken first where it is\n"
             "needed. They have the settings of CONTAINER, share the volumes that have a name, and get new\n"
-            "ones in place of those without. They are not started.",
+            "ones in place of those without. Unless there is --start they wait to be started; one that\n"
+            "cannot be is an error, and those before it run.",
         ),
         Verb(
             "log",
