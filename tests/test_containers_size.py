@@ -199,11 +199,10 @@ def test_one_that_nobody_left(store: Store) -> None:
 
 
 def test_how_it_is_written() -> None:
-    from lazarus.cli.options import Mistake
-    from lazarus.cli.run import _storage_size
+    from lazarus.cli.options import Mistake, storage_size
 
-    assert _storage_size([]) is None
-    assert _storage_size(["size=1G", "size=300M"]) == SIZE
+    assert storage_size("--storage-opt", []) is None
+    assert storage_size("--storage-opt", ["size=1G", "size=300M"]) == SIZE
     for text in ("size", "size=", "size=much", "inodes=3", "size=-1"):
         with pytest.raises(Mistake, match="--storage-opt"):
-            _storage_size([text])
+            storage_size("--storage-opt", [text])

@@ -23,6 +23,12 @@ void lz_union_source_release(struct lz_union_source *source)
     free(source);
 }
 
+/* What opening a file says when its name has a whiteout by now, a FIFO or socket, a symlink, or a directory. */
+static bool is_no_file(int rc)
+{
+    return rc == -ENXIO || rc == -ELOOP || rc == -EISDIR;
+}
+
 static int open_upper(struct lz_union *self, const struct lz_place *place, int flags, struct lz_union_source *source)
 {
     /* pwrite() with O_APPEND goes to the end wherever it is told to: a block-level file finds the end itself */
@@ -30,10 +36,11 @@ static int open_upper(struct lz_union *self, const struct lz_place *place, int f
     struct stat info;
     int fd = lz_union_upper_open(self, place->path, place->path_size, wanted);
     if (fd < 0)
-        return fd;
+        return is_no_file(fd) ? -ENOENT : fd;
     source->upper_fd = fd;
     int rc = self->sys->fstatat(self->sys->ctx, fd, "", &info, AT_EMPTY_PATH);
-    bool same = rc == 0 && info.st_ino == place->info.number && info.st_dev == place->info.device;
+    bool same =
+        rc == 0 && S_ISREG(info.st_mode) && info.st_ino == place->info.number && info.st_dev == place->info.device;
     return rc == 0 && !same ? -ENOENT : rc; /* the name has another file since it was looked up */
 }
 

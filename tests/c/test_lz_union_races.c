@@ -144,6 +144,59 @@ static void opens_beside_changes(void)
     }
 }
 
+static int remove_it(struct lz_union *other)
+{
+    return RUN_OP(other, .kind = OP_UNLINK, .a = "/d/a"); /* a lower has one, too: a whiteout */
+}
+
+static int make_a_fifo_of_it(struct lz_union *other)
+{
+    CHECK_EQ(remove_it(other), 0);
+    return RUN_OP(other, .kind = OP_MKNOD, .a = "/d/a", .mode = S_IFIFO | 0644);
+}
+
+static int make_a_symlink_of_it(struct lz_union *other)
+{
+    CHECK_EQ(remove_it(other), 0);
+    return RUN_OP(other, .kind = OP_SYMLINK, .a = "/d/none", .b = "/d/a");
+}
+
+static int make_a_directory_of_it(struct lz_union *other)
+{
+    CHECK_EQ(remove_it(other), 0);
+    return RUN_OP(other, .kind = OP_MKDIR, .a = "/d/a", .mode = 0755);
+}
+
+/* What is said then is what is true of the name as it is by now. */
+static void opens_what_is_no_file_any_more(void)
+{
+    static const struct {
+        int (*run)(struct lz_union *other);
+        int opened, truncated;
+    } cases[] = {
+        {remove_it, -ENOENT, -ENOENT},
+        {make_a_fifo_of_it, -ENXIO, -EINVAL},
+        {make_a_symlink_of_it, -ENOENT, -ENOENT},
+        {make_a_directory_of_it, -EISDIR, -EISDIR},
+    };
+    for (size_t i = 0; i < 2 * (sizeof cases / sizeof *cases); i++) {
+        struct world world;
+        struct lz_union_file *file;
+        world_new(&world);
+        struct lz_union *self = world_union(&world, &hooked), *other = world_union(&world, lz_sys_linux());
+        CHECK_EQ(copy_up(other, "/d/a"), 0);
+        hook = (struct hook){"d/a", cases[i / 2].run, other};
+        if (i % 2 == 0)
+            CHECK_EQ(lz_union_open(self, "d/a", 3, O_WRONLY, 0, &file, NULL), cases[i / 2].opened);
+        else
+            CHECK_EQ(lz_union_truncate(self, "d/a", 3, 0), cases[i / 2].truncated);
+        CHECK(hook.run == NULL);
+        lz_union_free(self);
+        lz_union_free(other);
+        world_free(&world);
+    }
+}
+
 /* A handle on a lower's bytes that looks for the file just when it is settled. */
 static void follows_beside_settling(void)
 {
@@ -286,6 +339,7 @@ int main(void)
     hooked.fdatasync = hooked_fdatasync;
     hooked.renameat2 = hooked_renameat2;
     RUN(opens_beside_changes);
+    RUN(opens_what_is_no_file_any_more);
     RUN(follows_beside_settling);
     RUN(appends_and_punches);
     RUN(a_handle_follows_whoever_dies);
