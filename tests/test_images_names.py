@@ -37,6 +37,7 @@ BY_DIGEST = f"quay.io/n/p@{DIGEST}"
         (f"quay.io/n/p@{DIGEST}", (BY_DIGEST,)),
         ("quay.io/n/p", (BY_DIGEST,)),
         ("quay.io/n/p:1", ()),
+        ("n" * 250, ()),  # with what docker puts before it, it is too long for a name
     ],
 )
 def test_what_a_reference_may_mean(text: str, meant: tuple[str, ...]) -> None:

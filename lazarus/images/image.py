@@ -34,7 +34,9 @@ class Image:
     @property
     def names(self) -> tuple[str, ...]:
         """Every `name:tag` that points here now, sorted."""
-        return tuple(name for name in self.all_names if "@" not in name)
+        from lazarus.oci.references import with_tag
+
+        return with_tag(self.all_names)
 
     @property
     def all_names(self) -> tuple[str, ...]:
@@ -49,12 +51,12 @@ class Image:
     def names_meant_by(self, reference: str) -> tuple[str, ...]:
         """Its names that `reference` stands for: in any spelling, with any tag or digest when it has none; all, for its
         digest or the beginning of its ID."""
-        from lazarus.oci.references import meant_by
+        from lazarus.oci.references import meant_by, with_tag
 
         names = self.all_names
         name, _, digest = reference.partition("@")
         if digest:
-            return (meant_by(name, self.names) if digest == self.digest else ()) or meant_by(reference, names)
+            return (meant_by(name, with_tag(names)) if digest == self.digest else ()) or meant_by(reference, names)
         return meant_by(reference, names) or (names if self.has_id(reference) else ())
 
     def has_id(self, text: str) -> bool:
@@ -143,6 +145,8 @@ class Image:
 
     def inspect(self) -> dict[str, Any]:
         """What `docker image inspect` shows, and the manifest's digest and media type."""
+        from lazarus.oci.references import with_tag
+
         raw = self.config.raw
         names = self.all_names
         digests = [name if "@" in name else f"{name.rpartition(':')[0]}@{self.digest}" for name in names]
@@ -150,7 +154,7 @@ class Image:
             "Id": self.id,
             "Digest": self.digest,
             "MediaType": self.manifest.media_type,
-            "RepoTags": [name for name in names if "@" not in name],
+            "RepoTags": list(with_tag(names)),
             "RepoDigests": list(dict.fromkeys(digests)),
             "Comment": raw.get("comment", ""),
             "Author": raw.get("author", ""),

@@ -98,5 +98,16 @@ def meant_by(text: str, names: Iterable[str]) -> tuple[str, ...]:
     wanted = spellings(reference)
     if reference.digest is not None or text.endswith(f":{reference.tag}"):
         return tuple(name for name in names if name in wanted)
-    repositories = {parse_reference(name).name for name in wanted}
-    return tuple(name for name in names if parse_reference(name).name in repositories)
+    repositories = {_repository(name) for name in wanted}
+    return tuple(name for name in names if _repository(name) in repositories)
+
+
+def with_tag(names: Iterable[str]) -> tuple[str, ...]:
+    """Those that are `name:tag`, not `name@digest`."""
+    return tuple(name for name in names if "@" not in name)
+
+
+def _repository(name: str) -> str:
+    """Of `name:tag` or `name@digest`, not parsed: the spelling of a long name may be too long for one."""
+    repository, at, _ = name.partition("@")
+    return repository if at else name.rpartition(":")[0]
