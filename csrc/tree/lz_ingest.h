@@ -79,7 +79,8 @@ struct lz_ingest_result {
     uint64_t inline_bytes;
 };
 
-/* `progress` may be NULL. -EAGAIN where its three or four threads are not to be had. 0, or the first error of any stage (all threads are joined before it returns). */
+/* `progress` may be NULL. -EAGAIN where its three or four threads are not to be had. 0, or the first error of any stage
+ * (all threads are joined before it returns). */
 int lz_ingest(const struct lz_sys *sys, const struct lz_ingest_options *options, struct lz_ingest_progress *progress,
               struct lz_ingest_result *result, struct lz_detail *detail);
 

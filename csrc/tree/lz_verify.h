@@ -32,8 +32,8 @@ struct lz_verify_files {
 };
 
 /* Reads these files and appends to `wrong` the digests of those whose bytes have another one. One that is not there (any
- * more) is skipped; one that the disk has lost or the file system finds damaged, or that is no regular file, is wrong. 0, a code of `step`, -errno, -ENOMEM
- * or -EIO (OpenSSL); `wrong` then has those found so far. */
+ * more) is skipped; one that the disk has lost or the file system finds damaged, or that is no regular file, is wrong.
+ * 0, a code of `step`, -errno, -ENOMEM or -EIO (OpenSSL); `wrong` then has those found so far. */
 int lz_verify_files(const struct lz_sys *sys, const struct lz_verify_files *files, struct lz_buf *wrong,
                     struct lz_detail *detail);
 

@@ -33,7 +33,7 @@ from lazarus.oci import media, platforms
 from lazarus.oci.docker_archive import write_docker_index
 from lazarus.oci.documents import parse_artifact, parse_index, write_manifest
 from lazarus.oci.layout import BlobSource, Layout, sha256
-from lazarus.oci.references import parse_tag
+from lazarus.oci.references import parse_tag, with_tag
 from lazarus.oci.writers import ArchiveWriter, copy_hashed, put, put_file
 from lazarus.terms import Descriptor, DiffID, Digest, Limits, Platform, Progress, ProgressEvent
 from lazarus.union.pipe import through_pipe
@@ -242,19 +242,14 @@ class _Copy:
                 self._to.send(blob, watched(pieces, "copy", blob.digest, blob.size, progress))
                 break
             except CorruptError as error:
-                if not (self._to.repeats and self._ask_others(blob, error)):
+                from lazarus.images.remote import ask_others
+
+                if not (self._to.repeats and ask_others(self._from.blob(blob, f"blob {blob.digest}"), error)):
                     raise
         with self._lock:
             self._count += 1
             self._sent += blob.size
         say("done", blob.size)
-
-    def _ask_others(self, blob: Descriptor, error: CorruptError) -> bool:
-        """After bytes that are not the blob's: is there anybody who has not sent any of them?"""
-        from lazarus.images.remote import RemoteBlob
-
-        with self._from.blob(blob, f"blob {blob.digest}") as source:
-            return isinstance(source, RemoteBlob) and source.distrust(error)
 
 
 class _Archived:
@@ -290,7 +285,7 @@ def _to_docker_archive(images: Sequence[PlannedImage], place: Place) -> Copied:
     if len(images) != 1 or place.tag.startswith("@"):
         raise FormatError(f"{place}: one image is copied to a docker-archive, and by its name")
     [image] = images
-    names = (parse_tag(place.tag).tagged,) if place.tag else tuple(name for name in image.names if "@" not in name)
+    names = (parse_tag(place.tag).tagged,) if place.tag else with_tag(image.names)
     sent = 0
     with whole_file(place.path) as fd:
         writer = ArchiveWriter(fd)

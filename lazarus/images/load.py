@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from lazarus.content.content import StagedBlob
+from lazarus.content.reserve import FULL
 from lazarus.errors import CancelledError, CorruptError
 from lazarus.images.build import NewImage
 from lazarus.images.image import timestamp
@@ -62,7 +62,7 @@ def naming_the_store(store: Store, what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
+        if error.errno in FULL and error.filename is None:
             error.filename, error.filename2 = what or None, store.paths.root
         raise
 

@@ -28,7 +28,6 @@ from lazarus.errors import (
     ConflictError,
     CorruptError,
     FormatError,
-    LazarusError,
     LimitError,
     UnsafeError,
     UnsupportedError,
@@ -101,16 +100,6 @@ def _renamed(images: list[PlannedImage], name: str, place: Place) -> list[Planne
     return [images[0]._replace(names=(name,))]
 
 
-def _ask_others(layer: PlannedLayer, error: LazarusError) -> bool:
-    """After bytes that are not the layer's: is there anybody who has not sent any of them?"""
-    from lazarus.images.remote import RemoteBlob
-
-    if layer.descriptor is None:
-        return False
-    with layer.open() as blob:
-        return isinstance(blob, RemoteBlob) and blob.distrust(error)
-
-
 class _Fetch:
     """Layers, each until it is published."""
 
@@ -148,7 +137,9 @@ class _Fetch:
                     self._fetch(layer, progress)
                     break
                 except _WRONG as error:
-                    if not _ask_others(layer, error):
+                    from lazarus.images.remote import ask_others
+
+                    if layer.descriptor is None or not ask_others(layer.open(), error):
                         raise
             say("done", layer.size)
 

@@ -25,6 +25,7 @@ from lazarus.registry.settings import Repository
 from lazarus.union.pipe import through_pipe
 
 if TYPE_CHECKING:
+    from lazarus.images.plan import OpenBlob
     from lazarus.oci.references import Reference
     from lazarus.oci.transports import Place
     from lazarus.registry.blob import BlobStream
@@ -124,6 +125,12 @@ class RegistryImages:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def ask_others(blob: OpenBlob, error: LazarusError) -> bool:
+    """After bytes that are not the blob's: is there anybody who has not sent any of them? Closes it."""
+    with blob:
+        return isinstance(blob, RemoteBlob) and blob.distrust(error)
 
 
 class RemoteBlob:
