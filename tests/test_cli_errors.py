@@ -311,6 +311,25 @@ def test_an_interrupt_is_one_line(tmp_path: Path, number: int, code: int, said: 
     assert os.listdir(tmp_path / "store/staging") == []
 
 
+def test_told_to_end_just_before_it_waits() -> None:
+    """A read() that begins when the signal has been does not notice it. Here another thread gets the signal."""
+    code = (
+        "import os, signal, threading; from lazarus import cli\n"
+        "cli._end_in_order(); threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n"
+        "cli.command = lambda _: os.read(0, 1); cli.main()\n"
+    )
+    words = [sys.executable, "-c", code]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        until(lambda: "pipe" in Path(f"/proc/{process.pid}/wchan").read_text())
+        process.send_signal(signal.SIGTERM)
+        begun = time.monotonic()
+        process.wait(timeout=20)
+        assert time.monotonic() - begun < 4.5, "ended in order, and not because it took too long"
+        assert process.stderr is not None and process.stderr.read() == b"lazarus: terminated\n"
+    assert process.returncode == 143
+
+
 def test_told_to_end_in_a_call_of_c(tmp_path: Path) -> None:
     """Where no Python handler is called: it waits five seconds for the end of that, and a later signal not at all."""
     fifo = tmp_path / "fifo"

@@ -10,7 +10,7 @@ from container_helpers import execute, run, sh, start, until
 
 from lazarus.containers import Container
 from lazarus.containers.state import Lock
-from lazarus.errors import ConflictError, LimitError, NotFoundError
+from lazarus.errors import ConflictError, LimitError, NotFoundError, one_line
 from lazarus.store import Store
 
 pytest_plugins = ("container_fixtures",)
@@ -73,6 +73,31 @@ def test_a_stack_cannot_write_more_either(store: Store) -> None:
             big.write(os.urandom(1 << 20))
     small.remove()
     assert not mounted(store)
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_copied_into_it(store: Store, tmp_path: Path, runs: bool) -> None:
+    """Too much for it: what is said names the container and its limit, and it goes on."""
+    (tmp_path / "big").write_bytes(bytes(400 << 20))
+    small = sh(store, "sleep 60", size=SIZE, name="small")
+    if runs:
+        small.start()
+    with pytest.raises(OSError, match="No space left") as caught:
+        small.copy_in(str(tmp_path / "big"), "/big")
+    assert one_line(caught.value) == f"container small: No space left on device: its limit is {SIZE} bytes"
+    small.remove(force=True)
+
+
+def test_copied_into_a_full_tmpfs_of_it(store: Store, tmp_path: Path) -> None:
+    """That is no matter of the container's limit."""
+    (tmp_path / "big").write_bytes(bytes(100 << 20))
+    small = sh(store, "sleep 60", size=SIZE, name="small")
+    small.start()
+    with pytest.raises(OSError, match="No space left") as caught:
+        small.copy_in(str(tmp_path / "big"), "/dev/shm/big")
+    said = one_line(caught.value)
+    assert said.startswith("container small: ") and "limit" not in said
+    small.remove(force=True)
 
 
 def test_what_cannot_be(store: Store) -> None:

@@ -462,7 +462,7 @@ def test_another_limit_by_somebody_faster(store: Store, monkeypatch: pytest.Monk
 def test_without_root(tmp_path: Path) -> None:
     """Nobody else can mount: what is there can be looked at and removed by its owner."""
     tmp_path.chmod(0o777)
-    for parent in tmp_path.parents[:2]:
+    for parent in tmp_path.parents[:3]:
         parent.chmod(parent.stat().st_mode | 0o55)
     child = os.fork()
     if child == 0:

@@ -137,6 +137,17 @@ def _keep(text: str) -> int:
 _keep.__name__ = "number, or unlimited"
 
 
+def _span(text: str) -> str:
+    from lazarus.volumes.retention import is_span
+
+    if text and not is_span(text):
+        raise ValueError(text)
+    return text
+
+
+_span.__name__ = "span of time, as in 2y5m7d3h"
+
+
 def _seconds(text: str) -> float:
     found = float(text)
     if not 0 < found < 1e9:
@@ -243,6 +254,7 @@ VERBS = {
                     "keep all that are not older than that before the newest, as in 2y5m7d3h",
                     "TIME",
                     default="",
+                    kind=_span,
                 ),
                 Option(("-n", "--dry-run"), "dry_run", "change nothing, only say what would go and what stays"),
                 FORMAT,

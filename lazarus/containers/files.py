@@ -16,6 +16,7 @@ from lazarus._native.pack import pack_tree
 from lazarus._native.union_tar import pack
 from lazarus.containers import rootfs
 from lazarus.containers.state import Lock
+from lazarus.content.limited import at_limit
 from lazarus.errors import ConflictError
 from lazarus.union import copy
 from lazarus.union.layer_stack import LayerStack
@@ -38,24 +39,39 @@ def export(container: Container, out_fd: int) -> int:
 
 def copy_in(container: Container, source: str | IO[bytes] | int, target: str, *, archive: bool) -> None:
     """See `Container.copy_in`."""
-    with _side(container, writing=True) as side:
-        copy.copy_in(side, source, target, archive=archive)
+    with _files(container, writing=True) as files:
+        limit = container.settings.size if _is_own(files, target) else None
+        with at_limit(f"container {container.name}", limit):
+            copy.copy_in(_side(container, files), source, target, archive=archive)
 
 
 def copy_out(container: Container, source: str, target: str | IO[bytes] | int, *, archive: bool) -> None:
     """See `Container.copy_out`."""
-    with _side(container, writing=False) as side:
-        copy.copy_out(side, source, target, archive=archive)
+    with _files(container, writing=False) as files:
+        copy.copy_out(_side(container, files), source, target, archive=archive)
 
 
-@contextmanager
-def _side(container: Container, *, writing: bool) -> Iterator[copy.Side]:
-    with _files(container, writing=writing) as files:
-        if isinstance(files, LayerStack):
-            yield copy.Stack(files, name=container.name)
-            return
-        root = files
-        yield copy.Directories(lambda path, flags: open_in_root(root, path, flags), name=container.name)
+def _side(container: Container, files: int | LayerStack) -> copy.Side:
+    if isinstance(files, LayerStack):
+        return copy.Stack(files, name=container.name)
+    root = files
+    return copy.Directories(lambda path, flags: open_in_root(root, path, flags), name=container.name)
+
+
+def _is_own(files: int | LayerStack, target: str) -> bool:
+    """Is the path in the container's own layer, and not in a volume or on a tmpfs?"""
+    if isinstance(files, LayerStack):
+        return True
+    for path in (target, os.path.dirname(target)):
+        try:
+            place = open_in_root(files, os.fsencode(path) or b"/", os.O_PATH)
+        except OSError:
+            continue  # what is copied may get that name
+        try:
+            return os.fstat(place).st_dev == os.fstat(files).st_dev
+        finally:
+            os.close(place)
+    return True
 
 
 @contextmanager

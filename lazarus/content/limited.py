@@ -20,11 +20,13 @@ copies.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
+from lazarus.content.reserve import FULL
 from lazarus.errors import LimitError, StoreError
 
 
@@ -54,6 +56,20 @@ def make_image(place: str, size: int) -> None:
 def whole(size: int) -> int:
     """What a limit of so many bytes comes to: XFS has whole blocks."""
     return size - size % 4096
+
+
+@contextmanager
+def at_limit(what: str, limit: int | None) -> Iterator[None]:
+    """Around what writes in one place alone: an `OSError` for a full disk says in what, and its limit if it has one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        if limit is not None:
+            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: its limit is {limit} bytes", what) from error
+        error.filename = what if error.filename is None else f"{what}: {os.fsdecode(error.filename)}"
+        raise
 
 
 def is_limited(place: str) -> bool:

@@ -13,11 +13,11 @@ from typing import IO, TYPE_CHECKING
 
 from lazarus._native.openat2 import open_in_root
 from lazarus._native.pack import pack_tree, unpack
+from lazarus.content import limited
 from lazarus.errors import ConflictError, one_line
 from lazarus.union import copy
 from lazarus.union.pipe import through_pipe
 from lazarus.volumes.populate import settle
-from lazarus.volumes.trees import at_limit
 
 if TYPE_CHECKING:
     from lazarus.oci.transports import Place
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def copy_in(volume: Volume, source: str | IO[bytes] | int, target: str, *, archive: bool) -> None:
     """See `Volume.copy_in`."""
-    with _opened(volume, writing=True) as root, at_limit(volume.name, volume.limit):
+    with _opened(volume, writing=True) as root, limited.at_limit(f"volume {volume.name}", volume.limit):
         copy.copy_in(_side(root, volume.name), source, target, archive=archive)
 
 
@@ -60,7 +60,7 @@ def import_(volume: Volume, in_fd: int) -> int:
             pass
         return entries
 
-    with _opened(volume, writing=True) as root, at_limit(volume.name, volume.limit):
+    with _opened(volume, writing=True) as root, limited.at_limit(f"volume {volume.name}", volume.limit):
         try:
             return through_pipe(lambda out_fd: decompress(in_fd, out_fd), read)
         except (IsADirectoryError, NotADirectoryError) as error:

@@ -90,6 +90,11 @@ def decide(snapshots: Iterable[Snapshot], policy: Policy) -> list[Decision]:
     return decisions[::-1]
 
 
+def is_span(text: str) -> bool:
+    """Is it a span of time, as `within` has one?"""
+    return _SPAN.match(text) is not None
+
+
 def _before(newest: datetime, span: str) -> datetime:
     match = _SPAN.match(span)
     if match is None:

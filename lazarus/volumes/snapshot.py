@@ -26,7 +26,7 @@ from lazarus.terms import Json
 from lazarus.volumes.locks import held, nobody_in
 from lazarus.volumes.mounts import VolumeMount
 from lazarus.volumes.names import check_name, check_snapshot_name
-from lazarus.volumes.trees import Trees, at_limit, reached
+from lazarus.volumes.trees import Trees, reached
 
 if TYPE_CHECKING:
     from lazarus.content.lease import Lease
@@ -303,7 +303,7 @@ def clone(volume: Volume, name: str, snapshot: str | None, labels: Mapping[str, 
                 still.close()
             size = trees.limit
             target = new.stage(name, labels, anonymous=False, size=size, durable=False, fresh=fresh, made=False)
-            with at_limit(name, trees.limit):
+            with limited.at_limit(f"volume {name}", trees.limit):
                 cost = Cost(*clone_tree(tree, target))
         new.sync()
         try:

@@ -16,7 +16,6 @@ in `staging`, and snapshots whose rows are gone or never came, the next one who 
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -100,8 +99,8 @@ class Trees:
 
     @contextmanager
     def at_limit(self) -> Iterator[None]:
-        """Around what writes in the volume alone: an `OSError` for a full disk says whose limit it was."""
-        with at_limit(self._name, self.limit):
+        """Around what writes in the volume alone: see `limited.at_limit`."""
+        with limited.at_limit(f"volume {self._name}", self.limit):
             yield
 
     def _rubbish(self) -> str:
@@ -194,15 +193,3 @@ def make(directory: str, size: int) -> int:
         os.close(root)
         raise
     return root
-
-
-@contextmanager
-def at_limit(name: str, limit: int | None) -> Iterator[None]:
-    """See `Trees.at_limit`."""
-    try:
-        yield
-    except OSError as error:
-        if limit is None or error.errno not in FULL:
-            raise
-        said = f"{os.strerror(errno.ENOSPC)}: its limit is {limit} bytes"
-        raise OSError(errno.ENOSPC, said, f"volume {name}") from error

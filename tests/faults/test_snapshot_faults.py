@@ -15,6 +15,7 @@ from kill_at_lines import run_until
 from store_helpers import assert_whole
 from test_volumes_faults import leave, on_a_small_disk
 
+from lazarus.errors import one_line
 from lazarus.store import Store
 from lazarus.volumes.retention import Policy
 
@@ -169,6 +170,8 @@ def fill_the_disk(disk: Path) -> None:
                 with pytest.raises(OSError, match="No space left on device") as caught:
                     act()
                 assert "\n" not in str(caught.value)
+                said = one_line(caught.value)
+                assert free == 0 or said.startswith(("volume db: copying /f", "volume c: copying /f")), said
                 assert os.listdir(store.paths.staging) == os.listdir(store.paths.trash) == []
                 assert os.listdir(store.paths.snapshots) == ["db@a"] and os.listdir(store.paths.volumes) == ["db"]
                 assert [os.stat(f"{volume.path}/f{number}").st_ino for number in range(10)] == inodes

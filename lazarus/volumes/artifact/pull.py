@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from lazarus.content import limited
 from lazarus.errors import ConflictError, CorruptError, FormatError, LazarusError, LimitError, NotFoundError
 from lazarus.oci import media
 from lazarus.oci.documents import parse_index
@@ -25,7 +26,6 @@ from lazarus.volumes.artifact.manifest import VolumeManifest
 from lazarus.volumes.artifact.packs import Pack
 from lazarus.volumes.artifact.restore import Places, Restore, data_size, places
 from lazarus.volumes.names import check_name, is_name
-from lazarus.volumes.trees import at_limit
 
 if TYPE_CHECKING:
     import numpy
@@ -82,7 +82,7 @@ def pull(
             tree = work.tree(new.lease)
             carried = tree.labels if labels is None else labels
             directory = new.stage(chosen, carried, anonymous=False, size=size, durable=False, fresh=False)
-            with at_limit(chosen, size):
+            with limited.at_limit(f"volume {chosen}", size):
                 work.make(tree, directory)
                 new.sync()
             with store.catalogue.write() as connection:
