@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from container_fixtures import no_checkpoints_left, small_root, small_tar, store
-from container_helpers import IMAGE, execute, run, sh, start, until
+from container_helpers import IMAGE, descriptors, execute, run, sh, start, until
 
 from lazarus import mounts
-from lazarus.containers import Container, chain, rootfs
+from lazarus.containers import Container, chain, rootfs, unmounted
 from lazarus.errors import ConflictError, CorruptError, FormatError, LimitError, NotFoundError
 from lazarus.store import Store
 from lazarus.terms import Mount
@@ -357,6 +357,51 @@ def test_too_many(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chain, "MAX_LENGTH", 40)
     with pytest.raises(LimitError, match="40 checkpoints"):
         container.checkpoint()
+    with pytest.raises(LimitError, match="40 checkpoints"):
+        write(container, file="more\n")
+        container.fork()
+
+
+def test_too_many_below_one_that_runs(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint of it lies on what it lies on; what lies on that checkpoint is one deeper."""
+    monkeypatch.setattr(chain, "MAX_LENGTH", 2)
+    container = sh(store, "sleep 60", name="c")
+    for number in range(2):
+        write(container, file=f"{number}\n")
+        container.checkpoint()
+    container.start()
+    execute(container, "touch", "/more")
+    taken = container.checkpoint("deep")
+    for act in (container.fork, lambda: container.fork(checkpoint=taken)):
+        with pytest.raises(LimitError, match="container c: its files lie on 2 checkpoints"):
+            act()
+    assert [one.name for one in container.checkpoints()] == ["1", "2", "deep"]
+    container.kill()
+    until(lambda: container.status != "running")
+    with pytest.raises(LimitError, match="2 checkpoints"):
+        container.rollback("deep")
+    container.rollback("2")
+    (fork,) = container.fork(checkpoint="1")
+    assert [change.path for change in fork.diff()] == [b"/file"]
+
+
+def test_no_thread_for_what_comes_after(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it is done before the call returns."""
+    container = sh(store, ":")
+    write(container, file="1\n")
+    container.mount()
+    open_before = descriptors()
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(unmounted, "start_new_thread", refuse)
+    container.checkpoint("one")
+    Path(container.rootfs, "file").write_text("2\n")
+    container.rollback("one")
+    assert Path(container.rootfs, "file").read_text() == "1\n"
+    assert descriptors() == open_before and os.listdir(store.paths.trash) == []
+    container.unmount()
 
 
 def test_the_kernel_takes_as_many_as_there_may_be(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from container_helpers import execute, run, sh, start, until
 
 from lazarus.containers import Container
 from lazarus.containers.state import Lock
-from lazarus.errors import ConflictError, LimitError, NotFoundError, one_line
+from lazarus.content import limited
+from lazarus.errors import ConflictError, CorruptError, LimitError, NotFoundError, one_line
 from lazarus.store import Store
 
 pytest_plugins = ("container_fixtures",)
@@ -98,6 +100,44 @@ def test_copied_into_a_full_tmpfs_of_it(store: Store, tmp_path: Path) -> None:
     said = one_line(caught.value)
     assert said.startswith("container small: ") and "limit" not in said
     small.remove(force=True)
+
+
+def test_no_file_system_can_be_made(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENXIO, "no loop device")
+
+    for what in ("make_image", "opened"):
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="no loop device"):
+            patch.setattr(limited, what, refuse)
+            sh(store, ":", size=SIZE, name="small")
+        assert store.containers.list(all=True) == []
+        assert os.listdir(store.paths.containers) == os.listdir(store.paths.staging) == []
+
+
+def test_it_cannot_be_mounted_any_more(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it does not start, and can be removed; and so can what is left without a row."""
+    small, other = sh(store, ":", size=SIZE), sh(store, ":", size=SIZE)
+
+    def refuse(_: str) -> None:
+        raise OSError(errno.ENXIO, "no loop device")
+
+    monkeypatch.setattr(limited, "reach", refuse)
+    with pytest.raises(OSError, match="no loop device"):
+        start(small)
+    small.remove()
+    store.containers.forget(other)
+    store.containers.sweep()
+    assert os.listdir(store.paths.containers) == []
+
+
+def test_its_file_system_is_gone(store: Store) -> None:
+    """It never runs without its limit."""
+    small = sh(store, ":", size=SIZE)
+    for name in ("limit.image", "upper", "work", "union"):
+        os.unlink(f"{small.directory}/{name}")
+    with pytest.raises(CorruptError, match="the file system that limits its size is gone"):
+        start(small)
+    small.remove()
 
 
 def test_what_cannot_be(store: Store) -> None:

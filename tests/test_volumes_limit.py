@@ -15,11 +15,13 @@ import pytest
 from cli_helpers import Command
 from container_helpers import execute, logged, remove_all, run, sh, start, until
 
+from lazarus.containers.containers import Containers
 from lazarus.content import limited
 from lazarus.errors import ConflictError, ContainerRuntimeError, FormatError, LimitError, NotFoundError, StoreError
 from lazarus.store import Store
 from lazarus.volumes.making import NewVolumes
 from lazarus.volumes.mounts import VolumeMount
+from lazarus.volumes.trees import reached
 from lazarus.volumes.volume import Volume
 
 pytest_plugins = ("container_fixtures",)
@@ -420,6 +422,42 @@ def test_it_moves_with_a_pool(tmp_path: Path) -> None:
         assert files(small) == {"file": "kept"}
     until(lambda: devices(str(tmp_path)) == [])
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+
+
+def test_the_reserve_is_used_while_it_is_made(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By another process that goes back to a snapshot: what is done here is done all the same."""
+    small = store.volumes.create("small", size=SIZE)
+
+    def used(*_: int) -> None:
+        os.unlink("reserve", dir_fd=trees._root)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, reached(store, "small") as trees:
+        assert "reserve" not in os.listdir(trees._root), "it comes with the end of the first visit"
+        patch.setattr(os, "posix_fallocate", used)
+    small.remove()
+
+
+def test_removed_and_made_again_before_a_rollback(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = store.volumes.create("small", size=SIZE)
+    put(small, "file", "old")
+    small.snapshot("a")
+    at_rest = Containers.at_rest
+
+    def late(self: Containers, volume: Volume, how: str) -> Any:
+        monkeypatch.undo()
+        volume.remove()
+        again = store.volumes.create("small", size=SIZE)
+        put(again, "file", "new")
+        again.snapshot("a")
+        return at_rest(self, volume, how)
+
+    monkeypatch.setattr(Containers, "at_rest", late)
+    with pytest.raises(NotFoundError, match="volume small: it has been removed"):
+        small.rollback("a")
+    again = store.volumes.get("small")
+    assert files(again) == {"file": "new"}
+    again.remove()
 
 
 def test_what_cannot_be(store: Store) -> None:

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from lazarus.errors import CorruptError, NotFoundError, UnsupportedError
+from lazarus.errors import CorruptError, LimitError, NotFoundError, UnsupportedError
 
 if TYPE_CHECKING:
     from lazarus.content.paths import StorePaths
@@ -46,8 +47,10 @@ def chain(paths: StorePaths, directory: str) -> tuple[str, ...]:
     found: list[str] = []
     upper, of = f"{directory}/upper", f"container {os.path.basename(directory)[:12]}"
     while (key := _mark_of_chain(directory, upper, of)) is not None:
-        if len(found) > MAX_LENGTH or key in found[-1:]:
+        if key in found[-1:]:
             raise CorruptError(f"{of}: checkpoint {spoken(key)}: it lies on itself")
+        if len(found) > MAX_LENGTH:
+            raise CorruptError(f"{of}: checkpoint {spoken(key)}: {MAX_LENGTH} and more lie on it")
         found.append(key)
         upper = f"{paths.checkpoint(key)}/upper"
         if not os.path.isdir(upper):
@@ -62,6 +65,15 @@ def _mark_of_chain(directory: str, upper: str, of: str) -> str | None:
         if os.path.isdir(directory):
             raise CorruptError(f"{of}: {upper} is not there: it was not made to the end; start or remove it") from None
         raise NotFoundError(f"{of}: it has been removed") from None
+
+
+def check_length(name: str, keys: Sequence[str]) -> None:
+    """`LimitError` when as many as there can be lie below already: nothing else can lie on them."""
+    if len(keys) >= MAX_LENGTH:
+        raise LimitError(
+            f"container {name}: its files lie on {MAX_LENGTH} checkpoints, the most that there can be;"
+            " commit it, and go on in a container of that image"
+        )
 
 
 def uppers(paths: StorePaths, directory: str) -> tuple[str, ...]:
@@ -114,12 +126,12 @@ def remember(upper: str, key: str) -> None:
         os.setxattr(upper, AFTER, os.fsencode(key), follow_symlinks=False)
 
 
-def make_linked(root: RootDirectory, directory: str, link: str, base: str | None) -> None:
-    """An empty upper that lies on `base`, in the image of a container whose size is limited, and `link` as what can
-    take the place of its `upper`. Raises as `RootDirectory.make`."""
-    inside = f"limited/{PASSING}{os.urandom(8).hex()}"
-    root.make(f"{directory}/{inside}", base)
-    os.symlink(inside, link)
+def make_linked(root: RootDirectory, inside: str, link: str, base: str | None) -> None:
+    """An empty upper that lies on `base`, in the image (at `inside`) of a container whose size is limited, and `link`
+    as what can take the place of its `upper`. Raises as `RootDirectory.make`."""
+    name = f"{PASSING}{os.urandom(8).hex()}"
+    root.make(f"{inside}/{name}", base)
+    os.symlink(f"limited/{name}", link)
     if base is not None:
         os.setxattr(link, BASE, os.fsencode(base), follow_symlinks=False)
 

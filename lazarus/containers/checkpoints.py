@@ -38,7 +38,7 @@ from lazarus.containers import chain
 from lazarus.containers.names import is_name
 from lazarus.containers.state import Lock, Room
 from lazarus.containers.unmounted import Unmounted
-from lazarus.errors import ConflictError, FormatError, LimitError, NotFoundError
+from lazarus.errors import ConflictError, FormatError, NotFoundError
 
 if TYPE_CHECKING:
     from lazarus.containers.container import Container
@@ -167,11 +167,8 @@ def take_now(container: Container, name: str | None = None, sync: bool = False) 
         name = str(1 + max(numbers, default=0))
     elif os.path.lexists(f"{home}/{name}"):
         raise ConflictError(f"container {container.name}: it has a checkpoint {name} already")
-    if not running and len(chain.chain(paths, container.directory)) >= chain.MAX_LENGTH:
-        raise LimitError(
-            f"container {container.name}: its files lie on {chain.MAX_LENGTH} checkpoints, the most that there can be;"
-            " commit it, and go on in a container of that image"
-        )
+    if not running:
+        chain.check_length(container.name, chain.chain(paths, container.directory))
     one = Checkpoint(container.id, name, time.time(), standing(container))
     begun = f"{home}/.{name}"
     os.mkdir(begun, 0o700)
@@ -254,6 +251,7 @@ def _roll_back(container: Container, checkpoint: str | Checkpoint) -> None:
         if container._execution.settled().status == "running":
             raise ConflictError(f"container {container.name}: it is running; stop it first")
         one = find(container, checkpoint)
+        chain.check_length(container.name, chain.chain(store.paths, store.paths.checkpoint(one.key)))
         if os.path.isdir(f"{container.directory}/union"):
             from lazarus.containers.stack import check_free
 
@@ -262,7 +260,7 @@ def _roll_back(container: Container, checkpoint: str | Checkpoint) -> None:
         limited, blocks = container.settings.size is not None, lease.new_path("blocks")
         if limited:
             chain.tidy_linked(container.directory)
-            chain.make_linked(root, container.directory, fresh, one.key)
+            chain.make_linked(root, f"{container.directory}/limited", fresh, one.key)
             blocks = f"{container.directory}/limited/{chain.PASSING}blocks"
         else:
             root.make(fresh, one.key)

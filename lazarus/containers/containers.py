@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from lazarus.containers.settings import (
     parse_mounts,
     working_directory,
 )
-from lazarus.containers.shown import Row, insert_with_volumes
+from lazarus.containers.shown import Row, insert_made, insert_with_volumes
 from lazarus.containers.state import Lock, Room
 from lazarus.content import limited, readers
 from lazarus.errors import ConflictError, ContainerRuntimeError, FormatError, LazarusError, NotFoundError
@@ -119,7 +119,8 @@ class Containers:
             raise
 
     def _insert(self, image: Image, settings: Settings, name: str | None) -> Container:
-        """Row, then directories: a directory without a row would be rubbish, a row without one can be removed."""
+        """Row, then directories: a directory without a row would be rubbish, a row without one can be removed. Of a
+        limited size both come at once."""
         self.store.content.reserve.check()
         container_id = os.urandom(32).hex()
         chosen = check_name(name) if name is not None else random_name()
@@ -136,15 +137,17 @@ class Containers:
         row = Row(container_id, chosen, image.digest, image.chain_id, now, settings)
         roots = [self.store.stacks.open(diff_ids).root for _, diff_ids in made]
         with Room(self.store.paths.containers):
-            insert_with_volumes(self.store, [row, *rows])
+            if settings.size is None:
+                insert_with_volumes(self.store, [row, *rows])
+            else:
+                self._insert_limited([row, *rows], settings.size, roots[0])
             container = Container(self.store, *row[:6])
             try:
                 for (one, _), root in zip(made, roots, strict=True):
                     place = self.store.paths.container(one)
-                    os.mkdir(place, 0o700)
                     if settings.size is not None and one == container_id:
-                        _make_limited(place, settings.size, root)
                         continue
+                    os.mkdir(place, 0o700)
                     for directory in _DIRECTORIES:
                         os.mkdir(f"{place}/{directory}", 0o755)
                     root.apply(f"{place}/upper")
@@ -156,6 +159,18 @@ class Containers:
                     ) from error
                 raise
         return container
+
+    def _insert_limited(self, rows: Sequence[Row], size: int, root: RootAttributes) -> None:
+        """The rows, and with them the directory of the first, of which what the container writes takes `size` bytes:
+        one that were made after its row could be met half made, and without its limit."""
+        with self.store.content.lease("create") as lease:
+            place = lease.new_directory("container")
+            with limited.making(place, size, _WRITTEN) as inside:
+                root.apply(f"{inside}/upper")
+            for directory in _DIRECTORIES:
+                if directory not in _WRITTEN:
+                    os.mkdir(f"{place}/{directory}", 0o755)
+            insert_made(self.store, lease, rows, [(place, self.store.paths.container(rows[0].id))])
 
     def get(self, name: str) -> Container:
         """By name, ID or the beginning of an ID. `NotFoundError`; `ConflictError` for a beginning that several have."""
@@ -229,7 +244,7 @@ class Containers:
         for name in found:
             directory, trash = f"{self.store.paths.containers}/{name}", f"{self.store.paths.trash}/container-{name}"
             try:
-                with Lock(directory):
+                with Lock(directory, to_remove=True):
                     if dry_run:
                         freed += disk_usage(directory).allocated
                         continue
@@ -298,16 +313,6 @@ class Containers:
             row["created"],
             Settings.from_json(row["config"]),
         )
-
-
-def _make_limited(place: str, size: int, root: RootAttributes) -> None:
-    """The same directories, of which those that the container writes to take `size` bytes."""
-    for directory in _DIRECTORIES:
-        if directory not in _WRITTEN:
-            os.mkdir(f"{place}/{directory}", 0o755)
-    with Lock(place):
-        limited.make(place, size, _WRITTEN)
-        root.apply(f"{place}/upper")
 
 
 def _runs(container: Container) -> bool:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from lazarus.containers import rootfs, shown
 from lazarus.containers.settings import Settings
 from lazarus.containers.state import NOBODY, Lock, State, process, read_state, write_state
-from lazarus.errors import ConflictError, ContainerRuntimeError, NotFoundError, one_line
+from lazarus.content.limited import is_limited
+from lazarus.errors import ConflictError, ContainerRuntimeError, CorruptError, NotFoundError, one_line
 from lazarus.runtime import bundle as oci
 from lazarus.runtime.crun import Runtime, Streams
 from lazarus.runtime.executable import check_program
@@ -71,6 +72,8 @@ class Execution:
     def _prepare(self, runtime: Runtime, held: bool) -> None:
         """Everything up to the bundle's config.json."""
         settings = self.settings
+        if settings.size is not None and not is_limited(self.directory):  # a power cut may have taken it
+            raise CorruptError(f"container {self.id[:12]}: the file system that limits its size is gone; remove it")
         for directory in ("upper", "work", "merged", "bundle"):
             os.makedirs(f"{self.directory}/{directory}", 0o755, exist_ok=True)
         for bind in settings.binds:

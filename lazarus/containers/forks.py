@@ -21,15 +21,14 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from lazarus._native.publish import remove_tree
 from lazarus.containers import chain, checkpoints, parts, rootfs
 from lazarus.containers.names import check_name, random_name
-from lazarus.containers.shown import Row, insert_with_volumes
+from lazarus.containers.shown import Row, insert_made
 from lazarus.containers.state import Lock, Room
 from lazarus.content import limited
-from lazarus.errors import ConflictError, LazarusError, LimitError
+from lazarus.errors import ConflictError, LimitError
 from lazarus.mounts import attach, detach
 from lazarus.terms import Mount
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Sequence
 
     from lazarus.containers.container import Container
@@ -178,7 +177,13 @@ def _origin(container: Container, checkpoint: str | checkpoints.Checkpoint | Non
         root = chain.RootDirectory.of(f"{paths.checkpoint(key or '')}/upper")
     else:
         root = chain.RootDirectory.of(upper)
-        key = checkpoints.take_now(container).key if os.listdir(upper) else chain.mark_of(upper)
+        if os.listdir(upper):
+            chain.check_length(container.name, chain.chain(paths, container.directory))
+            key = checkpoints.take_now(container).key
+        else:
+            key = chain.mark_of(upper)
+    if key is not None:
+        chain.check_length(container.name, chain.chain(paths, paths.checkpoint(key)))
     own = f"{container.directory}/init"
     if not os.path.isdir(own):
         return _Origin(key, root, "", "")
@@ -211,11 +216,8 @@ def _make(lease: Lease, origin: _Origin, size: int | None) -> str:
         origin.root.make(f"{place}/upper", origin.base)
         os.mkdir(f"{place}/work", 0o755)
     else:
-        try:
-            limited.make(place, size, ("work", "union"))
-            chain.make_linked(origin.root, place, f"{place}/upper", origin.base)
-        finally:
-            limited.leave(place, lazy=True)
+        with limited.making(place, size, ("work", "union")) as inside:
+            chain.make_linked(origin.root, inside, f"{place}/upper", origin.base)
     os.mkdir(f"{place}/merged", 0o755)  # the rest comes with a start
     if origin.init_link:
         os.symlink(origin.init_link, f"{place}/init")
@@ -235,29 +237,8 @@ def _insert(container: Container, lease: Lease, made: Sequence[str], names: Sequ
         rows[at] = row._replace(settings=settings)
         part_rows += [part.row(row.id, now) for part in new]
         places += [(_make_part(store, lease, part), store.paths.container(part.part_id)) for part in new]
-    moved: list[tuple[str, str]] = []
-
-    def place(connection: sqlite3.Connection) -> None:
-        lease.check_row(connection)
-        for directory, there in places:
-            os.rename(directory, there)
-            moved.append((directory, there))
-
-    try:
-        insert_with_volumes(store, [*rows, *part_rows], place)
-    except BaseException:
-        if not _are_there(store, rows):  # else a signal came while the rows were written, and they are
-            for directory, there in moved:
-                os.rename(there, directory)
-        raise
+    insert_made(store, lease, [*rows, *part_rows], places)
     return [type(container)(store, *row[:6]) for row in rows]
-
-
-def _are_there(store: Store, rows: Sequence[Row]) -> bool:
-    with suppress(OSError, LazarusError):
-        asked = store.catalogue.read().execute("SELECT 1 FROM containers WHERE id = ?", (rows[0].id,))
-        return asked.fetchone() is not None
-    return False
 
 
 def _make_part(store: Store, lease: Lease, part: parts.NewPart) -> str:

@@ -36,7 +36,7 @@ def _delete(container: Container, force: bool, volumes: bool, checkpoints: bool,
     lay_on: tuple[str, ...] = ()
     names: Sequence[str] = ()
     try:
-        with Lock(container.directory):
+        with Lock(container.directory, to_remove=True):
             state = container._execution.settled()
             ending_here = not state.process.alive and state.supervisor.pid == os.getpid()  # the end of a --rm
             if state.status == "running" and not ending_here:

@@ -23,11 +23,12 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from lazarus.containers.settings import Settings
-from lazarus.errors import ConflictError, ContainerRuntimeError, FormatError, NotFoundError
+from lazarus.errors import ConflictError, ContainerRuntimeError, FormatError, LazarusError, NotFoundError
 from lazarus.runtime.bundle import Bind, Tmpfs
 from lazarus.terms import ChainID, Digest
 
 if TYPE_CHECKING:
+    from lazarus.content.lease import Lease
     from lazarus.store import Store
     from lazarus.volumes.making import NewVolumes
     from lazarus.volumes.mounts import VolumeMount
@@ -87,6 +88,33 @@ def insert_with_volumes(
                     new.stage(name, {}, anonymous=anonymous, size=limit, durable=name in lasting or limit is not None)
             _insert(store, rows, (frozenset(names), snapshots), new, place, bool(kept or lasting))
             return
+
+
+def insert_made(store: Store, lease: Lease, rows: Sequence[Row], places: Sequence[tuple[str, str]]) -> None:
+    """insert_with_volumes() of containers whose directories were made in a lease's staging: those of `places` are
+    renamed in the same transaction, from the first name to the second. All of it, or nothing."""
+    moved: list[tuple[str, str]] = []
+
+    def place(connection: sqlite3.Connection) -> None:
+        lease.check_row(connection)
+        for made, there in places:
+            os.rename(made, there)
+            moved.append((made, there))
+
+    try:
+        insert_with_volumes(store, rows, place)
+    except BaseException:
+        if not _are_there(store, rows):  # else a signal came while the rows were written, and they are
+            for made, there in moved:
+                os.rename(there, made)
+        raise
+
+
+def _are_there(store: Store, rows: Sequence[Row]) -> bool:
+    with suppress(OSError, LazarusError):
+        asked = store.catalogue.read().execute("SELECT 1 FROM containers WHERE id = ?", (rows[0].id,))
+        return asked.fetchone() is not None
+    return False
 
 
 def _survives(volume: Volume, settings: Settings) -> bool:

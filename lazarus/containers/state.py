@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 
 from lazarus.content import limited
 from lazarus.content.lease import boot_id
-from lazarus.errors import NotFoundError
+from lazarus.errors import LazarusError, NotFoundError
 from lazarus.runtime.log import timestamp
 
 
@@ -103,11 +103,13 @@ def write_state(directory: str, state: State) -> None:
 class Lock:
     """Holds a container's directory: one process at a time starts, mounts or removes it. Any death releases it.
 
-    The files of one whose size is limited can be reached in the meantime (see lazarus/content/limited.py).
+    The files of one whose size is limited can be reached in the meantime (see lazarus/content/limited.py); `to_remove`:
+    or not, if its file system is damaged or cannot be mounted.
     """
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, *, to_remove: bool = False) -> None:
         self._directory = directory
+        self._needs_files = not to_remove
         self._fd = -1
 
     def __enter__(self) -> Self:
@@ -115,20 +117,36 @@ class Lock:
         while True:
             try:
                 fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX)
-                    if os.path.samestat(os.stat(self._directory), os.fstat(fd)):  # not removed, nor moved to a pool
-                        if limited.is_limited(self._directory):
-                            limited.reach(self._directory)
-                        self._fd, fd = fd, -1
-                        return self
-                finally:
-                    if fd >= 0:
-                        os.close(fd)
             except FileNotFoundError:
-                raise NotFoundError(
-                    f"container {os.path.basename(self._directory)[:12]}: it has been removed"
-                ) from None
+                raise self._removed() from None
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                if self._is(fd):
+                    self._reach()
+                    self._fd, fd = fd, -1
+                    return self
+            finally:
+                if fd >= 0:
+                    os.close(fd)
+
+    def _is(self, fd: int) -> bool:
+        """Is it still there, and not moved to a pool?"""
+        try:
+            return os.path.samestat(os.stat(self._directory), os.fstat(fd))
+        except FileNotFoundError:
+            raise self._removed() from None
+
+    def _reach(self) -> None:
+        if not limited.is_limited(self._directory):
+            return
+        try:
+            limited.reach(self._directory)
+        except (OSError, LazarusError):
+            if self._needs_files:
+                raise
+
+    def _removed(self) -> NotFoundError:
+        return NotFoundError(f"container {os.path.basename(self._directory)[:12]}: it has been removed")
 
     @property
     def fd(self) -> int:

@@ -82,7 +82,10 @@ class Unmounted:
                 self._unmark()
         finally:
             if self._held >= 0 or self.rubbish:
-                start_new_thread(self._finish, (work,))
+                try:
+                    start_new_thread(self._finish, (work,))
+                except RuntimeError:  # no more can be had
+                    self._finish(work)
 
     def _another_work(self) -> str:
         """Puts an empty work directory in place of the one that the old overlay has, which goes to the trash: where.

@@ -270,7 +270,9 @@ def _exchange(volume: Volume, data: str, staged: str, fresh: bool, lease: Lease)
     try:
         with volume.store.catalogue.write() as connection:
             lease.check_row(connection)
-            changed = connection.execute("UPDATE volumes SET fresh=? WHERE name=?", (fresh, volume.name))
+            changed = connection.execute(
+                "UPDATE volumes SET fresh=? WHERE name=? AND created=?", (fresh, volume.name, volume.created)
+            )
             if changed.rowcount == 0:
                 raise NotFoundError(f"volume {volume.name}: it has been removed")
             exchange(data, staged)

@@ -136,7 +136,8 @@ class Trees:
         try:
             os.posix_fallocate(reserve, 0, _RESERVE)
         except OSError:
-            os.unlink("reserve", dir_fd=self._root)
+            with suppress(FileNotFoundError):  # somebody has just used it
+                os.unlink("reserve", dir_fd=self._root)
         finally:
             os.close(reserve)
 
@@ -182,7 +183,7 @@ def reached(store: Store, name: str) -> Iterator[Trees]:
 
 def make(directory: str, size: int) -> int:
     """The file system of a new volume, in its directory: a descriptor of its root, which the caller closes. Raises as
-    `limited.make`. About 50 ms."""
+    `limited.making`. About 50 ms."""
     limited.make_image(directory, size)
     root = limited.opened(directory)
     try:

@@ -14,6 +14,7 @@ import pytest
 from container_helpers import remove_all, sh, start, until
 from kill_at_lines import EVERY_KILL, run_until
 
+from lazarus.content import limited
 from lazarus.store import Store
 from lazarus.volumes import populate
 from lazarus.volumes.mounts import VolumeMount
@@ -59,12 +60,12 @@ def files(volume: Volume) -> dict[str, str]:
         return tree(path)
 
 
-def killed_at_any_moment(root: Path, prepare: Act, act: Act, check: Act) -> set[object]:
+def killed_at_any_moment(root: Path, prepare: Act, act: Act, check: Act, rooms: tuple[str, ...] = ROOMS) -> set[object]:
     """From the same beginning, the act dies at every few moments; what a store that is opened then shows is checked.
     What the checks said."""
     with Store(root) as store:
         prepare(store)
-    total = run_until(ROOMS, root, act, None)
+    total = run_until(rooms, root, act, None)
     assert total is not None and total > MOMENTS
     with Store(root) as store:
         met = {check(store)}
@@ -72,7 +73,7 @@ def killed_at_any_moment(root: Path, prepare: Act, act: Act, check: Act) -> set[
         moment = (2 * number + 1) * total // (2 * MOMENTS)
         with Store(root) as store:
             prepare(store)
-        assert run_until(ROOMS, root, act, moment) is None
+        assert run_until(rooms, root, act, moment) is None
         with Store(root) as store:
             try:
                 assert os.listdir(store.paths.staging) == os.listdir(store.paths.trash) == []
@@ -216,3 +217,28 @@ def test_a_removal_after_a_start(root: Path) -> None:
         assert str(root) not in Path("/proc/self/mountinfo").read_text()
 
     killed_at_any_moment(root, prepare, act, check)
+
+
+def test_a_container_is_made(root: Path) -> None:
+    """One with a limit: it is there and has it, or it is not there."""
+
+    def check(store: Store) -> bool:
+        found = [container for container in store.containers.list(all=True) if container.name == "small"]
+        for container in found:
+            assert limited.limit(container.directory) == SIZE
+            assert start(container) == (0, "made\n")
+            assert [change.path for change in container.diff()] == [b"/new"]
+            container.remove()
+        store.containers.sweep()
+        assert os.listdir(store.paths.containers) == []
+        return bool(found)
+
+    def make(store: Store) -> object:
+        return sh(store, "echo made >/new; cat /new", size=SIZE, name="small")
+
+    def prepare(store: Store) -> None:
+        fresh(store)
+        sh(store, ":").remove()  # the image's stack is made once, and then there
+
+    rooms = (*ROOMS, "/lazarus/containers/containers.py")
+    assert killed_at_any_moment(root, prepare, make, check, rooms) == {True, False}
