@@ -94,7 +94,7 @@ def test_postgres(benchmark: Any, disk: Disk, quick: bool, alone: tuple[str, ...
 
 def test_postgres_in_a_volume(benchmark: Any, disk: Disk, quick: bool, alone: tuple[str, ...]) -> None:
     """Against the same directory without Lazarus."""
-    seconds, rounds = (2, ROUNDS) if quick else (5, 6)
+    seconds, rounds = (2, ROUNDS) if quick else (5, 15)  # of six the medians were 18 % apart once, and once 0.5
     database = Database("postgres", disk.path / "lower", before=alone)
     case = f"In a volume: PostgreSQL, {seconds} s of pgbench on 190 MB"
     database.ask(benchmark, disk, "postgres", seconds, case, (VolumeContainer, Plain), rounds=rounds)
