@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,37 @@ def store(tmp_path: Path) -> Iterator[Store]:
     with Store(tmp_path / "store") as store:
         yield store
         assert os.listdir(store.paths.staging) == os.listdir(store.paths.trash) == []
+
+
+def punched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, volume: str) -> None:
+    """Between two questions of a scan, what it was told of is punched out of a file that has data in its middle."""
+    with open(f"{volume}/data", "wb") as file:
+        file.truncate(3 * MIB)
+        file.seek(MIB)
+        file.write(os.urandom(64 << 10))
+        file.seek(2 * MIB)
+        file.write(b"later" * 1000)
+    real, asked = os.lseek, []
+
+    def lseek(fd: int, at: int, whence: int) -> int:
+        if whence == os.SEEK_HOLE and not asked:
+            words = ["fallocate", "--punch-hole", "--offset", str(MIB), "--length", str(64 << 10), f"{volume}/data"]
+            subprocess.run(words, check=True)
+            asked.append(at)
+        return real(fd, at, whence)
+
+    monkeypatch.setattr(os, "lseek", lseek)
+
+
+def test_a_hole_that_is_punched_while_a_file_is_read(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = store.volumes.create("db")
+    punched(tmp_path, monkeypatch, volume.path)
+    volume.push(f"oci:{tmp_path}/out")
+    pulled = store.volumes.pull(f"oci:{tmp_path}/out", "new")
+    data = Path(pulled.volume.path, "data").read_bytes()
+    assert data == Path(volume.path, "data").read_bytes() and data.count(b"later") == 1000 and len(data) == 3 * MIB
 
 
 def test_a_pack_that_nobody_makes_is_not_fetched(store: Store, tmp_path: Path) -> None:

@@ -255,9 +255,15 @@ class Scan:
             return entry, found
 
     def _hole(self, entry: int, start: int, end: int) -> None:
-        self._columns["hole_entry"].append(entry)
-        self._columns["hole_offset"].append(start)
-        self._columns["hole_size"].append(end - start)
+        """One that begins where the last one ended is one with it: there was data between them, which was punched out
+        before it was read. An index has no holes that touch."""
+        entries, offsets, sizes = (self._columns[f"hole_{name}"] for name in ("entry", "offset", "size"))
+        if entries and entries[-1] == entry and offsets[-1] + sizes[-1] == start:
+            sizes[-1] += end - start
+            return
+        entries.append(entry)
+        offsets.append(start)
+        sizes.append(end - start)
 
     def _attributes(self, file: int | bytes) -> list[tuple[bytes, bytes]]:
         follow = isinstance(file, int)
