@@ -35,6 +35,7 @@ from lazarus.oci.documents import parse_artifact, parse_index, write_manifest
 from lazarus.oci.layout import BlobSource, Layout, sha256
 from lazarus.oci.references import parse_tag, with_tag
 from lazarus.oci.writers import ArchiveWriter, copy_hashed, put, put_file
+from lazarus.registry.others import asking_others
 from lazarus.terms import Descriptor, DiffID, Digest, Limits, Platform, Progress, ProgressEvent
 from lazarus.union.pipe import through_pipe
 from lazarus.whole_file import whole_file
@@ -237,15 +238,12 @@ class _Copy:
             with self._from.blob(blob, f"blob {blob.digest}") as source:
                 yield from source.pieces()
 
-        while True:
-            try:
-                self._to.send(blob, watched(pieces, "copy", blob.digest, blob.size, progress))
-                break
-            except CorruptError as error:
-                from lazarus.images.remote import ask_others
+        def others(error: LazarusError) -> bool:
+            from lazarus.images.remote import ask_others
 
-                if not (self._to.repeats and ask_others(self._from.blob(blob, f"blob {blob.digest}"), error)):
-                    raise
+            return self._to.repeats and ask_others(self._from.blob(blob, f"blob {blob.digest}"), error)
+
+        asking_others(lambda: self._to.send(blob, watched(pieces, "copy", blob.digest, blob.size, progress)), others)
         with self._lock:
             self._count += 1
             self._sent += blob.size

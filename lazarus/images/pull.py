@@ -28,6 +28,7 @@ from lazarus.errors import (
     ConflictError,
     CorruptError,
     FormatError,
+    LazarusError,
     LimitError,
     UnsafeError,
     UnsupportedError,
@@ -38,6 +39,7 @@ from lazarus.images.plan import OneImage, PlannedImage, PlannedLayer, distinct, 
 from lazarus.images.source import open_place
 from lazarus.layers.chunked.annotations import CHECKSUM
 from lazarus.oci import platforms
+from lazarus.registry.others import asking_others
 from lazarus.terms import Digest, Limits, Platform, Progress, ProgressEvent
 
 if TYPE_CHECKING:
@@ -132,16 +134,14 @@ class _Fetch:
             if self._is_here(layer):  # somebody was faster, be it only between the two
                 say("exists", layer.size)
                 return
-            while True:
-                try:
-                    self._fetch(layer, progress)
-                    break
-                except _WRONG as error:
-                    from lazarus.images.remote import ask_others
-
-                    if layer.descriptor is None or not ask_others(layer.open(), error):
-                        raise
+            asking_others(lambda: self._fetch(layer, progress), lambda error: self._others(layer, error), _WRONG)
             say("done", layer.size)
+
+    @staticmethod
+    def _others(layer: PlannedLayer, error: LazarusError) -> bool:
+        from lazarus.images.remote import ask_others
+
+        return layer.descriptor is not None and ask_others(layer.open(), error)
 
     def _fetch(self, layer: PlannedLayer, progress: Progress | None) -> None:
         """With a lease of its own: what is published with one is all objects in it, whichever layer they are for."""

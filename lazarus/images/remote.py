@@ -21,6 +21,7 @@ from lazarus.errors import CancelledError, CorruptError, LazarusError, LimitErro
 from lazarus.oci import media
 from lazarus.oci.strict_json import MAX_SIZE
 from lazarus.oci.writers import write_all
+from lazarus.registry.others import asking_others
 from lazarus.registry.settings import Repository
 from lazarus.union.pipe import through_pipe
 
@@ -101,14 +102,13 @@ class RegistryImages:
         if descriptor.size > MAX_SIZE:
             raise LimitError(f"{what}: {descriptor.size} bytes, more than {MAX_SIZE}")
         buffer = bytearray(descriptor.size)
-        while True:
-            try:
-                with self.client.open_blob(self.repository, descriptor) as stream:
-                    _fill(stream, memoryview(buffer))
-                return bytes(buffer)
-            except CorruptError as error:
-                if not self.client.distrust(descriptor.digest, error):
-                    raise
+
+        def fetch() -> bytes:
+            with self.client.open_blob(self.repository, descriptor) as stream:
+                _fill(stream, memoryview(buffer))
+            return bytes(buffer)
+
+        return asking_others(fetch, lambda error: self.client.distrust(descriptor.digest, error))
 
     def blob(self, descriptor: Descriptor, what: str, /) -> RemoteBlob:
         """A blob, of which nothing is read yet."""

@@ -10,6 +10,7 @@
     login.py         logging in and out
     session.py       what is remembered between requests; from a verb's call to an answer
     mirrors.py       registries.conf
+    others.py        after wrong bytes of a mirror, the next one
     auth.py          WWW-Authenticate answered: basic, bearer, tokens
     credentials.py   the files of docker and podman
     helpers.py       docker-credential-*
