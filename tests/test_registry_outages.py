@@ -254,6 +254,48 @@ def test_after_a_mirror_with_other_bytes_the_registry_is_asked(tmp_path: Path, w
         assert (mirror.count(wrong), server.count(wrong)) == (1, 1)
 
 
+@pytest.mark.parametrize("what", ["index", "table", "pack", "end"])
+def test_after_a_mirror_with_other_bytes_a_volume_is_pulled_all_the_same(tmp_path: Path, what: str) -> None:
+    """Whatever of it the mirror has wrong, the registry has it right; nobody is asked twice for the same bytes."""
+    with Server() as mirror, Server() as server, Store(tmp_path / "store") as store:
+        volume = store.volumes.create("db")
+        Path(volume.path, "data").write_bytes(os.urandom(300_000))
+        volume.push(f"docker://{server.host}/db:1")
+        mirror.blobs, mirror.manifests = dict(server.blobs), dict(server.manifests)
+        tree, pack = (layer["digest"] for layer in json.loads(server.manifests["1"][1])["layers"])
+        wrong = bytearray(server.blobs[tree if what == "index" else pack])
+        wrong[10 if what in ("index", "pack") else -10] ^= 1
+        mirror.blobs[tree if what == "index" else pack] = bytes(wrong)
+        if what == "end":  # a table that is right when it is asked for, in a pack that is wrong at its end
+            mirror.script = lambda asked: honest_part(asked, pack, server.blobs[pack])
+        client, said = mirrored(tmp_path, server, mirror)
+        seen = []
+        pulled = store.volumes.pull(
+            f"docker://{server.host}/db:1", "new", registry=client.settings, progress=seen.append
+        )
+        client.close()
+        assert Path(pulled.volume.path, "data").read_bytes() == Path(volume.path, "data").read_bytes()
+        assert seen[-1].done == pulled.size == 300_000
+        assert pulled.read == len(server.blobs[tree]) + len(server.blobs[pack])
+        asked = len(mirror.seen("GET", "blobs")), len(server.seen("GET", "blobs"))
+        assert asked == {"index": (1, 3), "table": (2, 2), "pack": (3, 1), "end": (3, 1)}[what], said
+
+        server.blobs = mirror.blobs
+        server.script = mirror.script
+        with pytest.raises(CorruptError):
+            store.volumes.pull(f"docker://{server.host}/db:1", "newer", registry=client.settings)
+        assert store.volumes.find("newer") is None and os.listdir(store.paths.staging) == []
+
+
+def honest_part(asked: Asked, digest: str, data: bytes) -> bytes | None:
+    """The right bytes to whoever asks for a part of a blob."""
+    part = re.match(r"bytes=(\d+)-(\d+)\Z", asked.headers.get("range", ""))
+    if part is None or digest not in asked.target:
+        return None
+    begin, end = int(part[1]), int(part[2]) + 1
+    return reply(206, data[begin:end], Content_Range=f"bytes {begin}-{end - 1}/{len(data)}")
+
+
 def test_what_is_written_or_removed_does_not_go_by_a_mirror(tmp_path: Path) -> None:
     """A mirror may be behind: its digest of a tag is another image, its packs and referrers are not the registry's."""
     old, new = (

@@ -7,17 +7,24 @@ import os
 import subprocess
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
 from registry_helpers import needs_registry, registry
 
-from lazarus.errors import LazarusError, LimitError
+from lazarus.errors import FormatError, LazarusError, LimitError
+from lazarus.oci.layout import sha256
+from lazarus.oci.layout_writer import LayoutDirectory
 from lazarus.oci.media import OCI_MANIFEST
 from lazarus.store import Store
+from lazarus.terms import Descriptor
 from lazarus.volumes.artifact import index, manifest, packs
 from lazarus.volumes.artifact.index import DIRECTORY, FILE, Tree
+from lazarus.volumes.artifact.places import Places
+from lazarus.volumes.artifact.push import compress
 from lazarus.volumes.artifact.restore import Restore
 
 MIB = 1 << 20
@@ -28,6 +35,103 @@ def store(tmp_path: Path) -> Iterator[Store]:
     with Store(tmp_path / "store") as store:
         yield store
         assert os.listdir(store.paths.staging) == os.listdir(store.paths.trash) == []
+
+
+@contextmanager
+def at_most(size: int) -> Iterator[None]:
+    """What is done in the `with` has no more than so many bytes in memory at once."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < size
+    finally:
+        tracemalloc.stop()
+
+
+def file_of(length: int, *runs: tuple[int, int, int]) -> Tree:
+    """One file of chunks of one length; (first, count, step) of each run."""
+    columns: dict[str, Any] = {name: numpy.zeros(2, "u8") for name in index.ENTRY_COLUMNS}
+    chunks = sum(count for _, count, _ in runs)
+    columns |= {"kind": numpy.array([DIRECTORY, FILE]), "name_size": numpy.array([0, 4])}
+    columns["chunks"][1], columns["size"][1] = chunks, chunks * length
+    columns |= {name: numpy.zeros(0, "u8") for name in index._COLUMNS if name not in columns}
+    columns["run_first"], columns["run_count"], columns["run_step"] = numpy.array(runs, "u8").T
+    return index.decode(index.encode(Tree(columns, b"data", b"", b"", {})), "the tree")
+
+
+def artifact(place: Path, tree: Tree, chunks: list[bytes], more: list[Descriptor] | None = None) -> None:
+    """A layout with a tree and a pack, as nobody would push it; `more` packs are named, and are not there."""
+    with LayoutDirectory(str(place)) as layout:
+        rows = numpy.zeros(len(chunks), packs.ROW)
+        rows["sha256"] = numpy.frombuffer(b"".join(bytes.fromhex(sha256(chunk).hex) for chunk in chunks), "V32")
+        rows["length"] = rows["stored"] = [len(chunk) for chunk in chunks]
+        writer = packs.PackWriter(layout.add)
+        writer.add_stored(memoryview(b"".join(chunks)), rows)
+        writer.finish()
+        writer.close()
+        data = compress(index.encode(tree))
+        described = Descriptor(manifest.INDEX, sha256(data), len(data))
+        descriptor, document = manifest.write(described, [*writer.packs, *(more or [])], {manifest.TITLE: "db"})
+        for blob, content in ((manifest.EMPTY, manifest.EMPTY_BYTES), (described, data), (descriptor, document)):
+            layout.add(blob, content)
+        layout.publish(descriptor, "v1", manifest.ARTIFACT)
+
+
+def pack_of(chunks: int, number: int = 0) -> Descriptor:
+    """One that is nowhere."""
+    digest = sha256(b"%d" % number)
+    return Descriptor(
+        packs.PACK, digest, 100 << 20, None, {packs.CHUNKS_KEY: str(chunks), packs.TABLE_KEY: str(digest)}
+    )
+
+
+def test_one_chunk_in_very_many_places(store: Store, tmp_path: Path) -> None:
+    """A few hundred bytes say where; what they stand for is written, and is nowhere in memory at once."""
+    chunk, count = os.urandom(2048), 1 << 17
+    artifact(tmp_path / "out", file_of(2048, (0, count, 0)), [chunk])
+    with at_most(16 * MIB):
+        pulled = store.volumes.pull(f"oci:{tmp_path}/out", "new")
+    assert pulled.size == count * 2048
+    with open(f"{pulled.volume.path}/data", "rb") as file:
+        while data := file.read(2 * MIB):
+            assert data == chunk * 1024
+    with at_most(16 * MIB):
+        where = Places(file_of(2048, (0, 1 << 30, 0)), numpy.array([2048], "u4"), "x")
+        runs = where.runs(0, 1)
+        some = [slice for _, slice in zip(range(3), where.slices(runs, 0, 1), strict=False)]
+        assert where.size == 1 << 41 and some[2].offsets[-1] < 1 << 30
+
+
+def test_one_chunk_in_many_runs(store: Store, tmp_path: Path) -> None:
+    """Runs of both kinds, over and over the same chunks: each is somewhere else in a batch, or in two."""
+    chunks = [os.urandom(4096) for _ in range(5000)]
+    runs = [(0, 5000, 1), (7, 3, 0), (4990, 10, 1), (5, 1, 1), (3, 3000, 1), (0, 2, 1), (4999, 2, 0), (2040, 20, 1)]
+    artifact(tmp_path / "out", file_of(4096, *runs), chunks)
+    pulled = store.volumes.pull(f"oci:{tmp_path}/out", "new")
+    wanted = b"".join(chunks[first + step * at] for first, count, step in runs for at in range(count))
+    assert Path(pulled.volume.path, "data").read_bytes() == wanted
+
+
+def test_no_table_is_fetched_that_is_not_wanted(store: Store, tmp_path: Path) -> None:
+    """What packs say of themselves is compared with the index first. Those here are nowhere, so none is asked for."""
+    chunks, tree = [os.urandom(4096)], file_of(4096, (0, 1, 1), (2, 1, 1))
+    for name, more, error, text in (
+        ("beyond", [pack_of(1)], FormatError, "index: speaks of chunk 3, its packs have 2"),
+        ("unused", [pack_of(2), pack_of(1, 1)], FormatError, "index: has no chunk of pack 3 of 3"),
+    ):
+        artifact(tmp_path / name, tree, chunks, more)
+        with pytest.raises(error, match=text):
+            store.volumes.pull(f"oci:{tmp_path}/{name}", "new")
+    many = [pack_of(packs.MAX_PACK_CHUNKS, number) for number in range(257)]
+    text = r"packs of 269484032 chunks, more than 268435456"
+    with pytest.raises(LimitError, match=text):
+        manifest.write(manifest.EMPTY, many, {})
+    descriptor, document = manifest.write(manifest.EMPTY._replace(media_type=manifest.INDEX), many[:256], {})
+    assert len(manifest.read(document, descriptor.media_type, "x").packs) == 256
+    data = json.loads(document)
+    data["layers"].append(data["layers"][1] | {"digest": str(many[256].digest)})
+    with pytest.raises(LimitError, match=text):
+        manifest.read(json.dumps(data).encode(), descriptor.media_type, "x")
 
 
 def punched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, volume: str) -> None:
@@ -95,12 +199,30 @@ def test_files_far_down_take_no_memory_for_their_paths() -> None:
     rest = ("key_size", "value_size", "hole_entry", "hole_offset", "hole_size", "run_first", "run_count", "run_step")
     tree = Tree(columns | {name: numpy.zeros(0, "u4") for name in rest}, names, b"", b"", {})
     index.decode(index.encode(tree), "the tree")
-    tracemalloc.start()
-    try:
+    with at_most(10 * MIB):
         Restore(-1, tree, "x", keep_owner=False)
-        assert tracemalloc.get_traced_memory()[1] < 40 * MIB
-    finally:
-        tracemalloc.stop()
+
+
+def test_an_index_takes_twice_its_bytes() -> None:
+    """Of many entries a pull has what the index says of them, and little else: no list, no set of names."""
+    files = 200_000
+    columns: dict[str, Any] = {name: numpy.zeros(1 + files, "u8") for name in index.ENTRY_COLUMNS}
+    columns["kind"] = numpy.array([DIRECTORY] + [FILE] * files)
+    columns["name_size"] = numpy.array([0] + [6] * files)
+    columns["size"][1:], columns["chunks"][1:] = 3000, 1
+    columns |= {name: numpy.zeros(0, "u8") for name in index._COLUMNS if name not in columns}
+    columns |= {"run_first": numpy.array([0]), "run_count": numpy.array([files]), "run_step": numpy.array([1])}
+    names = b"".join(b"%06x" % number for number in range(files))
+    raw = index.encode(Tree(columns, names, b"", b"", {}))
+    with at_most(2 * len(raw)):
+        tree = index.decode(memoryview(bytearray(raw)), "the tree")
+        where = Places(tree, numpy.full(files, 3000, "u4"), "x")
+        Restore(-1, tree, "x", keep_owner=False)
+    assert where.size == files * 3000
+    twice = bytearray(raw)
+    twice[-6:] = b"%06x" % 5
+    with pytest.raises(FormatError, match="the tree: entry 200000: '000005' is there twice"):
+        index.decode(twice, "the tree")
 
 
 @needs_registry

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from lazarus.errors import FormatError, LazarusError, LimitError, TruncatedError, UnsafeError
 from lazarus.volumes.artifact import index
 from lazarus.volumes.artifact.index import DIRECTORY, FILE, HARDLINK, SYMLINK, Tree, decode, encode
-from lazarus.volumes.artifact.packs import MIN_CHUNK, expand_runs, runs
-from lazarus.volumes.artifact.restore import Places, data_size, places
+from lazarus.volumes.artifact.packs import MIN_CHUNK, runs
+from lazarus.volumes.artifact.places import Places, Slice, check_numbers
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 NAMES = st.binary(min_size=1, max_size=12).filter(lambda name: name not in (b".", b"..") and not set(name) & {0, 47})
@@ -91,11 +91,32 @@ def makers(draw: st.DrawFn) -> tuple[Maker, list[int]]:
     return maker, lengths
 
 
-def placed(tree: Tree, lengths: list[int]) -> Places:
-    """As a pull asks for them."""
-    known = numpy.array(lengths, "u4")
-    data_size(tree, known, "index")
-    return places(tree, known, "index")
+def placed(tree: Tree, lengths: list[int], pack: int = 7) -> list[Slice]:
+    """As a pull asks for them: packs of `pack` chunks, their chunks in batches of three."""
+    check_numbers(tree, [len(lengths)] if len(tree["run_first"]) else [], "index")
+    where = Places(tree, numpy.array(lengths, "u4"), "index")
+    told = []
+    for first in range(0, len(lengths), pack):
+        end = min(first + pack, len(lengths))
+        runs = where.runs(first, end)
+        wanted = where.wanted(runs, first, end) + first
+        sweep, seen = where.sweep(runs), []
+        for batch in (wanted[at : at + 3] for at in range(0, len(wanted), 3)):
+            begin, end = int(batch[0]), int(batch[-1]) + 1
+            some = list(where.slices(sweep.meet(begin, end), begin, end))
+            told += some
+            seen += [int(number) for slice in some for number in slice.numbers]
+            order = [place for one in some for place in zip(one.entries.tolist(), one.offsets.tolist(), strict=True)]
+            assert order == sorted(order)
+            assert where.entry(runs, begin) == min(entry for s in some for entry in s.entries[s.numbers == begin])
+        assert sorted(set(seen)) == wanted.tolist()
+    return told
+
+
+def expand(tree: Tree) -> list[int]:
+    """The numbers that the runs stand for, one after the other."""
+    runs = zip(*(tree[f"run_{name}"].tolist() for name in ("first", "count", "step")), strict=True)
+    return [first + step * number for first, count, step in runs for number in range(count)]
 
 
 def same(one: Tree, other: Tree) -> bool:
@@ -108,17 +129,18 @@ def same(one: Tree, other: Tree) -> bool:
 
 
 @quick
-@given(makers())
-def test_there_and_back(made: tuple[Maker, list[int]]) -> None:
+@given(makers(), st.integers(1, 20))
+def test_there_and_back(made: tuple[Maker, list[int]], pack: int) -> None:
     maker, lengths = made
     tree = maker.tree()
     data = encode(tree)
     found = decode(data, "index")
     assert same(found, tree) and encode(found) == data
-    assert expand_runs(*(found[f"run_{name}"] for name in ("first", "count", "step"))).tolist() == maker.numbers
-    where = placed(found, lengths)
-    told = sorted(zip(where.entries.tolist(), where.offsets.tolist(), where.numbers.tolist(), strict=True))
-    assert told == expected_places(maker, lengths)
+    assert expand(found) == maker.numbers
+    told = []
+    for some in placed(found, lengths, pack):
+        told += zip(some.entries.tolist(), some.offsets.tolist(), some.numbers.tolist(), strict=True)
+    assert sorted(told) == expected_places(maker, lengths)
 
 
 def expected_places(maker: Maker, lengths: list[int]) -> list[tuple[int, int, int]]:
@@ -152,11 +174,12 @@ def test_other_bytes_are_an_error_or_another_tree(made: tuple[Maker, list[int]],
         return
     assert encode(tree) == bytes(raw)
     try:
-        where = placed(tree, lengths)
+        told = placed(tree, lengths)
     except LazarusError:
         return
-    ends = where.offsets + numpy.array(lengths, "u8")[where.numbers]
-    assert (ends <= tree["size"][where.entries]).all()
+    for some in told:
+        ends = some.offsets + numpy.array(lengths, "u8")[some.numbers]
+        assert (ends <= tree["size"][some.entries]).all()
 
 
 def broken(change: str) -> Tree:
@@ -264,7 +287,8 @@ def test_more_chunks_than_files_of_that_size_have() -> None:
 @given(st.lists(st.integers(0, 4), max_size=30))
 def test_runs(numbers: list[int]) -> None:
     first, count, step = runs(numpy.array(numbers, "u8"))
-    assert expand_runs(first, count, step).tolist() == numbers
+    tree = Tree({"run_first": first, "run_count": count, "run_step": step}, b"", b"", b"", {})
+    assert expand(tree) == numbers
     assert len(first) <= len(numbers) and set(step.tolist()) <= {0, 1}
     for one, other in ((4, 5), (7, 7)):  # long ones are one run
         long = numpy.arange(one, one + 10**5, dtype="u8") if other > one else numpy.full(10**5, one, "u8")

@@ -45,6 +45,13 @@ random; bytes sent as a share of the volume, and before compression:
     FastCDC, 16 KiB       4.22 %   (8.25 %)         2.68 %   (5.23 %)
 
 Small blocks cost at the first push: 54.98 % was sent with 4 KiB, 54.32 % with 8, 51.45 % with FastCDC of 8 KiB, for
-zstd sees less at once and a row is 1 % of a block. The index is 11 KB of that, so it is not split. Memory: 154 MiB for
-that volume (262,144 chunks), of which about 115 bytes are for each chunk; a pull takes as much.
+zstd sees less at once and a row is 1 % of a block. The index is 11 KB of that, so it is not split.
+
+**Memory.** A push takes 154 MiB for that volume (262,144 chunks), of which about 115 bytes are for each chunk. A pull
+takes 80 MiB, and as much for a file of zeros of any size: it knows where chunks go by runs, and expands those some
+thousand places at a time. What grows is bounded by what the artifact has, not by what that stands for: twice the bytes
+of the index (index.py says what they may be; 64 for an entry with a name of 8 bytes), five times those of its runs, and
+for each chunk of the packs 12 bytes. Before a table is fetched, what packs say of themselves is compared with the
+index: no run may name a chunk that is in none of them, no pack may have none that is named, and all of them together
+have 2^28 chunks at most. The table of one pack at a time is in memory, 40 MiB at most.
 """

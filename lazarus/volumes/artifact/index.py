@@ -5,6 +5,9 @@
     columns     of entries, xattrs, holes and runs, each as wide as _COLUMNS says, little-endian, one after the other
     bytes       names, targets, xattrs (name, value, name, value, ...), labels
 
+What an index may be when it is unpacked depends on what it takes (`most_bytes`): 64 MiB are free, some 1.1 million
+entries; 2^24 entries take about 1 GB. Who decodes one has its bytes, and as many again.
+
 Entry 0 is the volume's own directory; parents come before what is in them. The same tree has the same bytes, and bytes
 that are read are the bytes that the tree has: what could be said in two ways is refused.
 """
@@ -12,6 +15,7 @@ that are read are the bytes that the tree has: what could be said in two ways is
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -257,25 +261,45 @@ def _check_paths(tree: Tree, what: str) -> None:
     """Names are components, no directory has one twice, and no path is longer than the kernel takes."""
     if b"\0" in tree.names or b"/" in tree.names:
         raise UnsafeError(f"{what}: a name with a slash or a NUL byte")
-    lengths = [0] * tree.entries
-    seen: set[tuple[int, bytes]] = set()
-    for entry, (parent, name) in enumerate(zip(tree["parent"].tolist(), names(tree), strict=True)):
+    parents = array("I", tree["parent"].tobytes())
+    lengths = array("H", bytes(2 * tree.entries))
+    hashes = array("q", bytes(8 * tree.entries))  # 8 bytes an entry: the names themselves in a set would take 200
+    for entry, (parent, name) in enumerate(zip(parents, names(tree), strict=True)):
         if entry == 0:
             continue
         if name in (b"", b".", b".."):
             raise UnsafeError(f"{what}: entry {entry}: {name!r} is not a name")
-        lengths[entry] = lengths[parent] + 1 + len(name)
-        if lengths[entry] > MAX_PATH + 1:
+        length = lengths[parent] + 1 + len(name)
+        if length > MAX_PATH + 1:
             raise LimitError(f"{what}: entry {entry}: a path of more than {MAX_PATH} bytes")
-        if (parent, name) in seen:
+        lengths[entry] = length
+        hashes[entry] = hash((parent, name))
+    _check_twice(tree, hashes, what)
+
+
+def _check_twice(tree: Tree, hashes: array[int], what: str) -> None:
+    """No name is there twice in one directory: of equal hashes the names themselves are compared."""
+    import numpy
+
+    known = numpy.frombuffer(hashes, "i8")
+    ordered = numpy.sort(known[1:])  # the root has no name
+    alike = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(alike):
+        return
+    ends = tree["name_size"].cumsum(dtype="u8")
+    seen: set[tuple[int, bytes]] = set()
+    for entry in (numpy.flatnonzero(numpy.isin(known[1:], alike)) + 1).tolist():
+        end = int(ends[entry])
+        found = int(tree["parent"][entry]), tree.names[end - int(tree["name_size"][entry]) : end]
+        if found in seen:
             raise FormatError(f"{what}: entry {entry}: {path(tree, entry)!r:.200} is there twice")
-        seen.add((parent, name))
+        seen.add(found)
 
 
 def names(tree: Tree) -> Iterator[bytes]:
     """The name of each entry."""
     start = 0
-    for size in tree["name_size"].tolist():
+    for size in tree["name_size"].tobytes():
         yield tree.names[start : start + size]
         start += size
 

@@ -12,7 +12,7 @@ from lazarus.oci.references import parse_reference
 from lazarus.oci.strict_json import MAX_SIZE, dumps
 from lazarus.oci.transports import Place, parse_place
 from lazarus.terms import Descriptor, Digest
-from lazarus.volumes.artifact.packs import MAX_PACK, PACK
+from lazarus.volumes.artifact.packs import MAX_PACK, MAX_PACKED_CHUNKS, PACK, chunk_count
 
 _PLACES = ("docker", "oci", "oci-archive")  # of lazarus.oci.transports
 ARTIFACT = "application/vnd.lazarus.volume.v1"
@@ -47,9 +47,11 @@ def parse_volume_place(text: str) -> Place:
 
 
 def write(index: Descriptor, packs: Sequence[Descriptor], annotations: Mapping[str, str]) -> tuple[Descriptor, bytes]:
-    """Its descriptor and its bytes, which depend on nothing else. `LimitError` over 4 MiB: registries refuse more."""
+    """Its descriptor and its bytes, which depend on nothing else. `LimitError` over 4 MiB (registries refuse more), and
+    for more chunks than are read again."""
     from lazarus.oci.layout import sha256
 
+    _check_chunks([chunk_count(pack, f"pack {pack.digest}") for pack in packs], "manifest")
     data = dumps(
         {
             "schemaVersion": 2,
@@ -71,7 +73,8 @@ def is_volume(data: bytes, what: str) -> bool:
 
 
 def read(data: bytes, media_type: str, what: str) -> VolumeManifest:
-    """Raises `FormatError`, `UnsupportedError` for what is no volume, `LimitError` for a pack of more than 128 MiB."""
+    """Raises `FormatError`, `UnsupportedError` for what is no volume, `LimitError` for a pack of more than 128 MiB, and
+    for packs that say that they have more chunks than a pull can know at once: before any of them is fetched."""
     manifest = parse_artifact(data, media_type, what)
     kind = manifest.raw.get("artifactType")
     if kind != ARTIFACT:
@@ -87,6 +90,12 @@ def read(data: bytes, media_type: str, what: str) -> VolumeManifest:
             raise LimitError(f"{what}, layer {number}: a pack of {pack.size} bytes, more than {MAX_PACK}")
     if len({pack.digest for pack in packs}) != len(packs):
         raise FormatError(f"{what}: names a pack twice")
+    _check_chunks([chunk_count(pack, f"{what}, layer {number}") for number, pack in enumerate(packs, 2)], what)
     annotations = manifest.raw.get("annotations")
     name = annotations.get(TITLE) if isinstance(annotations, dict) else None
     return VolumeManifest(manifest.layers[0], packs, name if isinstance(name, str) else "")
+
+
+def _check_chunks(counts: Sequence[int], what: str) -> None:
+    if sum(counts) > MAX_PACKED_CHUNKS:
+        raise LimitError(f"{what}: packs of {sum(counts)} chunks, more than {MAX_PACKED_CHUNKS}")

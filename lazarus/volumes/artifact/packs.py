@@ -28,6 +28,9 @@ MIN_CHUNK, MAX_CHUNK = 2 << 10, 1 << 20  # the last of a file, or before a hole,
 MAX_PACK_CHUNKS = 1 << 20
 MAX_PACK = 128 << 20  # bytes of one: three times what a push makes, of small chunks, and what a pull keeps meanwhile
 
+#: In all packs of an artifact: 1 TiB in pages. A pull has 12 bytes of each in memory at most, so 3 GiB.
+MAX_PACKED_CHUNKS = 1 << 28
+
 SIZE = 16 << 20  # stored bytes of a pack; 16 MiB a descriptor of 400 bytes make a manifest of 4 MiB for 160 GiB
 #: Of zstd. In pieces of 4 KiB libraries, text and a database shrink to 0.37, 0.33 and 0.33 at 140 to 190 MB/s a core;
 #: level 3 makes 0.36, 0.33 and 0.34 of them, level 6 0.36, 0.31 and 0.33 at a third of the speed.
@@ -42,20 +45,25 @@ class Pack(NamedTuple):
     rows: Array
 
 
-def read_table(descriptor: Descriptor, part: Callable[[int, int], bytes], what: str) -> Array:
-    """The table of a pack, checked against its descriptor; `part(offset, size)` gives bytes of the pack. `what` names
-    it in errors."""
-    import numpy
-
+def chunk_count(descriptor: Descriptor, what: str) -> int:
+    """How many chunks a pack says that it has."""
     count = descriptor.annotations.get(CHUNKS_KEY, "")
     if descriptor.media_type != PACK or not (count.isascii() and count.isdigit() and len(count) < 9):
         raise FormatError(f"{what}: media type {descriptor.media_type:.100}, {count!r:.20} chunks: not a pack")
     chunks = int(count)
     if not 0 < chunks <= MAX_PACK_CHUNKS:
         raise LimitError(f"{what}: {chunks} chunks, expected 1 to {MAX_PACK_CHUNKS}")
-    size = ROW_SIZE * chunks
-    if size > descriptor.size:
+    if ROW_SIZE * chunks > descriptor.size:
         raise FormatError(f"{what}: {descriptor.size} bytes, fewer than the table of its {chunks} chunks")
+    return chunks
+
+
+def read_table(descriptor: Descriptor, part: Callable[[int, int], bytes], what: str) -> Array:
+    """The table of a pack, checked against its descriptor; `part(offset, size)` gives bytes of the pack. `what` names
+    it in errors. `CorruptError` for other bytes than the descriptor speaks of."""
+    import numpy
+
+    size = ROW_SIZE * chunk_count(descriptor, what)
     data = part(descriptor.size - size, size)
     found = sha256(data)
     if found != descriptor.annotations.get(TABLE_KEY):
@@ -234,17 +242,6 @@ def runs(numbers: Array) -> tuple[Array, Array, Array]:
     starts = numpy.flatnonzero(begins)
     count = numpy.add.reduceat(repeats, starts)
     return values[starts], count.astype("u4"), alone[starts].astype("u1")
-
-
-def expand_runs(first: Array, count: Array, step: Array) -> Array:
-    """The numbers that the runs stand for."""
-    import numpy
-
-    ends = numpy.cumsum(count, dtype="u8")
-    numbers = numpy.arange(int(ends[-1]) if len(ends) else 0, dtype="u8")
-    numbers *= numpy.repeat(step, count)
-    numbers += numpy.repeat(first - (ends - count) * step, count)
-    return numbers
 
 
 def batches(rows: Array, wanted: Array, size: int) -> Iterator[Array]:

@@ -6,9 +6,10 @@ import errno
 import hashlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from lazarus.content import limited
 from lazarus.errors import ConflictError, CorruptError, FormatError, LazarusError, LimitError, NotFoundError
@@ -19,12 +20,13 @@ from lazarus.oci.layout import ArchiveFiles, BlobSource, Layout, open_layout
 from lazarus.oci.layout_writer import REF_NAME
 from lazarus.oci.outer_tar import OuterTar
 from lazarus.oci.transports import Place
+from lazarus.registry.others import asking_others
 from lazarus.terms import Descriptor, Digest, Progress, ProgressEvent
 from lazarus.volumes.artifact import index, manifest, packs
 from lazarus.volumes.artifact.index import Tree
 from lazarus.volumes.artifact.manifest import VolumeManifest
-from lazarus.volumes.artifact.packs import Pack
-from lazarus.volumes.artifact.restore import Places, Restore, data_size, places
+from lazarus.volumes.artifact.places import Places, check_numbers
+from lazarus.volumes.artifact.restore import Restore
 from lazarus.volumes.names import check_name, is_name
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 _MAX_INDEX = 1 << 30  # bytes, as it is stored
 _PIECE = 4 << 20
+_Result = TypeVar("_Result")
 log = logging.getLogger(__name__)
 
 
@@ -161,21 +164,20 @@ class _Pull:
 
     def make(self, tree: Tree, directory: str) -> None:
         """The tree, in an empty directory."""
-        import numpy
-
-        tables = [Pack(pack, self._table(pack)) for pack in self._described.packs]
-        lengths = numpy.concatenate([numpy.empty(0, "<u4"), *(table.rows["length"] for table in tables)])
-        self.size, self.entries = data_size(tree, lengths, f"{self._what}: index"), tree.entries
+        what = f"{self._what}: index"
+        counts = [packs.chunk_count(pack, f"{self._what}: pack {pack.digest}") for pack in self._described.packs]
+        check_numbers(tree, counts, what)  # before any table is fetched
+        where = Places(tree, self._lengths(counts), what)
+        self.size, self.entries = where.size, tree.entries
         self._check_room(directory)
-        where = places(tree, lengths, f"{self._what}: index")
         root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         restore = Restore(root, tree, self._what, keep_owner=os.geteuid() == 0)
         try:
             restore.make()
             first = 0
-            for table in tables:
-                self._fill(restore, where, table, first)
-                first += len(table.rows)
+            for pack, count in zip(self._described.packs, counts, strict=True):
+                self._fill(restore, where, pack, first, count)
+                first += count
             restore.finish()
         finally:
             restore.close()
@@ -195,12 +197,15 @@ class _Pull:
         if descriptor.size > _MAX_INDEX:
             raise LimitError(f"{what}: {descriptor.size} bytes, more than {_MAX_INDEX}")
         path = lease.new_path("index")
-        with (
-            self._layout.blob(descriptor, what) as source,
-            open(path, "x+b") as packed,
-            open(f"{path}.raw", "x+b") as raw,
-        ):
-            self._verify(descriptor, source, what, packed.write)
+        with open(path, "x+b") as packed, open(f"{path}.raw", "x+b") as raw:
+
+            def fetch() -> None:
+                packed.seek(0)
+                packed.truncate()
+                with self._layout.blob(descriptor, what) as source:
+                    self._verify(descriptor, source, what, packed.write)
+
+            self._asking(descriptor, fetch)
             packed.flush()
             packed.seek(0)
             try:
@@ -212,15 +217,47 @@ class _Pull:
             raw.seek(0)
             return raw.read()
 
-    def _table(self, pack: Descriptor) -> Array:
-        what = f"{self._what}: pack {pack.digest}"
-        return packs.read_table(pack, lambda offset, size: self._layout.part(pack, offset, size, what), what)
+    def _lengths(self, counts: list[int]) -> Array:
+        """Of all chunks of all packs. Of their tables no more is kept: a pack has its own at its end."""
+        import numpy
 
-    def _fill(self, restore: Restore, where: Places, pack: Pack, first: int) -> None:
-        name = f"pack {pack.descriptor.digest}"
-        with self._layout.blob(pack.descriptor, f"{self._what}: {name}") as source:
-            restore.fill(where, pack.rows, source, name, first, self._say)
-            self._verify(pack.descriptor, source, f"{self._what}: {name}")
+        lengths = numpy.zeros(sum(counts), "u4")
+        first = 0
+        for pack, count in zip(self._described.packs, counts, strict=True):
+            lengths[first : first + count] = self._asking(pack, partial(self._table, pack))["length"]
+            first += count
+        return lengths
+
+    def _table(self, pack: Descriptor, source: BlobSource | None = None) -> Array:
+        """Of a pack that was fetched, or of one of which nothing else is."""
+        what = f"{self._what}: pack {pack.digest}"
+
+        def part(offset: int, size: int) -> bytes:
+            if source is None:
+                return self._layout.part(pack, offset, size, what)
+            return os.pread(source.fd, size, source.offset + offset)
+
+        return packs.read_table(pack, part, what)
+
+    def _fill(self, restore: Restore, where: Places, pack: Descriptor, first: int, count: int) -> None:
+        name = f"pack {pack.digest}"
+        runs = where.runs(first, first + count)
+        before = self._done
+
+        def fetch() -> None:
+            self._done = before  # nothing of what somebody sent wrong counts; what is written is written again
+            with self._layout.blob(pack, f"{self._what}: {name}") as source:
+                restore.fill(where, runs, self._table(pack, source), source, name, first, self._say)
+                self._verify(pack, source, f"{self._what}: {name}")
+
+        self._asking(pack, fetch)
+
+    def _asking(self, descriptor: Descriptor, attempt: Callable[[], _Result]) -> _Result:
+        """What an attempt makes of a blob's bytes; after wrong ones of a mirror with those of the next one."""
+        layout = self._layout
+        if isinstance(layout, Layout):
+            return attempt()
+        return asking_others(attempt, lambda error: layout.client.distrust(descriptor.digest, error))
 
     def _say(self, done: int) -> None:
         self._done += done
@@ -236,6 +273,6 @@ class _Pull:
             at += len(piece)
             if take is not None:
                 take(piece)
-        self.read += source.size
         if hasher.hexdigest() != descriptor.digest.hex:
             raise CorruptError(f"{what}: its bytes have digest sha256:{hasher.hexdigest()}")
+        self.read += source.size
