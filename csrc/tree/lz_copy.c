@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/sysmacros.h>
 
+#include "lz_copy_directories.h"
 #include "lz_copy_files.h"
 #include "lz_kind.h"
 #include "lz_links.h"
@@ -16,46 +17,23 @@ struct copier {
     int from_fd, to_fd;
     struct lz_links links;
     struct lz_copy_files *files;
+    struct lz_copy_directories directories;
     struct lz_copy_result done;
     int parent_fd; /* the directory of the copy that was last written in, `parent`; -1: none yet */
     size_t parent_size;
     char parent[LZ_PATH_MAX + 1];
 };
 
-/* ---- files ---- */
-
-/* A descriptor to read the file; -ENOENT when the name is gone, or is no file any more. */
-static int open_source(const struct copier *self, const struct lz_walk_node *node)
-{
-    const struct lz_sys *sys = self->sys;
-    int flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
-    int fd = lz_openat_beneath(sys, node->dir_fd, node->name, flags, RESOLVE_NO_XDEV);
-    if (fd < 0)
-        return fd == -ELOOP || fd == -ENXIO ? -ENOENT : fd;
-    struct stat info;
-    int rc = sys->fstatat(sys->ctx, fd, "", &info, AT_EMPTY_PATH);
-    if (rc == 0 && S_ISREG(info.st_mode))
-        return fd;
-    (void)sys->close(sys->ctx, fd);
-    return rc < 0 ? rc : -ENOENT;
-}
-
-/* 1: it is gone, and left out */
 static int copy_file(struct copier *self, const struct lz_walk_node *node, int parent, const char *name)
 {
-    const struct lz_sys *sys = self->sys;
-    struct lz_copy_pair pair = {.from = open_source(self, node), .to = -1};
-    if (pair.from < 0)
-        return pair.from == -ENOENT ? 1 : pair.from;
     int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW;
-    pair.to = sys->openat(sys->ctx, parent, name, flags, node->mode & 0777);
-    if (pair.to >= 0)
-        return lz_copy_files_add(self->files, node, &pair);
-    (void)sys->close(sys->ctx, pair.from);
-    return pair.to;
+    struct lz_copy_pair pair = {.from = *node->fd};
+    pair.to = self->sys->openat(self->sys->ctx, parent, name, flags, node->mode & 0777);
+    if (pair.to < 0)
+        return pair.to;
+    *node->fd = -1; /* kept: another thread may read it */
+    return lz_copy_files_add(self->files, node, &pair);
 }
-
-/* ---- everything else ---- */
 
 static int copy_special(const struct copier *self, const struct lz_walk_node *node, int parent, const char *name)
 {
@@ -114,9 +92,10 @@ static int enter_parent(struct copier *self, const char *path, const char **name
 
 static int copy_other(struct copier *self, const struct lz_walk_node *node, int parent, const char *name)
 {
-    if (node->kind == LZ_KIND_DIRECTORY)
-        return self->sys->mkdirat(self->sys->ctx, parent, name, 0700);
-    return copy_special(self, node, parent, name);
+    if (node->kind != LZ_KIND_DIRECTORY)
+        return copy_special(self, node, parent, name);
+    int rc = self->sys->mkdirat(self->sys->ctx, parent, name, 0700);
+    return rc == 0 ? lz_copy_directories_add(&self->directories, node) : rc;
 }
 
 static int copy_node(struct copier *self, const struct lz_walk_node *node, int parent, const char *name)
@@ -134,8 +113,8 @@ static int visit(void *ctx, const struct lz_walk_node *node)
 {
     struct copier *self = ctx;
     const char *name;
-    if (node->path_size == 0)
-        return 0; /* the top is there */
+    if (node->path_size == 0) /* the top is there */
+        return lz_copy_directories_add(&self->directories, node);
     int rc = enter_parent(self, node->path, &name);
     if (rc >= 0)
         rc = copy_node(self, node, rc, name);
@@ -143,16 +122,11 @@ static int visit(void *ctx, const struct lz_walk_node *node)
     return rc >= 0 ? 0 : lz_fail(self->detail, rc, "copying /%s: %s", node->path, lz_error_text(rc));
 }
 
-/* Directories get their attributes in a walk of their own, when nothing is made in them any more. */
-static int visit_directory(void *ctx, const struct lz_walk_node *node)
+static int finish_directory(void *ctx, const struct lz_walk_node *node)
 {
     struct copier *self = ctx;
-    if (node->kind != LZ_KIND_DIRECTORY)
-        return 0;
     const struct lz_sys *sys = self->sys;
     int fd = lz_openat_beneath(sys, self->to_fd, node->path, O_RDONLY | O_DIRECTORY, 0), rc = fd;
-    if (fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP)
-        return 0; /* made after the first walk, which has met something else, or nothing */
     if (fd >= 0) {
         int from = lz_openat_beneath(sys, self->from_fd, node->path, O_RDONLY | O_DIRECTORY, 0);
         if (from >= 0) {
@@ -177,12 +151,12 @@ int lz_copy_tree(const struct lz_sys *sys, int from_fd, int to_fd, unsigned thre
     rc = lz_walk(sys, &options, visit, &copier, detail);
     int filled = lz_copy_files_end(copier.files, rc != 0, &copier.done, detail);
     rc = filled != 0 ? filled : rc; /* the walk may have ended for it, too */
-    options.directories = true;
     if (rc == 0)
-        rc = lz_walk(sys, &options, visit_directory, &copier, detail);
+        rc = lz_copy_directories_each(&copier.directories, finish_directory, &copier);
     if (copier.parent_fd >= 0)
         (void)sys->close(sys->ctx, copier.parent_fd);
     lz_links_free(&copier.links);
+    lz_copy_directories_free(&copier.directories);
     if (rc == 0 && result != NULL)
         *result = copier.done;
     return rc;

@@ -2,7 +2,8 @@
  *
  * Everything of it: types, owners, modes, modification times, xattrs (overlay's own too, as they are), device numbers,
  * holes, which names are one file, and whether it is written in place (btrfs: chattr +C). The target is private to the
- * caller while it is copied; the source may change, but then what is copied is of no one moment.
+ * caller while it is copied; the source may change, but then what is copied is of no one moment. Content and attributes of
+ * one name are of one file all the same, whatever changes places meanwhile.
  */
 #ifndef LZ_COPY_H
 #define LZ_COPY_H

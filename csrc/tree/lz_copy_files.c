@@ -132,6 +132,7 @@ static int own(struct job *job, const struct lz_walk_node *node)
 {
     job->node = *node;
     job->node.name = job->node.target = NULL; /* nobody asks for them again */
+    job->node.fd = NULL;
     job->bytes.size = 0;
     void *xattrs = job->xattrs;
     int rc = lz_grow(&xattrs, &job->xattr_capacity, node->xattr_count, sizeof *job->xattrs);

@@ -83,13 +83,15 @@ int lz_data_reopen(const struct lz_sys *sys, int fd)
     return sys->openat(sys->ctx, AT_FDCWD, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
 }
 
-static int open_upper(const struct lz_sys *sys, const struct lz_walk_node *node, bool no_xdev)
+/* Sets data->fd. */
+static int open_upper(const struct lz_sys *sys, const struct lz_walk_node *node, struct lz_data *data)
 {
-    if (node->name[0] == 0)
-        return lz_data_reopen(sys, node->dir_fd);
-    int fd = lz_openat_beneath(sys, node->dir_fd, node->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY,
-                               no_xdev ? RESOLVE_NO_XDEV : 0);
-    return fd == -ELOOP || fd == -ENXIO ? -ENOENT : fd; /* became a symlink or a fifo since it was listed */
+    data->owned = node->fd == NULL;
+    data->fd = node->fd != NULL
+                   ? *node->fd
+                   : lz_openat_beneath(sys, node->dir_fd, node->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
+    /* became a symlink or a fifo since it was listed */
+    return data->fd == -ELOOP || data->fd == -ENXIO ? -ENOENT : data->fd;
 }
 
 int lz_data_open_object(const struct lz_sys *sys, int objects_fd, const uint8_t digest[32], const char *path,
@@ -127,15 +129,14 @@ static int open_lower(const struct lz_sys *sys, const struct lz_diff_source *sou
 /* The parts of a block-level file: what the upper has, what the lower has, and the map. 1 when it was settled meanwhile,
  * and data->fd is all of it. */
 static int open_parts(const struct lz_sys *sys, const struct lz_diff_source *source, const struct lz_walk_node *node,
-                      bool no_xdev, struct lz_data *data, struct lz_detail *detail)
+                      struct lz_data *data, struct lz_detail *detail)
 {
     struct lz_data lower = {.fd = -1};
     char name[LZ_BLOCKS_NAME_SIZE];
-    data->fd = open_upper(sys, node, no_xdev);
-    if (data->fd < 0)
-        return data->fd;
-    data->owned = true;
-    int rc = lz_blocks_name(sys, data->fd, "", source->user_xattr, name);
+    int rc = open_upper(sys, node, data);
+    if (rc < 0)
+        return rc;
+    rc = lz_blocks_name(sys, data->fd, "", source->user_xattr, name);
     if (rc <= 0)
         return rc == 0 ? 1 : lz_fail(detail, rc, "/%s: the name of its block map: %s", node->path, lz_error_text(rc));
     if (source->maps_fd < 0)
@@ -155,11 +156,11 @@ static int open_parts(const struct lz_sys *sys, const struct lz_diff_source *sou
 }
 
 static int open_blocks(const struct lz_sys *sys, const struct lz_diff_source *source, const struct lz_walk_node *node,
-                       bool no_xdev, struct lz_data *data, struct lz_detail *detail)
+                       struct lz_data *data, struct lz_detail *detail)
 {
     struct lz_data opened = {.fd = -1, .lower = {.fd = -1}};
     struct stat info;
-    int rc = open_parts(sys, source, node, no_xdev, &opened, detail);
+    int rc = open_parts(sys, source, node, &opened, detail);
     if (rc >= 0)
         rc = sys->fstatat(sys->ctx, opened.fd, "", &info, AT_EMPTY_PATH);
     if (rc == 0 && !S_ISREG(info.st_mode))
@@ -174,12 +175,12 @@ static int open_blocks(const struct lz_sys *sys, const struct lz_diff_source *so
 }
 
 int lz_data_open(const struct lz_sys *sys, const struct lz_diff_source *source, const struct lz_walk_node *node,
-                 bool no_xdev, struct lz_data *data, struct lz_detail *detail)
+                 struct lz_data *data, struct lz_detail *detail)
 {
     struct lz_data opened = {.fd = -1};
     int rc = 0;
     if (node->data == LZ_DATA_BLOCKS) {
-        rc = open_blocks(sys, source, node, no_xdev, &opened, detail);
+        rc = open_blocks(sys, source, node, &opened, detail);
         if (rc == 0 && (rc = find_extents(sys, &opened)) != 0)
             lz_data_close(sys, &opened);
         if (rc == 0)
@@ -189,18 +190,18 @@ int lz_data_open(const struct lz_sys *sys, const struct lz_diff_source *source, 
     if (node->data == LZ_DATA_LOWER)
         rc = open_lower(sys, source, node, &opened, detail);
     else
-        rc = opened.fd = open_upper(sys, node, no_xdev);
+        rc = open_upper(sys, node, &opened);
     if (rc < 0)
         return rc;
-    opened.owned = node->data == LZ_DATA_UPPER || opened.owned;
+    bool whole = node->data == LZ_DATA_UPPER || opened.owned; /* not a part of a layer's index */
     struct stat info = {0};
-    rc = opened.owned ? sys->fstatat(sys->ctx, opened.fd, "", &info, AT_EMPTY_PATH) : 0;
-    if (rc == 0 && opened.owned && !S_ISREG(info.st_mode))
+    rc = whole ? sys->fstatat(sys->ctx, opened.fd, "", &info, AT_EMPTY_PATH) : 0;
+    if (rc == 0 && whole && !S_ISREG(info.st_mode))
         rc = -ENOENT;
     if (node->data == LZ_DATA_UPPER)
         opened.size = (uint64_t)info.st_size;
     opened.extents.stored_size = opened.size;
-    if (rc == 0 && opened.owned && (uint64_t)info.st_blocks * 512 < opened.size)
+    if (rc == 0 && whole && (uint64_t)info.st_blocks * 512 < opened.size)
         rc = find_extents(sys, &opened);
     if (rc != 0) {
         lz_data_close(sys, &opened);
@@ -258,7 +259,7 @@ int lz_data_same(const struct lz_sys *sys, const struct lz_diff_source *source, 
                  struct lz_detail *detail)
 {
     struct lz_data data = {.fd = -1};
-    int rc = open_blocks(sys, source, node, false, &data, detail);
+    int rc = open_blocks(sys, source, node, &data, detail);
     if (rc != 0)
         return rc;
     struct comparison comparison = {.sys = sys, .data = &data, .buffer = malloc((size_t)2 * COMPARED)};

@@ -46,19 +46,19 @@ struct lz_data {
     struct lz_extents extents;
 };
 
-/* Opens what node->data says and finds its holes. `no_xdev`: -EXDEV for a file of another mount. -ENOENT when a file of
- * the upper is gone or is no regular file any more; for LZ_DATA_LOWER, when the object is (with a detail). LZ_E_CORRUPT
- * when what a block-level file needs is gone or damaged. Give back with lz_data_close(). */
+/* Opens what node->data says, of the upper what node->fd is, and finds its holes. -ENOENT for LZ_DATA_LOWER when the
+ * object is gone (with a detail). LZ_E_CORRUPT when what a block-level file needs is gone or damaged. Give back with
+ * lz_data_close(). */
 int lz_data_open(const struct lz_sys *sys, const struct lz_diff_source *source, const struct lz_walk_node *node,
-                 bool no_xdev, struct lz_data *data, struct lz_detail *detail);
+                 struct lz_data *data, struct lz_detail *detail);
 void lz_data_close(const struct lz_sys *sys, struct lz_data *data);
 
 /* The object of a digest, for reading. -ENOENT and the like come with a detail that names `path` and the digest. */
 int lz_data_open_object(const struct lz_sys *sys, int objects_fd, const uint8_t digest[32], const char *path,
                         struct lz_detail *detail);
 
-/* Whether a block-level file (LZ_DATA_BLOCKS) holds what its lower does: 1, 0 or a code as above. Reads the blocks that
- * are in the upper, and the lower's in their place. */
+/* Whether a block-level file (LZ_DATA_BLOCKS) holds what its lower does: 1, 0 or a code as above; without node->fd, -ENOENT
+ * when it is gone or is no regular file any more. Reads the blocks that are in the upper, and the lower's in their place. */
 int lz_data_same(const struct lz_sys *sys, const struct lz_diff_source *source, const struct lz_walk_node *node,
                  struct lz_detail *detail);
 

@@ -56,6 +56,10 @@ int lz_listing_read(const struct lz_sys *sys, int fd, struct lz_listing *listing
     int rc = 0;
     while (rc == 0) {
         ssize_t got = sys->getdents(sys->ctx, fd, batch, DENTS_SIZE);
+        if (got == -ENOENT) { /* the directory has been removed, for which it was empty */
+            listing->count = 0;
+            break;
+        }
         if (got <= 0) {
             rc = (int)got;
             break;

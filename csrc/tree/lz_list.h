@@ -28,7 +28,7 @@ struct lz_listing {
 };
 
 /* Adds every name of the open directory `fd` but `.` and `..`, in the directory's order. Reads on from where the
- * descriptor is, so give it a fresh one. 0, -errno or -ENOMEM. Once for a listing, before any lz_listing_add(). */
+ * descriptor is, so give it a fresh one. A directory that was removed since it was opened is empty. 0, -errno or -ENOMEM. Once for a listing, before any lz_listing_add(). */
 int lz_listing_read(const struct lz_sys *sys, int fd, struct lz_listing *listing);
 
 /* Adds a name that the caller keeps alive. 0 or -ENOMEM. */

@@ -11,7 +11,6 @@
 /* The packer's ctx: where the contents of a walk over directories are. */
 struct contents {
     const struct lz_diff_source *source;
-    bool no_xdev;
 };
 
 static int set_name(struct lz_packer *packer, const char *before, const char *path, size_t size)
@@ -113,9 +112,7 @@ static int write_file(struct lz_packer *packer, const struct lz_walk_node *node,
 {
     const struct contents *contents = packer->ctx;
     struct lz_data data = {.fd = -1};
-    int rc = lz_data_open(packer->sys, contents->source, node, contents->no_xdev, &data, packer->detail);
-    if (node->data != LZ_DATA_LOWER && (rc == -ENOENT || rc == -EXDEV))
-        return 1; /* gone since it was listed, or something mounted over it */
+    int rc = lz_data_open(packer->sys, contents->source, node, &data, packer->detail);
     if (rc != 0)
         return packer->detail != NULL && packer->detail->text[0] != 0
                    ? rc
@@ -148,7 +145,7 @@ int lz_packer_write(struct lz_packer *packer, const struct lz_walk_node *node)
     entry.link_size = node->target_size;
     rc = node->kind == LZ_KIND_FILE ? packer->write_file(packer, node, &entry) : lz_packer_header(packer, &entry);
     if (rc != 0)
-        return rc > 0 ? 0 : rc;
+        return rc;
     if (node->has_links)
         rc = lz_links_add(&packer->links, node->link_dev, node->link_number, (const char *)packer->name.data,
                           packer->name.size);
@@ -220,24 +217,26 @@ int lz_pack_upper(const struct lz_sys *sys, const struct lz_diff_source *source,
 static int pack_file(struct lz_packer *packer, const struct stat *info)
 {
     const struct contents *contents = packer->ctx;
-    struct lz_walk_node node = {.path = "", .dir_fd = contents->source->upper_fd, .name = "", .data = LZ_DATA_UPPER};
+    int source_fd = contents->source->upper_fd;
+    struct lz_walk_node node = {.path = "", .data = LZ_DATA_UPPER};
     struct lz_attributes attributes = {0};
     struct lz_attributes_rules rules = {.collect = true};
     char target[LZ_PATH_MAX + 1];
     lz_walk_fill(&node, info);
     node.has_links = false;
     if (node.kind == LZ_KIND_SYMLINK) {
-        ssize_t got = packer->sys->readlinkat(packer->sys->ctx, node.dir_fd, "", target, sizeof target);
+        ssize_t got = packer->sys->readlinkat(packer->sys->ctx, source_fd, "", target, sizeof target);
         if (got < 0 || got > (ssize_t)LZ_PATH_MAX)
             return got < 0 ? (int)got : LZ_E_LIMIT;
         target[got] = 0;
         node.target = target;
         node.target_size = (size_t)got;
     }
-    int fd = node.kind == LZ_KIND_FILE ? lz_data_reopen(packer->sys, node.dir_fd) : -1;
+    int fd = node.kind == LZ_KIND_FILE ? lz_data_reopen(packer->sys, source_fd) : -1;
     int rc = node.kind == LZ_KIND_FILE && fd < 0 ? fd : 0;
     if (fd >= 0)
         rc = lz_attributes_read(packer->sys, fd, "", &rules, &attributes);
+    node.fd = &fd;
     node.xattrs = attributes.xattrs;
     node.xattr_count = attributes.xattr_count;
     if (rc == 0)
@@ -252,7 +251,7 @@ int lz_pack_tree(const struct lz_sys *sys, int source_fd, const char *root_name,
                  const struct lz_pack_options *options, int out_fd, uint64_t *size, struct lz_detail *detail)
 {
     struct lz_diff_source source = {.upper_fd = source_fd, .maps_fd = -1, .objects_fd = -1};
-    struct contents contents = {.source = &source, .no_xdev = !cross_mounts};
+    struct contents contents = {.source = &source};
     struct lz_packer packer = {.options = options, .root_name = root_name, .write_file = write_file, .ctx = &contents};
     struct lz_walk_options walk = {.source = &source, .plain = true, .attributes = true, .cross_mounts = cross_mounts};
     struct stat info;

@@ -17,7 +17,7 @@ struct lz_packer {
     const char *root_name;                 /* NULL: names from the inside */
     bool layer;                            /* an OCI layer: marks, and no name may look like one */
     /* A regular file: fills sizes and extents of `entry`, writes the header with lz_packer_header(), then the content.
-     * 0, 1 for a file that has gone meanwhile (nothing was written), or a negative code. */
+     * 0, 1 when something else has the name meanwhile (nothing was written), or a negative code. */
     int (*write_file)(struct lz_packer *packer, const struct lz_walk_node *node, struct lz_tar_entry *entry);
     void *ctx; /* write_file's own */
     struct lz_sink sink;
@@ -36,7 +36,7 @@ int lz_packer_finish(struct lz_packer *packer, int rc, uint64_t *size);
 int lz_packer_header(struct lz_packer *packer, const struct lz_tar_entry *entry);
 
 /* One thing with all its attributes, or a hard link to the name under which it was written before. Sockets are left
- * out. */
+ * out. 0, write_file's 1, or a negative code. */
 int lz_packer_write(struct lz_packer *packer, const struct lz_walk_node *node);
 
 #endif

@@ -79,7 +79,7 @@ static int64_t empty(struct remover *self, int dir, const char *name, bool is_to
     int fd = self->sys->openat(self->sys->ctx, dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
     if (fd < 0)
         return forgive(fd);
-    int64_t rc = forgive(lz_listing_read(self->sys, fd, &listing)); /* -ENOENT: removed since it was opened */
+    int64_t rc = lz_listing_read(self->sys, fd, &listing);
     if (is_top)
         self->top_fd = fd;
     for (size_t i = 0; rc >= 0 && i < listing.count; i++) {

@@ -7,6 +7,10 @@
 #include "lz_union_internal.h"
 #include "lz_union_tar.h"
 
+#define LOOKS 16u /* at a name that other things have from one call to the next */
+#define AGAIN 1   /* what lz_packer_write() passes on, too */
+#define GONE 2
+
 struct walk {
     struct lz_union *self;
     struct lz_packer packer;
@@ -103,12 +107,15 @@ static int copy_range(struct lz_packer *packer, struct lz_union_file *file, cons
     return 0;
 }
 
-static int write_open_file(struct lz_packer *packer, struct lz_union_file *file, const char *path,
-                           struct lz_tar_entry *entry)
+/* AGAIN: what was opened is another file than the node tells of. */
+static int write_open_file(struct lz_packer *packer, const struct lz_walk_node *node, struct lz_union_file *file,
+                           const char *path, struct lz_tar_entry *entry)
 {
     struct lz_union_info info;
     struct lz_extents extents = {0};
     int rc = lz_union_file_stat(file, &info);
+    if (rc == 0 && (info.kind != node->kind || info.device != node->link_dev || info.number != node->link_number))
+        return AGAIN;
     if (rc == 0)
         rc = lz_extents_find(info.size, 1, seek_file, file, &extents);
     if (rc == 0) {
@@ -127,18 +134,17 @@ static int write_open_file(struct lz_packer *packer, struct lz_union_file *file,
 
 static int write_file(struct lz_packer *packer, const struct lz_walk_node *node, struct lz_tar_entry *entry)
 {
-    (void)node;
     struct walk *walk = packer->ctx;
     const char *path = (const char *)walk->path.data;
     struct lz_union_file *file;
     struct lz_detail detail = {{0}};
     int rc = lz_union_open(walk->self, path, walk->path.size, O_RDONLY | O_NOFOLLOW, 0, &file, &detail);
     if (is_gone(rc) && detail.text[0] == 0) /* a missing object has a detail */
-        return 1;
+        return AGAIN;
     if (rc != 0)
         return detail.text[0] != 0 ? lz_fail(packer->detail, rc, "%s", detail.text)
                                    : lz_fail(packer->detail, rc, "%s: opening: %s", path, lz_error_text(rc));
-    rc = write_open_file(packer, file, path, entry);
+    rc = write_open_file(packer, node, file, path, entry);
     lz_union_file_close(file);
     return rc;
 }
@@ -156,31 +162,56 @@ static int set_path(struct walk *walk, size_t size)
 
 static int write_below(struct walk *walk);
 
+static int fill_target(struct walk *walk, struct lz_walk_node *node)
+{
+    ssize_t got = lz_union_readlink(walk->self, (const char *)walk->path.data, walk->path.size, walk->target,
+                                    sizeof walk->target - 1);
+    if (got < 0)
+        return (int)got;
+    walk->target[got] = 0;
+    node->target = walk->target;
+    node->target_size = (size_t)got;
+    return 0;
+}
+
+static int fail_here(struct walk *walk, int code)
+{
+    return lz_fail(walk->packer.detail, code, "%s: %s", (const char *)walk->path.data, lz_error_text(code));
+}
+
+static bool at_top(const struct walk *walk)
+{
+    return walk->path.size == walk->top_size;
+}
+
+/* What walk->path is now. AGAIN: one thing for one call and another for the next, and nothing was written. */
+static int write_node(struct walk *walk, struct lz_walk_node *node)
+{
+    *node = (struct lz_walk_node){0};
+    int rc = lz_union_walk(walk->self, (const char *)walk->path.data, walk->path.size, LZ_WALK_NOFOLLOW, &walk->place);
+    if (rc != 0)
+        return is_gone(rc) && !at_top(walk) ? GONE : fail_here(walk, rc);
+    fill(node, &walk->place.info);
+    rc = fill_xattrs(walk, node);
+    if (rc == 0 && node->kind == LZ_KIND_SYMLINK)
+        rc = fill_target(walk, node);
+    if (rc != 0)
+        return is_gone(rc) || (rc == -EINVAL && node->kind == LZ_KIND_SYMLINK) ? AGAIN : fail_here(walk, rc);
+    size_t above = walk->top_size + (!at_top(walk) && walk->top_size > 1);
+    node->path = (const char *)walk->path.data + above;
+    node->path_size = walk->path.size - above;
+    return lz_packer_write(&walk->packer, node);
+}
+
 /* What walk->path is now, and everything below it. */
 static int write_path(struct walk *walk)
 {
-    int rc = lz_union_walk(walk->self, (const char *)walk->path.data, walk->path.size, LZ_WALK_NOFOLLOW, &walk->place);
-    if (is_gone(rc) && walk->path.size > walk->top_size)
-        return 0; /* gone since it was listed */
-    struct lz_walk_node node = {0};
-    if (rc == 0) {
-        fill(&node, &walk->place.info);
-        rc = fill_xattrs(walk, &node);
-    }
-    if (rc == 0 && node.kind == LZ_KIND_SYMLINK) {
-        ssize_t got = lz_union_readlink(walk->self, (const char *)walk->path.data, walk->path.size, walk->target,
-                                        sizeof walk->target - 1);
-        rc = got < 0 ? (int)got : 0;
-        node.target = walk->target;
-        node.target_size = got < 0 ? 0 : (size_t)got;
-        walk->target[node.target_size] = 0;
-    }
-    if (rc != 0)
-        return lz_fail(walk->packer.detail, rc, "%s: %s", (const char *)walk->path.data, lz_error_text(rc));
-    size_t above = walk->top_size + (walk->path.size > walk->top_size && walk->top_size > 1);
-    node.path = (const char *)walk->path.data + above;
-    node.path_size = walk->path.size - above;
-    rc = lz_packer_write(&walk->packer, &node);
+    struct lz_walk_node node;
+    int rc = AGAIN;
+    for (unsigned looks = 0; rc == AGAIN && looks < LOOKS; looks++)
+        rc = write_node(walk, &node);
+    if (rc > 0) /* gone since it was listed, or another thing at each look */
+        return at_top(walk) ? fail_here(walk, -ENOENT) : 0;
     return rc == 0 && node.kind == LZ_KIND_DIRECTORY ? write_below(walk) : rc;
 }
 

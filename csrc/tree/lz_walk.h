@@ -53,12 +53,14 @@ struct lz_walk_node { /* valid during the call */
     size_t xattr_count;
     bool has_links;                 /* other names of the same file may follow or have been */
     uint64_t link_dev, link_number; /* which file it is, when has_links */
+    uint64_t stored;                /* files of the upper: bytes of their blocks */
     int64_t before;                 /* entry of the lower index at this path, or -1 */
     bool fresh;                     /* `before` is already hidden by a mark of a directory above */
     bool same_data;                 /* the data is that of `before`: a metacopy in its old place, or blocks like it */
     enum lz_walk_data data;         /* files */
     int dir_fd;
     const char *name;
+    int *fd; /* NULL, or of the upper's file: open for reading, and the walk's to close unless -1 is put here */
     uint32_t lower;
 };
 
@@ -66,13 +68,13 @@ struct lz_walk_options {
     const struct lz_diff_source *source; /* upper_fd: the directory to walk; lower may be NULL */
     bool plain;                          /* no overlay marks: an ordinary directory */
     bool layer;        /* deletions come first in their directory; a socket is a deletion, for tar cannot say it */
-    bool attributes;   /* fill target and xattrs */
+    bool attributes;   /* fill target and xattrs, and open files: all that a node says is of one and the same file */
     bool cross_mounts; /* plain: go into other mounts */
-    bool directories;  /* plain: visit directories only (and what the file system does not tell from them) */
 };
 
 /* Calls `visit` for the root (path "") and everything below, a directory, then its children by name. A negative return
- * of it stops the walk and is passed on. Names that vanish while the walk is on are left out. 0 or a negative code;
+ * of it stops the walk and is passed on. Names that vanish while the walk is on are left out, and a directory that does is
+ * empty from then on; a name that something else has at each of many looks is left out, too. 0 or a negative code;
  * LZ_E_LIMIT for a path over LZ_PATH_MAX, LZ_E_FORMAT for a mark that refers to nothing. */
 int lz_walk(const struct lz_sys *sys, const struct lz_walk_options *options,
             int (*visit)(void *ctx, const struct lz_walk_node *node), void *ctx, struct lz_detail *detail);

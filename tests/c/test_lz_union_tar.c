@@ -1,4 +1,6 @@
 /* A union as a tar is the tar of the same directory; that tar into a union, and out again, is the same tar. */
+#include <linux/fs.h>
+
 #include "tree_fixture.h"
 
 #include "tree/lz_diff.h"
@@ -271,12 +273,92 @@ static void every_failing_call(void)
     scratch_free(&work);
 }
 
+/* ---- names that change between two looks ---- */
+
+static struct hook {
+    const char *name, *other; /* change places before `name` is opened, or read as a link */
+    int left;                 /* so often; or, with no `other`, `name` goes */
+    struct scratch upper;
+} hook;
+
+static void at_hook(const char *path)
+{
+    if (hook.left == 0 || strcmp(path, hook.name) != 0)
+        return;
+    hook.left--;
+    if (hook.other != NULL)
+        CHECK_EQ(renameat2(hook.upper.fd, hook.name, hook.upper.fd, hook.other, RENAME_EXCHANGE), 0);
+    else
+        CHECK_EQ(unlinkat(hook.upper.fd, hook.name, 0), 0);
+}
+
+static int hooked_openat2(void *ctx, int dir, const char *path, const struct open_how *how)
+{
+    if ((how->flags & O_PATH) == 0)
+        at_hook(path);
+    return lz_sys_linux()->openat2(ctx, dir, path, how);
+}
+
+static ssize_t hooked_readlinkat(void *ctx, int dir, const char *path, char *out, size_t size)
+{
+    at_hook(path);
+    return lz_sys_linux()->readlinkat(ctx, dir, path, out, size);
+}
+
+/* Packs and checks `expected` where it was unpacked. */
+static void check_changing(const char *expected)
+{
+    struct lz_sys sys = *lz_sys_linux();
+    sys.openat2 = hooked_openat2;
+    sys.readlinkat = hooked_readlinkat;
+    struct scratch to = scratch_new(), work = scratch_new();
+    struct lz_union *self = open_union(&sys, NULL, &hook.upper, &work);
+    int out = openat(to.fd, "tar", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    struct lz_detail detail = {{0}};
+    int rc = lz_union_pack(self, "/", 1, 0, NULL, NULL, out, NULL, &detail);
+    if (rc != 0)
+        fprintf(stderr, "%s\n", detail.text);
+    CHECK_EQ(rc, 0);
+    char line[1024];
+    (void)snprintf(line, sizeof line, "cd %s && mkdir to && tar -xpf tar -C to && cd to && %s", to.path, expected);
+    CHECK_EQ(system(line), 0);
+    CHECK_EQ(close(out), 0);
+    lz_union_free(self);
+    scratch_free(&to);
+    scratch_free(&work);
+    scratch_free(&hook.upper);
+}
+
+static void names_that_change_meanwhile(void)
+{
+    for (int left = 1; left <= 9999; left += 9998) { /* once, and at each look, until it counts as gone */
+        hook = (struct hook){"pub", "sec", left, scratch_new()};
+        make_file(&hook.upper, "pub", "public", 6);
+        make_file(&hook.upper, "sec", "secret", 6);
+        CHECK_EQ(fchmodat(hook.upper.fd, "sec", 0600, 0), 0);
+        check_changing(left == 1
+                           ? "test $(cat pub) = secret && test $(stat -c %a pub) = 600 && test $(cat sec) = public"
+                           : "test ! -e pub && test -e sec");
+        CHECK(left == 1 ? hook.left == 0 : hook.left > 5000);
+    }
+    hook = (struct hook){"link", "file", 1, scratch_new()};
+    make_file(&hook.upper, "file", "x", 1);
+    CHECK_EQ(symlinkat("nowhere", hook.upper.fd, "link"), 0);
+    check_changing("test -f link");
+    hook = (struct hook){"link", NULL, 1, scratch_new()};
+    CHECK_EQ(symlinkat("nowhere", hook.upper.fd, "link"), 0);
+    make_file(&hook.upper, "more", "x", 1);
+    check_changing("test ! -h link && test -f more");
+    CHECK_EQ(hook.left, 0);
+}
+
 int main(void)
 {
     RUN(pack_is_that_of_the_directory);
     RUN(pack_refuses);
     RUN(unpack_and_pack_again);
     RUN(unpack_refuses);
+    RUN(names_that_change_meanwhile);
     RUN(every_failing_call);
     return check_end();
 }
