@@ -55,7 +55,6 @@ static int snapshot(const struct lz_sys *sys, int from_fd, int dir_fd, const cha
 /* ---- what a snapshot came to ---- */
 
 struct counter {
-    const struct lz_sys *sys;
     struct lz_copy_result found;
     struct lz_links links;
 };
@@ -73,12 +72,7 @@ static int count(void *ctx, const struct lz_walk_node *node)
         if (rc != 0)
             return rc;
     }
-    struct stat info;
-    int rc = self->sys->fstatat(self->sys->ctx, node->dir_fd, node->name, &info, AT_SYMLINK_NOFOLLOW);
-    if (rc < 0)
-        return rc;
-    uint64_t stored = (uint64_t)info.st_blocks * 512;
-    self->found.shared += stored < node->size ? stored : node->size;
+    self->found.shared += node->stored < node->size ? node->stored : node->size;
     return 0;
 }
 
@@ -86,7 +80,7 @@ static int count_all(const struct lz_sys *sys, int fd, struct lz_copy_result *re
 {
     struct lz_diff_source source = {.upper_fd = fd, .objects_fd = -1};
     struct lz_walk_options options = {.source = &source, .plain = true};
-    struct counter counter = {.sys = sys};
+    struct counter counter = {0};
     int rc = lz_walk(sys, &options, count, &counter, detail);
     lz_links_free(&counter.links);
     if (rc == 0)

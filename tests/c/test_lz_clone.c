@@ -121,6 +121,36 @@ static void subvolumes_in_it(void)
     disk_unmount(&disk);
 }
 
+static int counting_fstatat(void *ctx, int dir, const char *path, struct stat *out, int flags)
+{
+    int rc = lz_sys_linux()->fstatat(ctx, dir, path, out, flags);
+    if (rc == 0 && strncmp(path, "gone", 4) == 0)
+        CHECK_EQ(unlinkat(dir, path, S_ISDIR(out->st_mode) ? AT_REMOVEDIR : 0), 0);
+    return rc;
+}
+
+/* The snapshot has them; what it came to is counted in the source. */
+static void names_that_vanish_while_they_are_counted(void)
+{
+    struct disk disk;
+    if (!disk_mount(&disk, "btrfs", 128))
+        return;
+    subvolume(&disk, "from");
+    shell_in(disk.path,
+             "head -c 200000 /dev/urandom > from/gone && mkdir from/gone-directory && ln -s x from/gone-link && "
+             "head -c 100000 /dev/urandom > from/stays && sync");
+    struct lz_sys sys = *lz_sys_linux();
+    sys.fstatat = counting_fstatat;
+    struct lz_copy_result result = {0};
+    CHECK_EQ(clone_it(&sys, &disk, &result), 0);
+    CHECK(result.entries >= 1 && result.entries <= 4);
+    CHECK(result.shared >= 100000);
+    shell_in(disk.path, "test $(ls from) = stays && test $(ls to | wc -l) = 4");
+    gone(&disk, "to");
+    gone(&disk, "from");
+    disk_unmount(&disk);
+}
+
 static void every_failing_call(void)
 {
     struct disk disk;
@@ -172,6 +202,7 @@ int main(void)
     }
     RUN(snapshots_and_copies);
     RUN(subvolumes_in_it);
+    RUN(names_that_vanish_while_they_are_counted);
     RUN(every_failing_call);
     return check_end();
 }
