@@ -37,7 +37,7 @@ WANTED = (
     Wanted("first lookup of a name, cold, through 128 layers", "lookup__depth", "first hit", "128 layers"),
     Wanted("a name among 17,000 looked up in one call", "lookup__depth", "a path of a list", "64 layers"),
     Wanted("load of a 910 MB image", "import__real_image", "wall"),
-    Wanted("pull of that image, until a container is made", "pull__real_image", "wall", "4 layers"),
+    Wanted("pull of the 910 MB image, until a container is made", "pull__real_image", "wall", "4 layers"),
     Wanted("memory of a pull of one large layer", "pull__real_image", "peak memory", "a layer of"),
     Wanted("bytes of a pull when 1 % of the files of that image have changed, of all its bytes", "pull__small_change",
            "of the whole", "1 % of the files, other content"),
