@@ -102,6 +102,16 @@ def test_copied_into_a_full_tmpfs_of_it(store: Store, tmp_path: Path) -> None:
     small.remove(force=True)
 
 
+def test_more_than_the_disk_has(store: Store) -> None:
+    """What it took and the disk has no room for would be lost."""
+    with pytest.raises(LimitError, match="size 1125899906842624: the disk has room for"):
+        sh(store, ":", size=1 << 50, name="small")
+    with pytest.raises(LimitError, match="size 1125899906842624: the disk has room for"):
+        store.volumes.create("small", size=1 << 50)
+    assert store.containers.list(all=True) == store.volumes.list() == []
+    assert os.listdir(store.paths.containers) == os.listdir(store.paths.staging) == []
+
+
 def test_no_file_system_can_be_made(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.ENXIO, "no loop device")

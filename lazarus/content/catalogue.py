@@ -21,6 +21,7 @@ from lazarus.content.reserve import FULL, Reserve
 from lazarus.errors import StoreError
 
 BUSY_SECONDS = 60.0
+_HOLES = 256 * 1024  # bytes: more than SQLite's shared memory file takes
 
 
 def translate(error: sqlite3.Error, path: str) -> Exception:
@@ -31,7 +32,7 @@ def translate(error: sqlite3.Error, path: str) -> Exception:
     if primary == sqlite3.SQLITE_FULL:
         full = errno.ENOSPC
     elif primary in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
-        full = _refused(path, 256 * 1024)
+        full = _refused(path, _HOLES)
     if full:
         return OSError(full, os.strerror(full), path)
     if primary in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
@@ -54,7 +55,8 @@ def _refused(path: str, size: int) -> int:
     directory = os.path.dirname(path)
     try:
         status = os.statvfs(directory)
-        if status.f_bavail * status.f_frsize < size or (status.f_files > 0 and status.f_ffree == 0):
+        is_full = status.f_bavail * status.f_frsize < size and os.geteuid() != 0  # what is kept for root counts for it
+        if is_full or (status.f_files > 0 and status.f_ffree == 0):
             return errno.ENOSPC
         fd = os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)  # only this shows a quota
         try:
@@ -78,9 +80,13 @@ def _leaves_holes(path: str) -> bool:
 
 
 def _check_room_for_holes(path: str) -> None:
-    """`OSError` ENOSPC when there is none. Asked, not tried: others need the room that a trial takes."""
+    """`OSError` ENOSPC when there is none. Asked, not tried, for others need the room that a trial takes; but by root,
+    where there is room that is kept for it, and nothing says whether this root may have that."""
     status = os.statvfs(os.path.dirname(path))
-    if status.f_bavail * status.f_frsize < 256 * 1024:
+    if status.f_bavail * status.f_frsize >= _HOLES:
+        return
+    may_try = os.geteuid() == 0 and status.f_bfree * status.f_frsize >= 2 * _HOLES
+    if not may_try or _refused(path, _HOLES):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
 

@@ -12,10 +12,13 @@ through a descriptor (`opened`), which ends with its process, so that nobody has
 All mounts of one image share one loop device (see lz_pool.h): however many look at it, in whatever namespace, they see
 one file system, and when the last of them goes so does the device.
 
-At the limit a write fails with ENOSPC, and nobody outside notices. XFS keeps some MiB for its metadata, and 64 MiB at
-least for its log, which are taken of the disk at once; it takes 300 MiB at least. What is freed in it is used again
-there, and not given back to the disk. Across the border files share no blocks with the store's objects: a copy-up
-copies.
+At the limit a write fails with ENOSPC, and nobody outside notices. A limit that is larger than what the disk has free
+is refused, for what the disk has no room for is lost: the XFS takes a write, and finds out later, as an fsync says.
+Several limits, or one and what others write, can still come to more than the disk.
+
+XFS keeps some MiB for its metadata, and 64 MiB at least for its log, which are taken of the disk at once; it takes 300
+MiB at least. What is freed in it is used again there, and not given back to the disk. Across the border files share no
+blocks with the store's objects: a copy-up copies.
 """
 
 from __future__ import annotations
@@ -34,7 +37,8 @@ from lazarus.errors import LimitError, StoreError
 def making(place: str, size: int, names: Sequence[str]) -> Iterator[str]:
     """Directories of these names that together take `size` bytes. Yields the path that they are below meanwhile:
     nothing is mounted in the tree, so that a process which is killed leaves nothing but files. `LimitError` for a size
-    that is too small, `UnsupportedError` without XFS or mkfs.xfs, `StoreError` without root, `OSError`. About 30 ms."""
+    that is too small, or larger than what is free, `UnsupportedError` without XFS or mkfs.xfs, `StoreError` without
+    root, `OSError`. About 30 ms."""
     make_image(place, size)
     os.mkdir(f"{place}/limited", 0o700)
     root = opened(place)
@@ -53,6 +57,8 @@ def make_image(place: str, size: int) -> None:
 
     if size < pool.MINIMUM:
         raise LimitError(f"size {size}: XFS takes {pool.MINIMUM} bytes (300 MiB) at least")
+    if size > (free := pool.free_bytes(place)):
+        raise LimitError(f"size {size}: the disk has room for {free} bytes of it")
     try:
         pool.make_image(f"{place}/limit.image", whole(size))
     except PermissionError as error:

@@ -351,5 +351,7 @@ def make_image(path: str, size: int) -> None:
     command: Sequence[str] = (program, "-q", "-m", "reflink=1", "-s", "size=4096", path)
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
     if done.returncode != 0:
-        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        said = " ".join(done.stderr.split()).removeprefix("mkfs.xfs: ") or f"exit code {done.returncode}"
+        if os.strerror(errno.ENOSPC) in said:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
         raise StoreError(f"mkfs.xfs: {said:.300}")
