@@ -242,6 +242,7 @@ def test_what_was_stopped_before_stays_stopped(store: Store) -> None:
     until(lambda: states() == before)
     for one in (first, *rest):  # all of them: as a watcher leaves it that was killed, too
         os.kill(one.pid, signal.SIGSTOP)
+    until(lambda: set(states().values()) == {"T"})  # a signal takes its time
     with frozen([container]):
         pass
     until(lambda: set(states().values()) == {"S"})
