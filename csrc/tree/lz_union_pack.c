@@ -7,8 +7,7 @@
 #include "lz_union_internal.h"
 #include "lz_union_tar.h"
 
-#define LOOKS 16u /* at a name that other things have from one call to the next */
-#define AGAIN 1   /* what lz_packer_write() passes on, too */
+#define AGAIN 1 /* what lz_packer_write() passes on, too */
 #define GONE 2
 
 struct walk {
@@ -208,7 +207,7 @@ static int write_path(struct walk *walk)
 {
     struct lz_walk_node node;
     int rc = AGAIN;
-    for (unsigned looks = 0; rc == AGAIN && looks < LOOKS; looks++)
+    for (unsigned looks = 0; rc == AGAIN && looks < LZ_WALK_LOOKS; looks++)
         rc = write_node(walk, &node);
     if (rc > 0) /* gone since it was listed, or another thing at each look */
         return at_top(walk) ? fail_here(walk, -ENOENT) : 0;

@@ -24,6 +24,8 @@
 #include "lz_diff.h"
 #include "lz_list.h"
 
+#define LZ_WALK_LOOKS 16u /* at a name that other things have from one call to the next; then it counts as gone */
+
 enum lz_walk_event {
     LZ_WALK_ENTRY,    /* something is there now */
     LZ_WALK_WHITEOUT, /* something was there before and is no more */
@@ -32,7 +34,7 @@ enum lz_walk_event {
 
 enum lz_walk_data {
     LZ_DATA_NONE,
-    LZ_DATA_UPPER,  /* the file `name` below `dir_fd` ("": dir_fd itself) */
+    LZ_DATA_UPPER,  /* the file `name` below `dir_fd`; `fd`, where that is not NULL */
     LZ_DATA_LOWER,  /* the content of entry `lower` of the lower index */
     LZ_DATA_BLOCKS, /* the file `name` below `dir_fd`, which has some blocks; others are in entry `lower` */
 };

@@ -5,8 +5,7 @@
 #include "lz_kind.h"
 #include "lz_walk_look.h"
 
-#define LOOKS 16u /* at a name that other things have from one call to the next */
-#define AGAIN 1   /* a look's result: what has the name is not what it was a moment ago */
+#define AGAIN 1 /* a look's result: what has the name is not what it was a moment ago */
 
 int lz_walk_fail(struct walk *walk, int code, const char *what)
 {
@@ -205,7 +204,7 @@ static int look(struct walk *walk, const struct frame *frame, const struct lz_na
 int lz_walk_look(struct walk *walk, const struct frame *frame, const struct lz_name *item, struct found *found)
 {
     int rc = AGAIN;
-    for (unsigned looks = 0; rc == AGAIN && looks < LOOKS; looks++)
+    for (unsigned looks = 0; rc == AGAIN && looks < LZ_WALK_LOOKS; looks++)
         rc = look(walk, frame, item, found);
     return rc == AGAIN ? -ENOENT : rc;
 }

@@ -140,13 +140,12 @@ class Containers:
             if settings.size is None:
                 insert_with_volumes(self.store, [row, *rows])
             else:
-                self._insert_limited([row, *rows], settings.size, roots[0])
+                self._insert_limited([row, *rows], settings.size, roots.pop(0))
+                made.pop(0)  # it has its directory
             container = Container(self.store, *row[:6])
             try:
                 for (one, _), root in zip(made, roots, strict=True):
                     place = self.store.paths.container(one)
-                    if settings.size is not None and one == container_id:
-                        continue
                     os.mkdir(place, 0o700)
                     for directory in _DIRECTORIES:
                         os.mkdir(f"{place}/{directory}", 0o755)
