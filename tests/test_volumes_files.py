@@ -198,6 +198,19 @@ def test_no_tar(volume: Volume, data: bytes) -> None:
     assert os.listdir(volume.store.paths.staging) == []
 
 
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_tar_that_is_cut_off(volume: Volume, pack: Callable[[bytes], bytes]) -> None:
+    """Files that came whole are there, nothing of others is, and what those were to replace is."""
+    noise = os.urandom(3 << 20)
+    for name in ("new", "dir/a"):
+        data = pack(tar_of(file("whole", b"whole"), file(name, noise)))
+        with pytest.raises(TruncatedError):
+            import_(volume, data[: len(data) // 2])
+        assert sorted(os.listdir(volume.path)) == ["dir", "whole"]
+        assert sorted(os.listdir(f"{volume.path}/dir")) == ["a", "link", "sub"]
+        assert Path(volume.path, "dir/a").read_text() == "a\n" and Path(volume.path, "whole").read_bytes() == b"whole"
+
+
 def test_a_removed_one(volume: Volume, tmp_path: Path) -> None:
     volume.remove()
     for act in (lambda: import_(volume, tar_of(file("f"))), lambda: volume.copy_out("/", str(tmp_path / "out"))):

@@ -174,7 +174,11 @@ static int make_file(struct unpacking *u, const struct lz_tar_entry *entry, stru
         return fail(u, "making the file", rc);
     rc = write_content(u, file, entry, reader);
     lz_union_file_close(file);
-    return rc == 0 ? set_entry_attributes(u, entry) : rc;
+    if (rc == 0)
+        rc = set_entry_attributes(u, entry);
+    if (rc != 0) /* no half of a file stays */
+        (void)lz_union_unlink(u->self, u->path, u->path_size);
+    return rc;
 }
 
 static int make_directory(struct unpacking *u, const struct lz_tar_entry *entry)

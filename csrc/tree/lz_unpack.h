@@ -1,8 +1,8 @@
 /* lz_unpack.h - a tar into a directory: checkout and `cp` into a container.
  *
  * Every parent is resolved with lz_openat_beneath() below the target, so a tree that swaps symlinks meanwhile can make it
- * fail but never make it write elsewhere. An existing non-directory is replaced (unlink, then create); an existing
- * directory is kept. Directory times are set last.
+ * fail but never make it write elsewhere. An existing non-directory is replaced, by a file in one step, once that is whole
+ * (a `.lz-partial-*` until then); an existing directory is kept. Directory times are set last.
  */
 #ifndef LZ_UNPACK_H
 #define LZ_UNPACK_H
@@ -21,7 +21,8 @@ struct lz_unpack_options {
                                   -EISDIR */
 };
 
-/* Reads a plain (not compressed) tar from in_fd into the directory dir_fd. Creates are not undone on failure. */
+/* Reads a plain (not compressed) tar from in_fd into the directory dir_fd. What was made before a failure stays; of the
+ * file at which it failed nothing does, and what it was to replace stays. */
 int lz_unpack(const struct lz_sys *sys, int in_fd, int dir_fd, const struct lz_unpack_options *options,
               uint64_t *entries, struct lz_detail *detail);
 

@@ -7,8 +7,6 @@
 #include <string.h>
 #include <sys/sysmacros.h>
 
-#define RETRIES 100
-
 static int fail(const struct lz_unpacker *self, const char *path, int code, const char *what)
 {
     return lz_fail(self->detail, code, "%s: %s: %s", path, what, lz_error_text(code));
@@ -125,18 +123,40 @@ int lz_unpack_directory(struct lz_unpacker *self, int parent, const char *name, 
 
 /* ---- files ---- */
 
-/* Somebody else may put a file of that name there again and again: two copies at once, of which the last one stays. */
-static int create_file(const struct lz_unpacker *self, int parent, const char *name)
+#define ASIDE_SIZE 32
+
+/* Makes a file under its name where that is free, else beside it: what has the name keeps it until the new one is whole.
+ * `made` becomes the name that it was made under, perhaps in `aside`. Whatever takes the name meanwhile is replaced: two
+ * copies at once, of which the last one stays. */
+static int create_file(const struct lz_unpacker *self, int parent, const char **made, char aside[ASIDE_SIZE])
 {
+    const char *name = *made;
     int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW;
-    for (int tries = 0;; tries++) {
-        int fd = self->sys->openat(self->sys->ctx, parent, name, flags, 0600);
-        if (fd != -EEXIST || tries == RETRIES)
-            return fd;
-        int rc = lz_unpack_remove(self, parent, name, false);
-        if (rc != 0 && rc != -ENOENT)
-            return rc;
-    }
+    int fd = self->sys->openat(self->sys->ctx, parent, name, flags, 0600);
+    if (fd != -EEXIST)
+        return fd;
+    struct stat info;
+    int rc = self->sys->fstatat(self->sys->ctx, parent, name, &info, AT_SYMLINK_NOFOLLOW);
+    if (rc == 0 && S_ISDIR(info.st_mode))
+        rc = lz_unpack_remove(self, parent, name, false);
+    if (rc != 0 && rc != -ENOENT)
+        return rc;
+    uint64_t number;
+    ssize_t got = self->sys->getrandom(self->sys->ctx, &number, sizeof number);
+    if (got != (ssize_t)sizeof number)
+        return got < 0 ? (int)got : -EIO;
+    (void)snprintf(aside, ASIDE_SIZE, ".lz-partial-%016llx", (unsigned long long)number);
+    *made = aside;
+    return self->sys->openat(self->sys->ctx, parent, aside, flags, 0600);
+}
+
+/* Removes a file that did not come whole, unless another has taken its name. */
+static void remove_file(const struct lz_unpacker *self, int parent, const char *made, const struct stat *file)
+{
+    struct stat now;
+    int rc = self->sys->fstatat(self->sys->ctx, parent, made, &now, AT_SYMLINK_NOFOLLOW);
+    if (rc == 0 && now.st_dev == file->st_dev && now.st_ino == file->st_ino)
+        (void)self->sys->unlinkat(self->sys->ctx, parent, made, 0);
 }
 
 int lz_unpack_content(struct lz_tar_reader *reader, const struct lz_tar_entry *entry, const char *path,
@@ -190,12 +210,9 @@ static int write_content(const struct lz_unpacker *self, int fd, const char *pat
     return rc == 0 ? 0 : fail(self, path, rc, "setting the size");
 }
 
-int lz_unpack_file(struct lz_unpacker *self, int parent, const char *name, const char *path,
-                   const struct lz_tar_entry *entry, struct lz_tar_reader *reader)
+static int fill_file(const struct lz_unpacker *self, int fd, const char *path, const struct lz_tar_entry *entry,
+                     struct lz_tar_reader *reader)
 {
-    int fd = create_file(self, parent, name);
-    if (fd < 0)
-        return fail(self, path, fd, "making the file");
     int rc = write_content(self, fd, path, entry, reader);
     if (rc == 0)
         rc = set_owner(self, fd, "", entry->uid, entry->gid, path);
@@ -203,10 +220,28 @@ int lz_unpack_file(struct lz_unpacker *self, int parent, const char *name, const
         rc = set_xattrs(self, fd, "", entry->xattrs, entry->xattr_count, path);
     if (rc == 0 && (rc = change_mode(self, fd, lz_unpack_mode(self->options, entry->mode, false))) != 0)
         rc = fail(self, path, rc, "setting the mode");
-    if (rc == 0)
-        rc = set_times(self, fd, "", entry->mtime, entry->mtime_nsec, path);
+    return rc == 0 ? set_times(self, fd, "", entry->mtime, entry->mtime_nsec, path) : rc;
+}
+
+int lz_unpack_file(struct lz_unpacker *self, int parent, const char *name, const char *path,
+                   const struct lz_tar_entry *entry, struct lz_tar_reader *reader)
+{
+    struct stat info = {0};
+    const char *made = name;
+    char aside[ASIDE_SIZE];
+    int fd = create_file(self, parent, &made, aside);
+    if (fd < 0)
+        return fail(self, path, fd, "making the file");
+    int rc = fill_file(self, fd, path, entry, reader);
+    int known = self->sys->fstatat(self->sys->ctx, fd, "", &info, AT_EMPTY_PATH);
     int closed = self->sys->close(self->sys->ctx, fd);
-    return rc == 0 && closed != 0 ? fail(self, path, closed, "closing") : rc;
+    if (rc == 0 && closed != 0)
+        rc = fail(self, path, closed, "closing");
+    if (rc == 0 && made != name && (rc = self->sys->renameat2(self->sys->ctx, parent, made, parent, name, 0)) != 0)
+        rc = fail(self, path, rc, "replacing what was there");
+    if (rc != 0 && known == 0)
+        remove_file(self, parent, made, &info);
+    return rc;
 }
 
 /* ---- symlinks, devices, fifos ---- */

@@ -302,7 +302,8 @@ VERBS = {
             import_,
             (_NAME, Word("file", "FILE", "a tar (plain, gzip or zstd); - for standard input")),
             (),
-            "The volume must be there. Files in the way are replaced, directories stay.",
+            "The volume must be there. Files in the way are replaced, directories stay. When it fails, as for"
+            " a tar that is cut off, files that came whole stay, and those that others were to replace.",
         ),
         Verb(
             "volume push",

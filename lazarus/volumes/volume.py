@@ -202,7 +202,8 @@ class Volume:
 
     def copy_in(self, source: str | IO[bytes] | int, target: str = "/", *, archive: bool = False) -> None:
         """Copies a file or tree of the host (or a tar stream) to `target` in it: docker's rules, see
-        `lazarus/union/copy.py`. Containers may use it meanwhile. What was copied before a failure stays."""
+        `lazarus/union/copy.py`. Containers may use it meanwhile. What was copied before a failure stays, half a file
+        excepted."""
         from lazarus.volumes.files import copy_in
 
         copy_in(self, source, target, archive=archive)
@@ -228,7 +229,8 @@ class Volume:
         number of its entries. Files in the way are replaced, directories stay.
 
         Raises `UnsafeError` for a path that leads out of the volume, `ConflictError` where a directory and a file meet,
-        `FormatError`, `OSError`. What was made before a failure stays.
+        `FormatError`, `OSError`. What was made before a failure stays; of a file that did not come whole nothing does,
+        and what it was to replace stays. A process that is killed (SIGKILL) may leave half of a new file.
         """
         from lazarus.volumes.files import import_
 

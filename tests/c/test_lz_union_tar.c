@@ -170,6 +170,30 @@ static int unpack_made(struct lz_union *self, struct archive *archive, const str
     return rc;
 }
 
+/* The archive ends within the content of a file: nothing is left of that. */
+static void unpack_what_is_cut_off(void)
+{
+    struct scratch lower = scratch_new(), upper = scratch_new(), work = scratch_new();
+    struct lz_union *self = open_union(lz_sys_linux(), &lower, &upper, &work);
+    struct lz_tar_entry entry = {.type = LZ_TAR_FILE, .path = "f", .path_size = 1, .size = 4, .stored_size = 4};
+    struct lz_buf bytes = {0};
+    int fd = new_output();
+    CHECK_EQ(lz_tar_write_entry(&entry, &bytes, NULL), 0);
+    CHECK_EQ(lz_buf_append(&bytes, "ha", 2), 0);
+    CHECK_EQ(write(fd, bytes.data, bytes.size), bytes.size);
+    CHECK_EQ(lseek(fd, 0, SEEK_SET), 0);
+    CHECK_EQ(lz_union_unpack(self, fd, "/", 1, &ALL, NULL, NULL), LZ_E_TRUNCATED);
+    struct lz_union_info info;
+    CHECK_EQ(lz_union_stat(self, "f", 1, LZ_UNION_NOFOLLOW, &info), -ENOENT);
+    CHECK_EQ(faccessat(upper.fd, "f", F_OK, AT_SYMLINK_NOFOLLOW), -1);
+    CHECK_EQ(close(fd), 0);
+    lz_buf_free(&bytes);
+    lz_union_free(self);
+    scratch_free(&lower);
+    scratch_free(&upper);
+    scratch_free(&work);
+}
+
 static void unpack_refuses(void)
 {
     static const struct lz_unpack_options careful = {.no_replace_directory = true};
@@ -357,6 +381,7 @@ int main(void)
     RUN(pack_is_that_of_the_directory);
     RUN(pack_refuses);
     RUN(unpack_and_pack_again);
+    RUN(unpack_what_is_cut_off);
     RUN(unpack_refuses);
     RUN(names_that_change_meanwhile);
     RUN(every_failing_call);

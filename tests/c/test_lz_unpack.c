@@ -1,69 +1,10 @@
-/* Unpack: what an archive makes, what an evil one must not make, and every failing call. */
+/* Unpack: what an archive makes, and what an evil one must not make. */
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "tree_fixture.h"
+#include "unpack_fixture.h"
 
-#include "tree/lz_diff.h"
-#include "tree/lz_unpack.h"
-
-static const struct lz_unpack_options ALL = {.keep_owner = true, .keep_xattrs = true};
 static const struct lz_unpack_options CAREFUL = {.keep_owner = true, .keep_xattrs = true, .no_replace_directory = true};
-
-/* An archive that is being written: memory behind a descriptor. */
-struct archive {
-    struct lz_buf bytes;
-    int fd;
-};
-
-static void put(struct archive *archive, struct lz_tar_entry entry, const char *path, const char *content)
-{
-    entry.path = path;
-    entry.path_size = strlen(path);
-    if (entry.link != NULL)
-        entry.link_size = strlen(entry.link);
-    if (content != NULL && entry.extents == NULL)
-        entry.size = entry.stored_size = strlen(content);
-    if (entry.mode == 0)
-        entry.mode = 0755;
-    CHECK_EQ(lz_tar_write_entry(&entry, &archive->bytes, NULL), 0);
-    if (content == NULL)
-        return;
-    CHECK_EQ(lz_buf_append(&archive->bytes, content, strlen(content)), 0);
-    CHECK_EQ(lz_buf_append_zeros(&archive->bytes, lz_tar_pad(strlen(content))), 0);
-}
-
-static void put_directory(struct archive *archive, const char *path)
-{
-    put(archive, (struct lz_tar_entry){.type = LZ_TAR_DIRECTORY, .mtime = 7, .mtime_nsec = 9}, path, NULL);
-}
-
-static void put_file(struct archive *archive, const char *path, const char *content)
-{
-    put(archive, (struct lz_tar_entry){.type = LZ_TAR_FILE, .mtime = 5, .mtime_nsec = 6}, path, content);
-}
-
-static void put_link(struct archive *archive, enum lz_tar_type type, const char *path, const char *target)
-{
-    put(archive, (struct lz_tar_entry){.type = type, .link = target, .mtime = 5}, path, NULL);
-}
-
-static int finished(struct archive *archive)
-{
-    CHECK_EQ(lz_buf_append_zeros(&archive->bytes, 1024), 0);
-    archive->fd = memfd_create("archive", MFD_CLOEXEC);
-    CHECK(archive->fd >= 0);
-    CHECK_EQ(write(archive->fd, archive->bytes.data, archive->bytes.size), archive->bytes.size);
-    CHECK_EQ(lseek(archive->fd, 0, SEEK_SET), 0);
-    return archive->fd;
-}
-
-static void archive_free(struct archive *archive)
-{
-    lz_buf_free(&archive->bytes);
-    CHECK_EQ(close(archive->fd), 0);
-    *archive = (struct archive){0};
-}
 
 static void unpack_all(struct archive *archive, const struct scratch *scratch, uint64_t expected)
 {
@@ -89,14 +30,6 @@ static void refuse(struct archive *archive, const struct scratch *scratch, const
     CHECK_EQ(entries, 99);
     CHECK_EQ(count_descriptors(), before + 1);
     archive_free(archive);
-}
-
-static void check_tree(const struct scratch *scratch, const char *expected)
-{
-    int out = memfd_create("tree", MFD_CLOEXEC);
-    CHECK_EQ(lz_pack_tree(lz_sys_linux(), scratch->fd, NULL, false, NULL, out, NULL, NULL), 0);
-    check_archive(out, expected);
-    CHECK_EQ(close(out), 0);
 }
 
 static struct stat info_of(const struct scratch *scratch, const char *path)
@@ -325,13 +258,6 @@ static void evil_contents(void)
     put_file(&archive, "f/x", "x");
     refuse(&archive, &scratch, &ALL, -ENOTDIR, "f/x: opening the parent directory");
 
-    put_file(&archive, "long", "four");
-    archive.bytes.size -= 512; /* the archive ends within the content */
-    archive.fd = memfd_create("archive", MFD_CLOEXEC);
-    CHECK_EQ(write(archive.fd, archive.bytes.data, archive.bytes.size), archive.bytes.size);
-    CHECK_EQ(lseek(archive.fd, 0, SEEK_SET), 0);
-    CHECK_EQ(lz_unpack(lz_sys_linux(), archive.fd, scratch.fd, &ALL, NULL, NULL), LZ_E_TRUNCATED);
-    archive_free(&archive);
     scratch_free(&scratch);
 }
 
@@ -387,50 +313,6 @@ static void swapped_meanwhile(void)
     scratch_free(&outside);
 }
 
-/* ---- every failing call ---- */
-
-static void build(struct archive *archive)
-{
-    static const struct lz_tar_xattr xattrs[] = {{"user.a", 6, (const uint8_t *)"1", 1}};
-    put(archive, (struct lz_tar_entry){.type = LZ_TAR_DIRECTORY, .xattrs = xattrs, .xattr_count = 1}, "a", NULL);
-    put(archive, (struct lz_tar_entry){.type = LZ_TAR_FILE, .xattrs = xattrs, .xattr_count = 1}, "a/f", "content");
-    put_link(archive, LZ_TAR_HARDLINK, "h", "a/f");
-    put_link(archive, LZ_TAR_SYMLINK, "s", "x");
-    put(archive, (struct lz_tar_entry){.type = LZ_TAR_FIFO, .mode = 0622}, "p", NULL);
-    put_file(archive, "x/y/z", "deep");
-}
-
-static void failing_calls(void)
-{
-    struct scratch scratch = scratch_new();
-    struct fault fault;
-    int failed = 0, before = count_descriptors();
-    for (long n = 1;; n++) {
-        struct archive archive = {0};
-        char name[32];
-        (void)snprintf(name, sizeof name, "%ld", n);
-        make_directory(&scratch, name);
-        int dir = openat(scratch.fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        build(&archive);
-        fault_arm(&fault, n, -ENOSPC);
-        struct lz_detail detail = {{0}};
-        int rc = lz_unpack(fault_sys(&fault), finished(&archive), dir, &ALL, NULL, &detail);
-        failed += rc != 0;
-        CHECK(rc == 0 || rc == -ENOSPC);
-        CHECK_EQ(lseek(archive.fd, 0, SEEK_SET), 0);
-        CHECK_EQ(lz_unpack(lz_sys_linux(), archive.fd, dir, &ALL, NULL, NULL), 0); /* again, over what was made */
-        struct scratch made = {.fd = dir};
-        check_tree(&made, "D ./|D a/ user.a|F a/f 7 user.a|H h>a/f|P p|L s>x|D x/|D x/y/|F x/y/z 4");
-        CHECK_EQ(close(dir), 0);
-        archive_free(&archive);
-        CHECK_EQ(count_descriptors(), before);
-        if (!fault.fired)
-            break;
-    }
-    CHECK(failed > 30);
-    scratch_free(&scratch);
-}
-
 int main(void)
 {
     RUN(every_type);
@@ -441,6 +323,5 @@ int main(void)
     RUN(evil_names);
     RUN(evil_contents);
     RUN(swapped_meanwhile);
-    RUN(failing_calls);
     return check_end();
 }
