@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from cli_helpers import Command
@@ -74,6 +75,16 @@ def test_mistakes(lazarus: Command) -> None:
         result = lazarus(*words)
         assert result.code == code and said in result.err, result
         assert code == 2 or result.err.count("\n") == 1, result
+
+
+def test_a_log_for_programs(lazarus: Command) -> None:
+    """Times are as those of `ps`."""
+    lazarus.ok("create", "--name", "one", IMAGE)
+    lazarus.ok("checkpoint", "one", "first")
+    (row,) = json.loads(lazarus.ok("log", "one", "--format", "json"))
+    (container,) = json.loads(lazarus.ok("ps", "-a", "--filter", "name=one", "--format", "json"))
+    assert row["Container"] == container["Id"] and type(row["Created"]) is type(container["Created"])
+    assert container["Created"] <= row["Created"] <= time.time()
 
 
 def test_help_says_what_it_is_not(lazarus: Command) -> None:

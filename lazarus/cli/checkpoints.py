@@ -58,7 +58,7 @@ def log(store: Store, arguments: SimpleNamespace) -> int:
                 {
                     "Container": one.container_id,
                     "Name": one.name,
-                    "Created": one.created,
+                    "Created": int(one.created),
                     "Parent": one.parent,
                     "Current": one.key == current,
                 }
