@@ -70,6 +70,11 @@ def test_mistakes(lazarus: Command) -> None:
         (["fork", "one", "-n", "x"], 2, "x"),
         (["fork", "one@first", "--name", "one"], 1, "container name one: already in use"),
         (["rm", "one@first"], 1, "checkpoint one@first: container"),
+        (
+            ["commit", "one@first", "x:1"],
+            2,
+            "one@first: a checkpoint is not committed itself: `lazarus fork one@first`",
+        ),
         (["rm", "one@none"], 1, "no checkpoint 'none' of its own"),
     ):
         result = lazarus(*words)

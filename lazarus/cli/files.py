@@ -56,6 +56,9 @@ def diff(store: Store, arguments: SimpleNamespace) -> int:
 
 def commit(store: Store, arguments: SimpleNamespace) -> int:
     """An image of what a container has changed; prints its ID."""
+    if "@" in arguments.container:  # which no name of a container has
+        place = f"{arguments.container:.200}"
+        raise Mistake(f"{place}: a checkpoint is not committed itself: `{PROGRAM} fork {place}`, and commit the fork")
     image = store.containers.get(arguments.container).commit(
         arguments.reference,
         changes=arguments.change,
@@ -213,7 +216,8 @@ VERBS = {
             commit,
             (CONTAINER, Word("reference", "REFERENCE", "name for the image", "?")),
             _COMMIT_OPTIONS,
-            "Same changes, same layer. $SOURCE_DATE_EPOCH sets the time of the image and bounds those of files.",
+            "Same changes, same layer. $SOURCE_DATE_EPOCH sets the time of the image and bounds those of files.\n"
+            f"To commit what it was in a checkpoint: `{PROGRAM} fork CONTAINER@CHECKPOINT`, and commit the fork.",
         ),
         Verb(
             "cp",
