@@ -291,6 +291,20 @@ def target(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", tmp_path / "target"], stderr=subprocess.DEVNULL)
 
 
+def test_umount_of_a_name(lazarus: Command, tmp_path: Path, target: Path) -> None:
+    """A container's, if there is one, else that of a directory where something is mounted."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    result = lazarus("umount", "target", cwd=tmp_path)
+    assert result.code == 1 and result.err == "lazarus: container 'target': not in this store\n"
+    lazarus.ok("union", f"{tmp_path}/a:{tmp_path}/b", "target", cwd=tmp_path)
+    assert lazarus.ok("umount", "target", cwd=tmp_path) == "target" and not target.is_mount()
+    lazarus.ok("union", f"{tmp_path}/a:{tmp_path}/b", "target", cwd=tmp_path)
+    lazarus.ok("create", "--name", "target", IMAGE)
+    mounted = Path(lazarus.ok("mount", "target"))
+    assert lazarus.ok("umount", "target", cwd=tmp_path) == "target" and target.is_mount() and not mounted.is_mount()
+
+
 def test_union(lazarus: Command, tmp_path: Path, target: Path) -> None:
     for name in ("a", "b", "upper", "work"):
         (tmp_path / name).mkdir()

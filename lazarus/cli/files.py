@@ -125,17 +125,17 @@ def mount(store: Store, arguments: SimpleNamespace) -> int:
 
 
 def umount(store: Store, arguments: SimpleNamespace) -> int:
-    """Unmounts containers, and unions: what has a slash in it is a directory."""
+    """Unmounts containers, and unions."""
     from lazarus.errors import LazarusError
     from lazarus.mounts.union import dissolve
 
     failures = 0
     for name in arguments.containers:
         identity = os.path.basename(os.path.dirname(os.path.realpath(name)))
-        if "/" in name and os.path.realpath(name) == os.path.realpath(f"{store.paths.container(identity)}/merged"):
-            failures += each(store, [identity], lambda container: container.unmount())  # what `mount` printed
-        elif "/" not in name:
+        if not _is_place(store, name):
             failures += each(store, [name], lambda container: container.unmount())
+        elif os.path.realpath(name) == os.path.realpath(f"{store.paths.container(identity)}/merged"):
+            failures += each(store, [identity], lambda container: container.unmount())  # what `mount` printed
         else:
             try:
                 dissolve(name)
@@ -144,6 +144,22 @@ def umount(store: Store, arguments: SimpleNamespace) -> int:
                 failures += 1
                 complain(error)
     return 1 if failures else 0
+
+
+def _is_place(store: Store, name: str) -> bool:
+    """Is a directory meant? With a slash it is; without, where no container is called so and something is mounted."""
+    from lazarus.errors import LazarusError, NotFoundError
+    from lazarus.mounts.union import mounted
+
+    if "/" in name:
+        return True
+    try:
+        store.containers.get(name)
+    except NotFoundError:
+        return mounted(os.path.realpath(name)) is not None
+    except LazarusError:  # several are called so
+        pass
+    return False
 
 
 def split_lowers(text: str) -> list[str]:
@@ -248,7 +264,9 @@ VERBS = {
             "umount",
             "unmount root file systems of containers, and unions",
             umount,
-            (CONTAINERS._replace(metavar="CONTAINER|DIR", help=f"{CONTAINER.help}; or a union's target (with a /)"),),
+            (CONTAINERS._replace(metavar="CONTAINER|DIR", help=f"{CONTAINER.help}; or a union's target"),),
+            (),
+            "A name without a / is a container's, if there is one; else a directory's.",
         ),
         Verb(
             "union",
@@ -262,7 +280,7 @@ VERBS = {
                 Option(("--upper",), "upper", "writable directory on top of all", "DIR"),
                 Option(("--work",), "work", "empty directory on the same file system as the upper", "DIR"),
             ),
-            f"`{PROGRAM} umount TARGET` undoes it (./TARGET for one in the current directory).",
+            f"`{PROGRAM} umount TARGET` undoes it (./TARGET where a container has that name).",
             needs_store=False,
         ),
     )

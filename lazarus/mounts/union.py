@@ -13,7 +13,7 @@ from lazarus.mounts.attach import attach, detach
 from lazarus.terms import Mount
 
 MAX_LOWERS = 500  # OVL_MAX_STACK, fs/overlayfs/params.h
-_UNION = "union"
+UNION = "union"
 
 Path = str | os.PathLike[str]
 
@@ -38,8 +38,8 @@ def dissolve(target: Path) -> None:
     directory is the root of its file system, which looks as if that itself were mounted: there `umount` is left.
     """
     path = _directory(os.fspath(target), "target")
-    kind = _mounted(path)
-    if kind != _UNION:
+    kind = mounted(path)
+    if kind != UNION:
         raise NotFoundError(
             f"union: target {path}: {f'{kind}, not a union, is' if kind else 'nothing is'} mounted there"
         )
@@ -51,8 +51,8 @@ def dissolve(target: Path) -> None:
         raise ConflictError(f"union: target {path}: in use by another process") from error
 
 
-def _mounted(path: str) -> str | None:
-    """`_UNION`, or the type of another file system that is mounted exactly there; None when none is."""
+def mounted(path: str) -> str | None:
+    """What is mounted at exactly this (real) path: `UNION`, or the type of another file system; None for nothing."""
     kind = None
     with open("/proc/self/mountinfo", "rb") as table:  # the last one lies on top
         for line in table:
@@ -63,7 +63,7 @@ def _mounted(path: str) -> str | None:
             if place == os.fsencode(path):
                 kind = os.fsdecode(rest.split(b" ")[0])
                 view = fields.split(b" ")[3] != b"/" and b"ro" in fields.split(b" ")[5].split(b",")
-                kind = _UNION if kind == "overlay" or view else kind
+                kind = UNION if kind == "overlay" or view else kind
     return kind
 
 
