@@ -63,6 +63,22 @@ def test_damage_is_found_again_and_again_and_nothing_is_changed(store: Store, ki
     assert tree(store.paths.root) == files | {"scrubbed"}
 
 
+def test_a_directory_of_objects_that_cannot_be_read(store: Store) -> None:
+    """It is named, the others are read, and what lies in it is missed by its layers; nothing of it can be mended."""
+    names = sorted(object_names(store))
+    shard = names[0][:2]
+    os.rename(f"{store.paths.objects}/{shard}", f"{store.paths.root}/away")
+    Path(f"{store.paths.objects}/{shard}").write_bytes(b"")
+    name = next(name for name in names if name[:2] != shard)
+    damage(f"{store.paths.objects}/{name[:2]}/{name[2:]}", "one bit")
+    for problems in (list(store.scrub()), list(store.check()), list(store.check(repair=True))):
+        found = {(problem.kind, problem.name): problem for problem in problems}
+        assert "cannot be read: Not a directory" in found["shard", shard].text and not found["shard", shard].repaired
+        assert ("object", f"sha256:{name}") in found and any(kind == "layer" for kind, _ in found)
+    result = Command(store.paths.root)("system", "scrub")
+    assert result.code == 1 and f"objects {shard}: the directory cannot be read: Not a directory\n" in result.out
+
+
 def test_a_content_that_an_index_has_itself(store: Store) -> None:
     name, path = first_of(store, "layers/index")
     os.chmod(path, 0o644)

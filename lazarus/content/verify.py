@@ -6,6 +6,7 @@ for the same parts but that, shard by shard: there are 256, by the first byte of
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -25,13 +26,15 @@ if TYPE_CHECKING:
 
 WHOLE = "is whole again"  # what is said of a layer that need not be loaded again
 Mend = Callable[["ContentStore", DiffID], bool]
+_OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR)  # what says nothing of the disk
 SHARDS = tuple(f"{number:02x}" for number in range(256))
 
 
 class Problem(NamedTuple):
-    """One finding. `kind` is "object", "blob", "layer" or "stack", and `name` its digest, or "container" (its ID) or
-    "checkpoint" (container@name), of which this room knows nothing; `text` is one line for a person; `repaired` says
-    that the broken thing was taken out of the way, or that what is whole again counts again."""
+    """One finding. `kind` is "object", "blob", "layer" or "stack", and `name` its digest; or "shard", a directory of
+    objects, by its two digits; or "container" (its ID) or "checkpoint" (container@name), of which this room knows
+    nothing. `text` is one line for a person; `repaired` says that the broken thing was taken out of the way, or that
+    what is whole again counts again."""
 
     kind: str
     name: str
@@ -55,7 +58,8 @@ def _verify(content: ContentStore, repair: bool, threads: int | None, progress: 
         reading = Reading(workers, "check", progress=progress)
         for wrong in workers.map(partial(object_problems, content, reading), SHARDS):
             for problem in wrong:
-                yield problem._replace(repaired=repair and _drop_object(content, Digest(problem.name)))
+                mended = repair and problem.kind == "object" and _drop_object(content, Digest(problem.name))
+                yield problem._replace(repaired=mended)
         for found in workers.map(partial(blob_problem, content, reading), blobs):
             if found is not None:
                 yield found._replace(repaired=repair and _drop_blob(content, Digest(found.name)))
@@ -73,12 +77,16 @@ def _verify(content: ContentStore, repair: bool, threads: int | None, progress: 
 
 
 def object_problems(content: ContentStore, reading: Reading, shard: str) -> list[Problem]:
-    """Of the objects in one of the 256 directories."""
+    """Of the objects in one of the 256 directories, or of that directory."""
     try:
         with os.scandir(f"{content.paths.objects}/{shard}") as found:
             names = sorted((entry.inode(), entry.name) for entry in found if _is_hex(entry.name, 62))  # as they lie
     except FileNotFoundError:
         return []
+    except OSError as error:
+        if error.errno in _OURS:
+            raise
+        return [Problem("shard", shard, f"objects {shard}: the directory cannot be read: {error.strerror}")]
     digests = bytes.fromhex("".join(shard + name for _, name in names))
     wrong = _split(verify_files(content.paths.objects, digests, fan=True, step=reading))
     return [Problem("object", digest, f"object {digest}: its bytes have another digest") for digest in sorted(wrong)]
