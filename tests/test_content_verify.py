@@ -113,6 +113,24 @@ def test_what_a_collection_takes_meanwhile_is_not_whole(store: Store, monkeypatc
     assert not store.layers.has(made)
 
 
+def test_a_layer_that_somebody_else_has_repaired_meanwhile_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found without one of its files, which is back before it is our turn: nobody has to load it again."""
+    content = os.urandom(5000)
+    (made,) = add_image(store, made_layer({"one": content}))
+    path = store.paths.object(Digest(sha256(content)))
+    os.rename(path, f"{path}.away")
+    mend = verify._mark_damaged
+
+    def late(content: ContentStore, diff_id: DiffID) -> bool:
+        os.rename(f"{path}.away", path)
+        return mend(content, diff_id)
+
+    monkeypatch.setattr(verify, "_mark_damaged", late)
+    assert [(problem.name, problem.repaired) for problem in store.check(repair=True)] == [(made, True)]
+    assert store.layers.has(made)
+    assert_whole(store)
+
+
 def _diff_ids(store: Store) -> list[Digest]:
     from lazarus.terms import DiffID
 

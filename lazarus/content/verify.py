@@ -148,7 +148,9 @@ def _whole_layer_problem(
     return Problem("layer", name, f"layer {name}: damaged; load its image again"), None
 
 
-def _whole_problem(content: ContentStore, reading: Reading, null: int, row: sqlite3.Row) -> Problem | None:
+def _whole_problem(
+    content: ContentStore, reading: Callable[[int, int], None], null: int, row: sqlite3.Row
+) -> Problem | None:
     from lazarus._native.recipe import replay
 
     problem = _parts_problem(content, row)
@@ -221,8 +223,11 @@ def _drop_blob(content: ContentStore, digest: Digest) -> bool:
 
 
 def _mark_damaged(content: ContentStore, diff_id: DiffID) -> bool:
-    with content.catalogue.write() as connection:
-        connection.execute("UPDATE layers SET damaged=1 WHERE diff_id=?", (diff_id,))
+    """Reads the whole layer under the lock only where all its parts are there by now."""
+    with content.catalogue.write() as connection, open(os.devnull, "wb") as null:
+        row = connection.execute("SELECT diff_id, tar_size FROM layers WHERE diff_id=?", (diff_id,)).fetchone()
+        if row is not None and _whole_problem(content, lambda files, size: None, null.fileno(), row) is not None:
+            connection.execute("UPDATE layers SET damaged=1 WHERE diff_id=?", (diff_id,))
     return True
 
 
