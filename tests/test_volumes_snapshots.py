@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 import stat
 import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from container_helpers import remove_all, run, sh, start, until
@@ -16,8 +18,9 @@ from pool_helpers import SIZE, need_pool, release
 from store_helpers import add_image, make_tar
 
 from lazarus._native.clone import make_root
+from lazarus.content.catalogue import Write
 from lazarus.content.usage import disk_usage
-from lazarus.errors import ConflictError, FormatError, NotFoundError
+from lazarus.errors import ConflictError, FormatError, NotFoundError, StoreError
 from lazarus.store import Store
 from lazarus.volumes.populate import settle
 from lazarus.volumes.snapshot import Cost
@@ -195,6 +198,36 @@ def test_everything_of_a_directory(plain: Store) -> None:
     subprocess.run(f"rm -r {volume.path}/*", shell=True, check=True)
     volume.rollback("s")
     assert facts(volume.path) == expected == facts(volume.clone("c").volume.path)
+
+
+@pytest.mark.parametrize("how", ["refused", "interrupted after it"])
+def test_a_rollback_whose_commit_fails(plain: Store, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """It has happened or it has not: the files, and whether the volume is fresh, say the same."""
+    volume = plain.volumes.create("db")
+    volume.snapshot("empty")
+    volume.import_(_empty_tar())
+    write(volume, file="new")
+    before = os.stat(volume.path).st_ino
+    leave = Write.__exit__
+
+    def fails(self: Write, kind: Any, error: Any, traceback: Any) -> None:
+        if os.stat(volume.path).st_ino == before:
+            return leave(self, kind, error, traceback)
+        if how == "refused":
+            plain.catalogue.read().set_authorizer(lambda code, *more: sqlite3.SQLITE_DENY if "COMMIT" in more else 0)
+        monkeypatch.undo()
+        try:
+            leave(self, kind, error, traceback)
+        finally:
+            plain.catalogue.read().set_authorizer(None)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Write, "__exit__", fails)
+    with pytest.raises(StoreError if how == "refused" else KeyboardInterrupt):
+        volume.rollback("empty")
+    assert (volume.fresh, read(volume.path)) == (False, {"file": "new"})
+    volume.rollback("empty")
+    assert (volume.fresh, read(volume.path)) == (True, {})
 
 
 def test_two_at_once(plain: Store) -> None:

@@ -266,7 +266,7 @@ def _exchange(volume: Volume, data: str, staged: str, fresh: bool, lease: Lease)
     in a transaction keeps others from taking the lease for a dead one's, and the row true when it cannot be written."""
     from lazarus._native.pool import exchange
 
-    done = False
+    was, new = volume.fresh, os.stat(staged)
     try:
         with volume.store.catalogue.write() as connection:
             lease.check_row(connection)
@@ -276,12 +276,14 @@ def _exchange(volume: Volume, data: str, staged: str, fresh: bool, lease: Lease)
             if changed.rowcount == 0:
                 raise NotFoundError(f"volume {volume.name}: it has been removed")
             exchange(data, staged)
-            done = True
             fsync_directory(os.path.dirname(data))
-    except BaseException:
-        if done:
+    except BaseException:  # also an interrupt, at any moment
+        if os.path.lexists(data) and os.path.samestat(os.stat(data), new):
             exchange(data, staged)
             fsync_directory(os.path.dirname(data))
+            if volume.fresh != was:  # it came when the row had been written already
+                with volume.store.catalogue.write() as connection:
+                    connection.execute("UPDATE volumes SET fresh=? WHERE name=?", (was, volume.name))
         raise
 
 
