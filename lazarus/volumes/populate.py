@@ -20,6 +20,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lazarus.content import limited
 from lazarus.content.pool_disk import fsync_directory
 from lazarus.terms import DiffID, Mount
 from lazarus.volumes.trees import Trees, reached
@@ -57,11 +58,11 @@ def _populate(volume: Volume, trees: Trees, diff_ids: Sequence[DiffID], path: st
     store = volume.store
     store.content.reserve.check()
     with store.content.lease("volume") as lease:
-        with trees.at_limit():
-            copied = _copy(store, lease, trees, diff_ids, path)
-            if copied is None:
-                return
-            if durable:
+        copied = _copy(store, lease, trees, diff_ids, path)
+        if copied is None:
+            return
+        if durable:
+            with limited.at_limit(f"volume {volume.name}", None):  # what does not fit then is the disk's fault
                 trees.sync(lease)
         try:
             _replace(copied, trees.data)
@@ -102,7 +103,8 @@ def _copy(store: Store, lease: Lease, trees: Trees, diff_ids: Sequence[DiffID], 
         copied = f"{upper}/{name}"
     else:
         copied = trees.new(lease, lease.new_directory("volume"))
-    make_root(copied)
+    with trees.at_limit():
+        make_root(copied)
     root = _mounted(store, lease, diff_ids, upper)
     try:
         try:
@@ -114,7 +116,8 @@ def _copy(store: Store, lease: Lease, trees: Trees, diff_ids: Sequence[DiffID], 
         try:
             if os.path.samestat(os.fstat(source), os.fstat(root)):
                 return None  # a symlink to the root, which nothing is mounted over; and the copy would lie in it
-            copy_tree(f"/proc/self/fd/{source}", copied if upper is None else f"/proc/self/fd/{root}/{name}")
+            with trees.at_limit():
+                copy_tree(f"/proc/self/fd/{source}", copied if upper is None else f"/proc/self/fd/{root}/{name}")
         finally:
             os.close(source)
     finally:

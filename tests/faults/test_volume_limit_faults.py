@@ -6,17 +6,26 @@ The moments are those of test_volumes_faults.py.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 from container_helpers import remove_all, sh, start, until
 from kill_at_lines import EVERY_KILL, run_until
+from registry_helpers import needs_registry, registry
+from store_helpers import add_image, make_tar
+from test_volumes_faults import leave, on_a_small_disk
 
 from lazarus.content import limited
+from lazarus.oci.layout import BlobSource
 from lazarus.store import Store
+from lazarus.terms import Descriptor
 from lazarus.volumes import populate
+from lazarus.volumes.artifact.registry import RegistryArtifacts
 from lazarus.volumes.mounts import VolumeMount
 from lazarus.volumes.volume import Volume
 
@@ -242,3 +251,58 @@ def test_a_container_is_made(root: Path) -> None:
 
     rooms = (*ROOMS, "/lazarus/containers/containers.py")
     assert killed_at_any_moment(root, prepare, make, check, rooms) == {True, False}
+
+
+# -- the host's disk is full, and not the volume --
+
+
+def not_the_limit(disk: Path, store: Store, act: Callable[[], object]) -> None:
+    with pytest.raises(OSError) as caught:
+        act()
+    assert caught.value.errno == errno.ENOSPC and "its limit" not in str(caught.value), caught.value
+    (disk / "ballast").unlink()
+    assert os.listdir(store.paths.staging) == []
+
+
+def full_while_the_image_is_mounted(disk: Path) -> None:
+    with Store(disk / "store") as store:
+        (diff_id,) = add_image(store, make_tar({f"data/{n}": b"x" for n in range(20_000)}))
+        small = store.volumes.create("small", size=SIZE)
+        mounted = populate._mounted
+
+        def on_a_full_disk(*words: Any) -> int:
+            leave(disk, 0)
+            return mounted(*words)
+
+        with mock.patch.object(populate, "_mounted", on_a_full_disk):
+            not_the_limit(disk, store, lambda: populate.settle(small, ([diff_id], "/data")))
+        assert small.fresh and files(small) == {}
+        populate.settle(small, ([diff_id], "/data"))
+        assert not small.fresh and len(files(small)) == 20_000
+
+
+def test_full_while_the_image_is_mounted(tmp_path: Path) -> None:
+    on_a_small_disk(tmp_path, full_while_the_image_is_mounted, 800 << 20)
+
+
+@needs_registry
+def test_full_while_a_registry_sends(tmp_path: Path) -> None:
+    with registry(tmp_path) as where, Store(tmp_path / "from") as store:
+        volume = store.volumes.create("db")
+        Path(volume.path, "file").write_bytes(os.urandom(8 << 20))
+        volume.push(f"docker://{where.host}/db:1")
+
+        def pull(disk: Path) -> None:
+            blob = RegistryArtifacts.blob
+
+            def on_a_full_disk(self: RegistryArtifacts, descriptor: Descriptor, what: str) -> BlobSource:
+                if descriptor.size > 8 << 20:
+                    leave(disk, 1 << 20)
+                return blob(self, descriptor, what)
+
+            with Store(disk / "store") as store, mock.patch.object(RegistryArtifacts, "blob", on_a_full_disk):
+                place = f"docker://{where.host}/db:1"
+                not_the_limit(disk, store, lambda: store.volumes.pull(place, "small", size=SIZE))
+                assert store.volumes.list() == []
+
+        on_a_small_disk(tmp_path, pull, 800 << 20)

@@ -143,7 +143,7 @@ def test_killed_while_it_is_populated(root: Path) -> None:
 # -- a full disk --
 
 
-def on_a_small_disk(place: Path, work: Callable[[Path], None]) -> None:
+def on_a_small_disk(place: Path, work: Callable[[Path], None], size: int = 24 << 20) -> None:
     """In a child with a mount namespace of its own, so nothing can be left mounted."""
     child = os.fork()
     if child == 0:
@@ -153,7 +153,7 @@ def on_a_small_disk(place: Path, work: Callable[[Path], None]) -> None:
             subprocess.run(["mount", "--make-rprivate", "/"], check=True)
             (disk := place / "disk").mkdir()
             with open(place / "image", "wb") as file:
-                file.truncate(24 << 20)
+                file.truncate(size)
             subprocess.run(["mkfs.ext4", "-q", "-m", "0", "-N", "2048", place / "image"], check=True)
             subprocess.run(["mount", "-o", "loop", place / "image", disk], check=True)
             work(disk)

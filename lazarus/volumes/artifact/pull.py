@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
@@ -81,12 +81,12 @@ def pull(
             raise FormatError(f"{place}: no usable name of a volume in it ({chosen!r:.140}); give one")
         _check_free(store, chosen)
         with store.volumes.making() as new:
-            work = _Pull(store, layout, place, described, progress)
+            work = _Pull(store, layout, place, described, progress, lambda: limited.at_limit(f"volume {chosen}", size))
             tree = work.tree(new.lease)
             carried = tree.labels if labels is None else labels
             directory = new.stage(chosen, carried, anonymous=False, size=size, durable=False, fresh=False)
-            with limited.at_limit(f"volume {chosen}", size):
-                work.make(tree, directory)
+            work.make(tree, directory)
+            with limited.at_limit(f"volume {chosen}", None):  # what does not fit then is the disk's fault
                 new.sync()
             with store.catalogue.write() as connection:
                 if connection.execute("SELECT 1 FROM volumes WHERE name=?", (chosen,)).fetchone() is not None:
@@ -150,12 +150,15 @@ class _Pull:
         place: Place,
         described: VolumeManifest,
         progress: Progress | None,
+        at_limit: Callable[[], AbstractContextManager[None]],
     ) -> None:
+        """`at_limit` is around what writes in the volume, and in nothing else."""
         self._store = store
         self._layout = layout
         self._what = str(place)
         self._described = described
         self._progress = progress
+        self._at_limit = at_limit
         self.size = self.read = self.entries = self._done = 0
 
     def tree(self, lease: Lease) -> Tree:
@@ -169,16 +172,19 @@ class _Pull:
         check_numbers(tree, counts, what)  # before any table is fetched
         where = Places(tree, self._lengths(counts), what)
         self.size, self.entries = where.size, tree.entries
-        self._check_room(directory)
+        with self._at_limit():
+            self._check_room(directory)
         root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         restore = Restore(root, tree, self._what, keep_owner=os.geteuid() == 0)
         try:
-            restore.make()
+            with self._at_limit():
+                restore.make()
             first = 0
             for pack, count in zip(self._described.packs, counts, strict=True):
                 self._fill(restore, where, pack, first, count)
                 first += count
-            restore.finish()
+            with self._at_limit():
+                restore.finish()
         finally:
             restore.close()
             os.close(root)
@@ -247,7 +253,9 @@ class _Pull:
         def fetch() -> None:
             self._done = before  # nothing of what somebody sent wrong counts; what is written is written again
             with self._layout.blob(pack, f"{self._what}: {name}") as source:
-                restore.fill(where, runs, self._table(pack, source), source, name, first, self._say)
+                table = self._table(pack, source)
+                with self._at_limit():
+                    restore.fill(where, runs, table, source, name, first, self._say)
                 self._verify(pack, source, f"{self._what}: {name}")
 
         self._asking(pack, fetch)
