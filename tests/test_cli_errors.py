@@ -354,6 +354,30 @@ def test_told_to_end_in_a_call_of_c(tmp_path: Path) -> None:
         assert (process.returncode, err) == (ended, text)
 
 
+@pytest.mark.parametrize("call", ["clone.clone_tree", "pool.copy_tree"])
+def test_told_to_end_while_a_tree_is_copied(tmp_path: Path, call: str) -> None:
+    """It ends in order and soon, not with the last of its files, nor because that took too long."""
+    room, _, name = call.partition(".")
+    code = (
+        f"import sys; from lazarus import cli; from lazarus._native.{room} import {name}\n"
+        f"def copy(_):\n    try:\n        {name}(*sys.argv[1:])\n    finally:\n        print('over', flush=True)\n"
+        "cli.command = copy; cli.main()\n"
+    )
+    source, target = tmp_path / "from", tmp_path / "to"
+    source.mkdir()
+    for number in range(10_000):
+        (source / f"{number:05}").touch()
+    if name == "copy_tree":
+        target.mkdir()
+    words = [sys.executable, "-c", code, str(source), str(target)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        until(lambda: (target / "00000").exists())
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (143, b"over\n", b"lazarus: terminated\n")
+    assert 0 < len(os.listdir(target)) < 10_000
+
+
 def test_an_archive_for_a_terminal_is_refused_in_plain_words(lazarus: Command) -> None:
     lazarus.import_something("some:1")
     ours, theirs = pty.openpty()

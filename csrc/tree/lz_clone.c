@@ -55,6 +55,7 @@ static int snapshot(const struct lz_sys *sys, int from_fd, int dir_fd, const cha
 /* ---- what a snapshot came to ---- */
 
 struct counter {
+    const struct lz_copy_step *step;
     struct lz_copy_result found;
     struct lz_links links;
 };
@@ -63,12 +64,15 @@ static int count(void *ctx, const struct lz_walk_node *node)
 {
     struct counter *self = ctx;
     self->found.entries += node->path_size > 0;
+    int rc = lz_copy_ask(self->step, self->found.entries);
+    if (rc != 0)
+        return rc;
     if (node->kind != LZ_KIND_FILE)
         return 0;
     if (node->has_links) {
         if (lz_links_find(&self->links, node->link_dev, node->link_number) != NULL)
             return 0;
-        int rc = lz_links_add(&self->links, node->link_dev, node->link_number, "", 0);
+        rc = lz_links_add(&self->links, node->link_dev, node->link_number, "", 0);
         if (rc != 0)
             return rc;
     }
@@ -76,11 +80,12 @@ static int count(void *ctx, const struct lz_walk_node *node)
     return 0;
 }
 
-static int count_all(const struct lz_sys *sys, int fd, struct lz_copy_result *result, struct lz_detail *detail)
+static int count_all(const struct lz_sys *sys, int fd, const struct lz_copy_step *step, struct lz_copy_result *result,
+                     struct lz_detail *detail)
 {
     struct lz_diff_source source = {.upper_fd = fd, .objects_fd = -1};
     struct lz_walk_options options = {.source = &source, .plain = true};
-    struct counter counter = {0};
+    struct counter counter = {.step = step};
     int rc = lz_walk(sys, &options, count, &counter, detail);
     lz_links_free(&counter.links);
     if (rc == 0)
@@ -90,7 +95,7 @@ static int count_all(const struct lz_sys *sys, int fd, struct lz_copy_result *re
 }
 
 int lz_clone_tree(const struct lz_sys *sys, int from_fd, int dir_fd, const char *name, unsigned threads,
-                  struct lz_copy_result *result, struct lz_detail *detail)
+                  const struct lz_copy_step *step, struct lz_copy_result *result, struct lz_detail *detail)
 {
     struct lz_copy_result done = {0};
     int made = snapshot(sys, from_fd, dir_fd, name);
@@ -101,9 +106,9 @@ int lz_clone_tree(const struct lz_sys *sys, int from_fd, int dir_fd, const char 
     if (fd < 0)
         return lz_fail(detail, fd, "cloning to %s: %s", name, lz_error_text(fd));
     if (made == 1) /* in the source, whose inodes are in memory: 1,000 files of a snapshot take 15 ms to look at */
-        rc = count_all(sys, from_fd, &done, detail);
+        rc = count_all(sys, from_fd, step, &done, detail);
     else
-        rc = lz_copy_tree(sys, from_fd, fd, threads, &done, detail);
+        rc = lz_copy_tree(sys, from_fd, fd, threads, step, &done, detail);
     (void)sys->close(sys->ctx, fd);
     if (rc == 0 && result != NULL)
         *result = done;

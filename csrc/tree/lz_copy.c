@@ -14,6 +14,8 @@
 struct copier {
     const struct lz_sys *sys;
     struct lz_detail *detail;
+    const struct lz_copy_step *step;
+    uint64_t names; /* that were come to, directories twice */
     int from_fd, to_fd;
     struct lz_links links;
     struct lz_copy_files *files;
@@ -23,6 +25,11 @@ struct copier {
     size_t parent_size;
     char parent[LZ_PATH_MAX + 1];
 };
+
+int lz_copy_ask(const struct lz_copy_step *step, uint64_t names)
+{
+    return step == NULL || names % LZ_COPY_STEP != 0 ? 0 : step->ask(step->ctx);
+}
 
 static int copy_file(struct copier *self, const struct lz_walk_node *node, int parent, const char *name)
 {
@@ -113,9 +120,12 @@ static int visit(void *ctx, const struct lz_walk_node *node)
 {
     struct copier *self = ctx;
     const char *name;
+    int rc = lz_copy_ask(self->step, ++self->names);
+    if (rc != 0)
+        return rc;
     if (node->path_size == 0) /* the top is there */
         return lz_copy_directories_add(&self->directories, node);
-    int rc = enter_parent(self, node->path, &name);
+    rc = enter_parent(self, node->path, &name);
     if (rc >= 0)
         rc = copy_node(self, node, rc, name);
     self->done.entries += rc == 0;
@@ -126,7 +136,11 @@ static int finish_directory(void *ctx, const struct lz_walk_node *node)
 {
     struct copier *self = ctx;
     const struct lz_sys *sys = self->sys;
-    int fd = lz_openat_beneath(sys, self->to_fd, node->path, O_RDONLY | O_DIRECTORY, 0), rc = fd;
+    int rc = lz_copy_ask(self->step, ++self->names);
+    if (rc != 0)
+        return rc;
+    int fd = lz_openat_beneath(sys, self->to_fd, node->path, O_RDONLY | O_DIRECTORY, 0);
+    rc = fd;
     if (fd >= 0) {
         int from = lz_openat_beneath(sys, self->from_fd, node->path, O_RDONLY | O_DIRECTORY, 0);
         if (from >= 0) {
@@ -139,12 +153,13 @@ static int finish_directory(void *ctx, const struct lz_walk_node *node)
     return rc >= 0 ? 0 : lz_fail(self->detail, rc, "copying /%s: %s", node->path, lz_error_text(rc));
 }
 
-int lz_copy_tree(const struct lz_sys *sys, int from_fd, int to_fd, unsigned threads, struct lz_copy_result *result,
-                 struct lz_detail *detail)
+int lz_copy_tree(const struct lz_sys *sys, int from_fd, int to_fd, unsigned threads, const struct lz_copy_step *step,
+                 struct lz_copy_result *result, struct lz_detail *detail)
 {
     struct lz_diff_source source = {.upper_fd = from_fd, .objects_fd = -1};
     struct lz_walk_options options = {.source = &source, .plain = true, .attributes = true};
-    struct copier copier = {.sys = sys, .detail = detail, .from_fd = from_fd, .to_fd = to_fd, .parent_fd = -1};
+    struct copier copier = {
+        .sys = sys, .detail = detail, .step = step, .from_fd = from_fd, .to_fd = to_fd, .parent_fd = -1};
     int rc = lz_copy_files_new(sys, threads, &copier.files);
     if (rc != 0)
         return lz_fail(detail, rc, "copying: %s", lz_error_text(rc));

@@ -6,6 +6,11 @@ cdef extern from "base/lz_err.h":
     struct lz_detail:
         char text[640]
     const char *lz_error_text(int code) nogil
+    enum:
+        LZ_E_CANCELLED
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() except -1
 
 cdef extern from "base/lz_sys.h":
     struct lz_sys:
@@ -24,3 +29,14 @@ cdef inline int check(int64_t code, const lz_detail *detail, object path=None) e
     if not text:
         text = lz_error_text(<int> code)
     raise from_code(code, text.decode("ascii", "replace"), path)
+
+
+cdef inline int ask_signals(void *raised) noexcept with gil:
+    """Called now and then by a long call of C without the GIL: what a handler of a signal raises goes into the list
+    `raised`, for the caller to raise, and ends the call."""
+    try:
+        PyErr_CheckSignals()
+    except BaseException as error:
+        (<list> raised).append(error)
+        return LZ_E_CANCELLED
+    return 0

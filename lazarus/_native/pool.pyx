@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from lazarus._native.check cimport check, lz_detail, lz_sys, lz_sys_linux
+from lazarus._native.check cimport ask_signals, check, lz_detail, lz_sys, lz_sys_linux
 
 cdef extern from "<fcntl.h>":
     int AT_FDCWD
@@ -23,8 +23,11 @@ cdef extern from "base/lz_sys.h":
 cdef extern from "tree/lz_copy.h":
     struct lz_copy_result:
         uint64_t entries, shared, copied
-    int lz_copy_tree(const lz_sys *sys, int from_fd, int to_fd, unsigned threads, lz_copy_result *result,
-                     lz_detail *detail) nogil
+    struct lz_copy_step:
+        int (*ask)(void *ctx) noexcept nogil
+        void *ctx
+    int lz_copy_tree(const lz_sys *sys, int from_fd, int to_fd, unsigned threads, const lz_copy_step *step,
+                     lz_copy_result *result, lz_detail *detail) nogil
 
 cdef extern from "tree/lz_mount.h":
     int lz_mount_attach(const lz_sys *sys, int mount_fd, int target_dir, const char *target,
@@ -123,10 +126,13 @@ def trim(int fs_fd):
 def copy_tree(source, target):
     """Everything in the directory `source`, with all attributes, into the empty directory `target`; nothing is synced.
 
-    (Entries, bytes whose blocks are shared now, bytes that were written.) What is there already when it fails stays.
+    (Entries, bytes whose blocks are shared now, bytes that were written.) What is there already when it fails stays. A
+    signal whose handler raises ends it soon, but for the file at hand.
     """
     cdef lz_detail detail
     cdef lz_copy_result result
+    cdef list raised = []
+    cdef lz_copy_step step = lz_copy_step(ask_signals, <void *> raised)
     cdef int rc
     cdef int to_fd
     cdef unsigned threads = len(os.sched_getaffinity(0))
@@ -136,11 +142,13 @@ def copy_tree(source, target):
         to_fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             with nogil:
-                rc = lz_copy_tree(lz_sys_linux(), from_fd, to_fd, threads, &result, &detail)
+                rc = lz_copy_tree(lz_sys_linux(), from_fd, to_fd, threads, &step, &result, &detail)
         finally:
             os.close(to_fd)
     finally:
         os.close(from_fd)
+    if raised:
+        raise raised[0]
     check(rc, &detail)
     return result.entries, result.shared, result.copied
 

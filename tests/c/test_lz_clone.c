@@ -27,7 +27,7 @@ static int clone_it(const struct lz_sys *sys, const struct disk *disk, struct lz
     struct lz_detail detail = {{0}};
     int from = openat(disk->fd, "from", O_RDONLY | O_DIRECTORY | O_CLOEXEC), before = count_descriptors();
     CHECK(from >= 0);
-    int rc = lz_clone_tree(sys, from, disk->fd, "to", 2, result, &detail);
+    int rc = lz_clone_tree(sys, from, disk->fd, "to", 2, NULL, result, &detail);
     CHECK_EQ(count_descriptors(), before);
     CHECK(rc == 0 || detail.text[0] != 0);
     CHECK_EQ(close(from), 0);
@@ -108,7 +108,7 @@ static void subvolumes_in_it(void)
     shell_in(disk.path, "mkdir plain && cp -a from/a/one plain");
     struct lz_detail detail = {{0}};
     int plain = openat(disk.fd, "plain", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    CHECK_EQ(lz_clone_tree(lz_sys_linux(), plain, disk.fd, "to", 1, NULL, &detail), 0);
+    CHECK_EQ(lz_clone_tree(lz_sys_linux(), plain, disk.fd, "to", 1, NULL, NULL, &detail), 0);
     CHECK_EQ(close(plain), 0);
     CHECK(is_subvolume(&disk, "to")); /* from here on it has snapshots */
     /* one in the other in the other */

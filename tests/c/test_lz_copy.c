@@ -36,7 +36,7 @@ static unsigned threads = 1; /* of a copy */
 static int copy(const struct lz_sys *sys, struct lz_copy_result *result, struct lz_detail *detail)
 {
     int from = open_directory("from"), to = open_directory("to");
-    int rc = lz_copy_tree(sys, from, to, threads, result, detail);
+    int rc = lz_copy_tree(sys, from, to, threads, NULL, result, detail);
     CHECK_EQ(close(from), 0);
     CHECK_EQ(close(to), 0);
     return rc;
@@ -246,6 +246,39 @@ static void every_failing_call_of_several_threads(void)
     threads = 1;
 }
 
+static int go_on(void *ctx)
+{
+    int *rest = ctx;
+    return (*rest)-- > 0 ? 0 : LZ_E_CANCELLED;
+}
+
+/* Every so many names it is asked; an end is one soon, and leaves no descriptor. */
+static void asked_whether_to_go_on(void)
+{
+    shell("rm -rf from && mkdir from && cd from && mkdir $(seq 1 100) && seq 101 450 | xargs touch");
+    int from = open_directory("from"), descriptors = count_descriptors();
+    for (threads = 1; threads <= 3; threads += 2) {
+        for (int wanted = 0; wanted <= 8; wanted++) {
+            int rest = wanted;
+            struct lz_copy_step step = {.ask = go_on, .ctx = &rest};
+            struct lz_copy_result result = {0};
+            shell("rm -rf to && mkdir to");
+            int to = open_directory("to");
+            int rc = lz_copy_tree(lz_sys_linux(), from, to, threads, &step, &result, NULL);
+            CHECK_EQ(rc, wanted < 8 ? LZ_E_CANCELLED : 0); /* 451 names, and 101 directories once more */
+            CHECK_EQ(rest, wanted < 8 ? -1 : 0);
+            CHECK_EQ(close(to), 0);
+            CHECK_EQ(count_descriptors(), descriptors);
+            char command[80];
+            (void)snprintf(command, sizeof command, "test $(ls to | wc -l) -le %u",
+                           LZ_COPY_STEP * (unsigned)(wanted + 1));
+            shell(command);
+        }
+    }
+    threads = 1;
+    CHECK_EQ(close(from), 0);
+}
+
 /* What a copy on a file system of its own comes to; `setup` makes `from` there. */
 static struct lz_copy_result copied_on(const struct disk *disk, const char *setup)
 {
@@ -255,7 +288,7 @@ static struct lz_copy_result copied_on(const struct disk *disk, const char *setu
     int to = openat(disk->fd, "to", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     struct lz_copy_result result = {0};
     struct lz_detail detail = {{0}};
-    CHECK_EQ(lz_copy_tree(lz_sys_linux(), from, to, threads, &result, &detail), 0);
+    CHECK_EQ(lz_copy_tree(lz_sys_linux(), from, to, threads, NULL, &result, &detail), 0);
     CHECK_EQ(close(from), 0);
     CHECK_EQ(close(to), 0);
     shell_in(disk->path, "cmp from/file to/file");
@@ -318,6 +351,7 @@ int main(void)
     RUN(every_failing_call);
     RUN(every_failing_call_of_several_threads);
     RUN(a_source_that_changes);
+    RUN(asked_whether_to_go_on);
     shell("cd / && rm -rf \"$OLDPWD\"");
     return check_end();
 }

@@ -111,7 +111,7 @@ static void read_with(enum reader reader, const char *make, const struct hook *c
     int before = count_descriptors(), rc;
     hook = *change;
     if (reader == COPY || reader == COPY_WITH_THREADS)
-        rc = lz_copy_tree(&hooked, from, to, reader == COPY ? 1 : 3, NULL, &detail);
+        rc = lz_copy_tree(&hooked, from, to, reader == COPY ? 1 : 3, NULL, NULL, &detail);
     else if (reader == PACK_TREE)
         rc = lz_pack_tree(&hooked, from, NULL, false, NULL, out, NULL, &detail);
     else if (reader == PACK_UPPER)
