@@ -6,7 +6,11 @@ message is one line that names the object, what was found and what was expected;
 
 from __future__ import annotations
 
+import errno
 import os
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what a full disk answers, and one on which this user may have no more
+NO_ROOM = (*FULL, errno.EFBIG)  # the same to who writes one file, which may be as large as it can be
 
 
 class LazarusError(Exception):

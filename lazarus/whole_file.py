@@ -8,7 +8,8 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from lazarus.errors import NO_ROOM
+
 # what file systems without O_TMPFILE answer: NFS, FUSE, overlayfs before Linux 6.1
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 
@@ -117,6 +118,6 @@ def _naming(path: str, *, always: bool = False) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if always or (error.filename is None and error.errno in _FULL):
+        if always or (error.filename is None and error.errno in NO_ROOM):
             error.filename, error.filename2 = path, None
         raise

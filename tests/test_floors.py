@@ -42,6 +42,7 @@ NEIGHBOURS = {
     ("lazarus.registry", "lazarus.oci"),
     ("lazarus.union", "lazarus.layers"),
     ("lazarus.terms", "lazarus.errors"),
+    ("lazarus.whole_file", "lazarus.errors"),
 }
 
 
@@ -64,6 +65,18 @@ def _imports(path: Path) -> set[str]:
                 {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "lazarus" else {node.module}
             )
     return {name for name in found if name.startswith("lazarus.")}
+
+
+def test_what_a_full_disk_answers_stands_once() -> None:
+    """Who asks for one of these alone means that one; who means a full disk asks for `errors.FULL`."""
+    naming = [
+        str(path.relative_to(ROOT))
+        for path in ROOT.glob("lazarus/**/*.py")
+        if any(
+            isinstance(node, ast.Attribute) and node.attr == "EDQUOT" for node in ast.walk(ast.parse(path.read_text()))
+        )
+    ]
+    assert naming == ["lazarus/errors.py"]
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("lazarus/**/*.py")), ids=lambda path: str(path.relative_to(ROOT)))

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from cli_helpers import Command
 from container_helpers import execute, logged, remove_all, run, sh, start, until
+from pool_helpers import devices
 
 from lazarus.containers.containers import Containers
 from lazarus.content import limited
@@ -28,17 +29,6 @@ pytest_plugins = ("container_fixtures",)
 pytestmark = pytest.mark.root
 SIZE = 300 << 20
 SAID = f"volume small: No space left on device: its limit is {SIZE} bytes"
-
-
-def devices(root: str) -> list[str]:
-    """The files of a store that loop devices show."""
-    found = []
-    for place in Path("/sys/block").glob("loop*/loop/backing_file"):
-        try:
-            found.append(place.read_text().strip())
-        except OSError:
-            continue
-    return [path for path in found if path.startswith(root)]
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from lazarus.containers import chain, rootfs, shown
 from lazarus.containers.state import Lock
 from lazarus.content import limited
-from lazarus.content.reserve import FULL
-from lazarus.errors import ConflictError, CorruptError, NotFoundError
+from lazarus.errors import FULL, ConflictError, CorruptError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Any
 
 from lazarus.content import schema
-from lazarus.content.reserve import FULL, Reserve
-from lazarus.errors import StoreError
+from lazarus.content.reserve import Reserve
+from lazarus.errors import FULL, StoreError
 
 BUSY_SECONDS = 60.0
 _HOLES = 256 * 1024  # bytes: more than SQLite's shared memory file takes

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lazarus._native.publish import sweep_objects
 from lazarus.content import trash as rubbish
 from lazarus.content.lease import HOUSEKEEPING
-from lazarus.content.reserve import FULL
+from lazarus.errors import FULL
 from lazarus.terms import DiffID
 
 if TYPE_CHECKING:

@@ -29,8 +29,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from lazarus.content.reserve import FULL
-from lazarus.errors import LimitError, StoreError
+from lazarus.errors import FULL, LimitError, StoreError
 
 
 @contextmanager

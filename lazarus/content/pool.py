@@ -25,8 +25,7 @@ from lazarus._native import pool as native
 from lazarus._native.publish import remove_tree
 from lazarus.content import limited, readers, trash
 from lazarus.content import pool_disk as disk
-from lazarus.content.reserve import FULL
-from lazarus.errors import ConflictError, LimitError, NotFoundError, StoreError, UnsupportedError
+from lazarus.errors import FULL, ConflictError, LimitError, NotFoundError, StoreError, UnsupportedError
 
 if TYPE_CHECKING:
     from lazarus.content.content import ContentStore

@@ -11,12 +11,13 @@ two disks was full nobody says, so both give.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Self, TypeVar
+
+from lazarus.errors import FULL
 
 if TYPE_CHECKING:
     from lazarus.content.paths import StorePaths
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 PIECE = 64 * 1024  # bytes: one is enough to open a catalogue, and leaves little to others
 PIECES = 64
 SHARE = 8  # at most this part of a small file system
-
-FULL = (errno.ENOSPC, errno.EDQUOT)  # what a full disk answers, and one on which this user may have no more
 
 _Result = TypeVar("_Result")
 

@@ -48,6 +48,7 @@ from lazarus.content.verify import (
     stack_problem,
 )
 from lazarus.content.workers import Reading, Workers
+from lazarus.errors import FULL
 from lazarus.terms import Progress
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from lazarus.content.content import ContentStore
 
 _TIME = struct.Struct("<Q")  # seconds since 1970, for each shard
-_NOT_KEPT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_NOT_KEPT = (*FULL, errno.EROFS)
 
 
 class Scrub:

@@ -10,8 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from lazarus.content.content import StagedBlob
-from lazarus.content.reserve import FULL
-from lazarus.errors import CancelledError, CorruptError
+from lazarus.errors import FULL, CancelledError, CorruptError
 from lazarus.images.build import NewImage
 from lazarus.images.image import timestamp
 from lazarus.images.plan import PlannedImage, PlannedLayer, distinct, plan

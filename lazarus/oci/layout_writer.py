@@ -8,7 +8,6 @@ that nobody names; the next writer removes what is left in `.lazarus-push/`.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 from collections.abc import Iterable
@@ -16,7 +15,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from lazarus.errors import ConflictError
+from lazarus.errors import NO_ROOM, ConflictError
 from lazarus.oci.documents import ImageIndex, descriptor_json, parse_index
 from lazarus.oci.layout import INDEX, MARKER, VERSION, Layout, open_layout
 from lazarus.oci.strict_json import dumps
@@ -139,7 +138,7 @@ class LayoutDirectory:
             write_all(fd, data)
             os.fsync(fd)
         except OSError as error:
-            error.filename = self.path if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else path
+            error.filename = self.path if error.errno in NO_ROOM else path
             raise
         finally:
             os.close(fd)

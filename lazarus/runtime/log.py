@@ -7,12 +7,13 @@ Output that is not UTF-8 has "base64" in place of "log". A record is one line of
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Iterator
 from json import dumps, loads
 from time import gmtime, sleep, strftime, time_ns
 from typing import NamedTuple
+
+from lazarus.errors import FULL
 
 _LONGEST = 1 << 16
 _BLOCK = 1 << 16
@@ -74,7 +75,7 @@ class LogWriter:
                 self._torn = True
             self._torn = False
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in FULL:
                 raise
 
 

@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lazarus.content import limited, readers
 from lazarus.content.pool_disk import fsync_directory
-from lazarus.content.reserve import FULL
-from lazarus.errors import LazarusError, NotFoundError
+from lazarus.errors import FULL, LazarusError, NotFoundError
 
 if TYPE_CHECKING:
     from lazarus.content.lease import Lease

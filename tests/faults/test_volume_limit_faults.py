@@ -16,6 +16,7 @@ from unittest import mock
 import pytest
 from container_helpers import remove_all, sh, start, until
 from kill_at_lines import EVERY_KILL, run_until
+from pool_helpers import devices
 from registry_helpers import needs_registry, registry
 from store_helpers import add_image, make_tar
 from test_volumes_faults import leave, on_a_small_disk
@@ -37,17 +38,6 @@ SIZE = 300 << 20
 MOMENTS = 24 if EVERY_KILL else 12
 OLD, NEW = {"file": "old", "gone": "old"}, {"file": "new", "more": "new"}
 Act = Callable[[Store], object]
-
-
-def devices(root: Path) -> list[str]:
-    """The files of a store that loop devices show."""
-    found = []
-    for place in Path("/sys/block").glob("loop*/loop/backing_file"):
-        try:
-            found.append(place.read_text().strip())
-        except OSError:
-            continue
-    return [path for path in found if path.startswith(str(root))]
 
 
 @pytest.fixture
