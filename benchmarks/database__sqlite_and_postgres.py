@@ -3,8 +3,9 @@ a volume?
 
 SQLite with 90 MB in WAL mode, where every commit is an fsync, and PostgreSQL 15 with 190 MB of pgbench's tables and
 page checksums, which writes to many files, and whole pages after a checkpoint. Both must be whole afterwards. What a
-`cp` copies is in its first phase. Of a large cluster the whole first minute is asked, whatever is in it. In the volume
-the server runs in a container of Lazarus, with this machine's programs.
+`cp` copies is in its first phase. Of large clusters the whole first minute is asked, whatever is in it: of one that the
+page cache has, and of one of which it has nothing, as after a boot. In the volume the server runs in a container of
+Lazarus, with this machine's programs.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 from benchmarks.contenders import databases
+from benchmarks.contenders.peers import drop_caches
 from benchmarks.contenders.roots import (
     EVERYONE,
     Container,
@@ -29,7 +31,7 @@ from benchmarks.contenders.roots import (
     VolumeContainer,
 )
 from benchmarks.contenders.turns import Done, ask
-from benchmarks.harness.disks import Disk
+from benchmarks.harness.disks import HERE, Disk
 
 ROUNDS = 3
 WHY_NOT = "a database needs a path: only in process"
@@ -45,11 +47,13 @@ class Database:
 
     def ask(
         self, benchmark: Any, disk: Disk, what: str, amount: int, case: str, ways: Sequence[type[Root]] = EVERYONE,
-        **options: Any,
+        cold: bool = False, **options: Any,
     ) -> None:  # fmt: skip
-        """Everyone who has a path."""
+        """Everyone who has a path; `cold`: with nothing in the page cache."""
 
         def work(root: Root) -> Done:
+            if cold:
+                drop_caches()
             if isinstance(root, VolumeContainer):
                 said = root.run(self._words(what, VolumeContainer.TARGET, amount))
             else:
@@ -100,10 +104,15 @@ def test_postgres_in_a_volume(benchmark: Any, disk: Disk, quick: bool, alone: tu
     database.ask(benchmark, disk, "postgres", seconds, case, (VolumeContainer, Plain), rounds=rounds)
 
 
-def test_postgres_first_minute(benchmark: Any, disk: Disk, quick: bool, alone: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("scale", "size", "cold"), [(65, "1 GB", False), (500, "8 GB", True)])
+def test_postgres_first_minute(
+    benchmark: Any, disk: Disk, quick: bool, alone: tuple[str, ...], scale: int, size: str, cold: bool
+) -> None:
     if quick:
         pytest.skip("not in the quick set")
-    database = Database("postgres", disk.path / "lower", 65, before=alone)
+    if disk.kind != HERE and disk.size < (needed := scale * 80 << 20):
+        pytest.skip(f"{size} need --size {needed >> 30}G: five copies lie on the disk at once")
+    database = Database("postgres", disk.path / "lower", scale, before=alone)
     ways = (Container, PoolContainer, KernelOverlay, Plain)
-    case = "First minute: PostgreSQL, pgbench on 1 GB"
-    database.ask(benchmark, disk, "postgres-first", 60, case, ways, rounds=1, warm_up=False)
+    case = f"First minute: PostgreSQL, pgbench on {size}" + (", nothing cached" if cold else "")
+    database.ask(benchmark, disk, "postgres-first", 60, case, ways, cold=cold, rounds=1, warm_up=False)

@@ -180,13 +180,14 @@ class Container(Root):
     """A Lazarus container, mounted by the kernel driver."""
 
     name = f"{OURS} (kernel)"
-    pool: ClassVar[int] = 0
+    on_pool: ClassVar[bool] = False
 
     def prepare(self) -> None:
         self.store = lazarus.Store(self.place / "store")
         try:
-            if self.pool:
-                self.store.pool.create(min(self.pool, free_bytes(self.place) * 9 // 10))
+            if self.on_pool:
+                size = max(3 << 30, 3 * size_of(self.lower))
+                self.store.pool.create(min(size, free_bytes(self.place) * 9 // 10))
             with packed(self.lower) as tar:
                 assert tar.stdout is not None
                 self.store.images.import_(tar.stdout, "bench:lower", changes=['CMD ["true"]'])
@@ -226,7 +227,7 @@ class PoolContainer(Container):
     """The same in a store on a pool: an XFS image inside the file system under test."""
 
     name = f"{OURS} (pool)"
-    pool = 3 << 30
+    on_pool = True
 
     def why_not(self, file_system: str) -> str | None:
         if file_system == "tmpfs":
@@ -367,6 +368,11 @@ class Podman(Root):
 
     def close(self) -> None:
         peers.forget_podman(self.place)
+
+
+def size_of(directory: Path) -> int:
+    """Bytes of all files in it."""
+    return sum(path.lstat().st_size for path in directory.rglob("*") if not path.is_symlink() and path.is_file())
 
 
 def lower_with_big(lower: Path, size: int) -> Path:
