@@ -14,8 +14,8 @@
 int lz_clone_prepare(const struct lz_sys *sys, int dir_fd, const char *name);
 
 /* Makes `name` in `dir_fd`, with all that is in the directory `from_fd`, and its attributes. What it is made of can be
- * snapshot again. `step` as for lz_copy_tree(), also while files are counted. The result is that of lz_copy_tree(), with a snapshot's files as shared: 5 us for each to count. What is
- * there of it when it fails stays. */
+ * snapshot again. `step` as for lz_copy_tree(), also while files are counted. The result is that of lz_copy_tree(), with a
+ * snapshot's files as shared: 5 us for each to count. What is there of it when it fails stays. */
 int lz_clone_tree(const struct lz_sys *sys, int from_fd, int dir_fd, const char *name, unsigned threads,
                   const struct lz_copy_step *step, struct lz_copy_result *result, struct lz_detail *detail);
 

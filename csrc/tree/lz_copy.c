@@ -16,6 +16,7 @@ struct copier {
     struct lz_detail *detail;
     const struct lz_copy_step *step;
     uint64_t names; /* that were come to, directories twice */
+    uint64_t bytes; /* of files that were come to since `step` was asked for their sake */
     int from_fd, to_fd;
     struct lz_links links;
     struct lz_copy_files *files;
@@ -29,6 +30,17 @@ struct copier {
 int lz_copy_ask(const struct lz_copy_step *step, uint64_t names)
 {
     return step == NULL || names % LZ_COPY_STEP != 0 ? 0 : step->ask(step->ctx);
+}
+
+/* At each name, `bytes` being those of its blocks. */
+static int ask(struct copier *self, uint64_t bytes)
+{
+    self->bytes += bytes;
+    if (self->bytes < LZ_COPY_STEP_BYTES)
+        return lz_copy_ask(self->step, ++self->names);
+    self->bytes = 0;
+    self->names++;
+    return lz_copy_ask(self->step, 0);
 }
 
 static int copy_file(struct copier *self, const struct lz_walk_node *node, int parent, const char *name)
@@ -120,7 +132,7 @@ static int visit(void *ctx, const struct lz_walk_node *node)
 {
     struct copier *self = ctx;
     const char *name;
-    int rc = lz_copy_ask(self->step, ++self->names);
+    int rc = ask(self, node->stored);
     if (rc != 0)
         return rc;
     if (node->path_size == 0) /* the top is there */
@@ -136,7 +148,7 @@ static int finish_directory(void *ctx, const struct lz_walk_node *node)
 {
     struct copier *self = ctx;
     const struct lz_sys *sys = self->sys;
-    int rc = lz_copy_ask(self->step, ++self->names);
+    int rc = ask(self, 0);
     if (rc != 0)
         return rc;
     int fd = lz_openat_beneath(sys, self->to_fd, node->path, O_RDONLY | O_DIRECTORY, 0);
@@ -164,7 +176,7 @@ int lz_copy_tree(const struct lz_sys *sys, int from_fd, int to_fd, unsigned thre
     if (rc != 0)
         return lz_fail(detail, rc, "copying: %s", lz_error_text(rc));
     rc = lz_walk(sys, &options, visit, &copier, detail);
-    int filled = lz_copy_files_end(copier.files, rc != 0, &copier.done, detail);
+    int filled = lz_copy_files_end(copier.files, step, rc != 0, &copier.done, detail);
     rc = filled != 0 ? filled : rc; /* the walk may have ended for it, too */
     if (rc == 0)
         rc = lz_copy_directories_each(&copier.directories, finish_directory, &copier);

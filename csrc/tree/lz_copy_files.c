@@ -294,7 +294,34 @@ int lz_copy_files_add(struct lz_copy_files *self, const struct lz_walk_node *nod
     return rc;
 }
 
-int lz_copy_files_end(struct lz_copy_files *self, bool cancel, struct lz_copy_result *done, struct lz_detail *detail)
+/* With the lock held, but not meanwhile. An answer that ends the call is a failure of it. */
+static void ask(struct lz_copy_files *self, const struct lz_copy_step *step)
+{
+    if (self->code != 0 || self->cancelled)
+        return;
+    (void)pthread_mutex_unlock(&self->lock);
+    int rc = lz_copy_ask(step, 0);
+    (void)pthread_mutex_lock(&self->lock);
+    note_failure(self, rc, &(struct lz_detail){{0}});
+}
+
+/* With the lock held: all that wait. */
+static void fill_waiting(struct lz_copy_files *self, const struct lz_copy_step *step)
+{
+    uint64_t bytes = 0;
+    while (self->first != NULL) {
+        bytes += self->first->node.stored;
+        if (bytes >= LZ_COPY_STEP_BYTES) {
+            bytes = 0;
+            ask(self, step);
+        }
+        if (self->first != NULL) /* still: others take from them, too */
+            give_back(self, work(self));
+    }
+}
+
+int lz_copy_files_end(struct lz_copy_files *self, const struct lz_copy_step *step, bool cancel,
+                      struct lz_copy_result *done, struct lz_detail *detail)
 {
     if (self == NULL)
         return 0;
@@ -302,8 +329,7 @@ int lz_copy_files_end(struct lz_copy_files *self, bool cancel, struct lz_copy_re
     self->cancelled = cancel;
     self->ended = true;
     (void)pthread_cond_broadcast(&self->arrived);
-    while (self->first != NULL)
-        give_back(self, work(self));
+    fill_waiting(self, step);
     (void)pthread_mutex_unlock(&self->lock);
     while (self->started > 0)
         (void)pthread_join(self->threads[--self->started], NULL);

@@ -279,6 +279,34 @@ static void asked_whether_to_go_on(void)
     CHECK_EQ(close(from), 0);
 }
 
+/* Nor does an end wait for a few large files, whether they have their names already or not. */
+static void asked_before_large_files(void)
+{
+    shell("rm -rf from && mkdir from && cd from && fallocate -l 64M a && fallocate -l 64M b && fallocate -l 64M c");
+    int from = open_directory("from"), descriptors = count_descriptors();
+    for (threads = 1; threads <= 2; threads++) {
+        int asked = threads == 1 ? 3 : 6; /* with a helper, which so few are not worth, all of them wait first */
+        for (int wanted = 0; wanted <= asked; wanted++) {
+            int rest = wanted;
+            struct lz_copy_step step = {.ask = go_on, .ctx = &rest};
+            shell("rm -rf to && mkdir to");
+            int to = open_directory("to");
+            int rc = lz_copy_tree(lz_sys_linux(), from, to, threads, &step, NULL, NULL);
+            CHECK_EQ(rc, wanted < asked ? LZ_E_CANCELLED : 0);
+            CHECK_EQ(rest, wanted < asked ? -1 : 0);
+            CHECK_EQ(close(to), 0);
+            CHECK_EQ(count_descriptors(), descriptors);
+            char command[80];
+            (void)snprintf(command, sizeof command, "test $(find to -type f -size +0 | wc -l) = %d",
+                           wanted > asked - 3 ? wanted - (asked - 3) : 0);
+            shell(command);
+        }
+    }
+    threads = 1;
+    CHECK_EQ(close(from), 0);
+    shell("rm -rf from to");
+}
+
 /* What a copy on a file system of its own comes to; `setup` makes `from` there. */
 static struct lz_copy_result copied_on(const struct disk *disk, const char *setup)
 {
@@ -352,6 +380,7 @@ int main(void)
     RUN(every_failing_call_of_several_threads);
     RUN(a_source_that_changes);
     RUN(asked_whether_to_go_on);
+    RUN(asked_before_large_files);
     shell("cd / && rm -rf \"$OLDPWD\"");
     return check_end();
 }
