@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sqlite3
+import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,6 +98,29 @@ def test_writers_wait_for_one_another(catalogue: Catalogue) -> None:
     for thread in threads:
         thread.join()
     assert _blobs(catalogue) == [f"{number:04}" for number in range(200)]
+
+
+def test_an_interrupt_while_it_waits_for_another_writer(catalogue: Catalogue) -> None:
+    """It comes when the lock is there, and leaves no transaction behind."""
+    waiter, held = threading.get_ident(), threading.Event()
+
+    def hold() -> None:
+        with catalogue.write():
+            held.set()
+            while sys._current_frames()[waiter].f_code is not execute:
+                time.sleep(0.001)
+            signal.pthread_kill(waiter, signal.SIGINT)
+
+    execute = type(catalogue.read()).execute.__code__
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    with pytest.raises(KeyboardInterrupt), catalogue.write():
+        pass
+    holder.join()
+    assert not catalogue.read().in_transaction
+    with catalogue.write() as connection:
+        connection.execute(ROW, ("a",))
 
 
 def test_a_forked_child_has_its_own_connection(catalogue: Catalogue) -> None:

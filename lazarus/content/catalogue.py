@@ -135,9 +135,12 @@ class Write:
     def __enter__(self) -> sqlite3.Connection:
         if not self._durable:
             self._connection.execute("PRAGMA synchronous=NORMAL")
+        inside = self._connection.in_transaction  # a mistake of the caller's, which stays in its own
         try:
             self._connection.execute("BEGIN IMMEDIATE")
         except BaseException:
+            if self._connection.in_transaction and not inside:  # an interrupt came while it waited for others
+                self._connection.execute("ROLLBACK")
             self._restore()
             raise
         return self._connection
