@@ -22,7 +22,8 @@ struct lz_unpack_options {
 };
 
 /* Reads a plain (not compressed) tar from in_fd into the directory dir_fd. What was made before a failure stays; of the
- * file at which it failed nothing does, and what it was to replace stays. */
+ * file at which it failed nothing does, and what it was to replace stays, but for an empty directory. Killed, a process
+ * may leave half of a new file, or a `.lz-partial-*`. */
 int lz_unpack(const struct lz_sys *sys, int in_fd, int dir_fd, const struct lz_unpack_options *options,
               uint64_t *entries, struct lz_detail *detail);
 

@@ -174,7 +174,7 @@ def unpack(int in_fd, int dir_fd, *, keep_owner=True, keep_xattrs=True, no_repla
     Nothing is ever made outside: UnsafeError for `..` and for parents that are symlinks. Files in the way are replaced,
     of directories only empty ones; with `no_replace_directory` a directory never replaces a file (ENOTDIR) nor the
     other way round (EISDIR). What was made before a failure stays; of a file that did not come whole nothing does, and
-    what it was to replace stays.
+    what it was to replace stays, but for an empty directory.
     """
     cdef lz_unpack_options options
     cdef lz_detail detail

@@ -41,7 +41,9 @@ def pack(Union union not None, path, int out_fd, *, bint follow=True, root_name=
 
 def unpack(Union union not None, int in_fd, path, *, keep_owner=True, keep_xattrs=True, no_replace_directory=False):
     """Makes what the plain tar `in_fd` holds in the directory `path` and returns the number of its entries; arguments
-    and errors are those of lazarus._native.pack.unpack()."""
+    and errors are those of lazarus._native.pack.unpack(). What a file that does not come whole was to replace is
+    gone.
+    """
     cdef bytes name = path_bytes(path)
     cdef const char *text = name
     cdef size_t size = len(name)

@@ -230,7 +230,8 @@ class Volume:
 
         Raises `UnsafeError` for a path that leads out of the volume, `ConflictError` where a directory and a file meet,
         `FormatError`, `OSError`. What was made before a failure stays; of a file that did not come whole nothing does,
-        and what it was to replace stays. A process that is killed (SIGKILL) may leave half of a new file.
+        and what it was to replace stays, but for an empty directory. A process that is ended at once (SIGKILL, or five
+        seconds after SIGTERM) may leave half of a new file, or of one that replaces another as `.lz-partial-*`.
         """
         from lazarus.volumes.files import import_
 
