@@ -77,11 +77,24 @@ void lz_copy_in_place(const struct lz_sys *sys, int from, int to)
     (void)sys->ioctl(sys->ctx, to, FS_IOC_SETFLAGS, (uintptr_t)&own);
 }
 
+/* The whole file as it is by now, however long; false: the ladder is asked, which says what fails. Two looks at a file's
+ * size less: 5 % of the clone of a database on XFS (four turns of 15, 47 ms for 50). */
+static bool clone_all(const struct lz_sys *sys, const struct lz_walk_node *node, const struct lz_copy_pair *pair,
+                      struct lz_copy_result *done)
+{
+    if (node->size == 0 || sys->ioctl(sys->ctx, pair->to, FICLONE, (uintptr_t)pair->from) < 0)
+        return false;
+    done->shared += node->stored < node->size ? node->stored : node->size;
+    return true;
+}
+
 /* A file that gets shorter just then is copied anew, as it is by now; one that does so again and again as it comes. */
-static int fill_data(const struct lz_sys *sys, const struct lz_copy_pair *pair, struct lz_copy_result *done,
-                     struct lz_detail *detail)
+static int fill_data(const struct lz_sys *sys, const struct lz_walk_node *node, const struct lz_copy_pair *pair,
+                     struct lz_copy_result *done, struct lz_detail *detail)
 {
     lz_copy_in_place(sys, pair->from, pair->to);
+    if (clone_all(sys, node, pair, done))
+        return 0;
     for (int tries = 0;; tries++) {
         struct stat now;
         int rc = sys->fstatat(sys->ctx, pair->from, "", &now, AT_EMPTY_PATH);
@@ -117,7 +130,7 @@ static int fill(const struct lz_sys *sys, const struct lz_walk_node *node, const
     struct stat made;
     int rc = sys->fstatat(sys->ctx, pair->to, "", &made, AT_EMPTY_PATH);
     if (rc == 0)
-        rc = fill_data(sys, pair, done, detail);
+        rc = fill_data(sys, node, pair, done, detail);
     if (rc == 0)
         rc = lz_copy_attributes(sys, node, pair->to, "", &made);
     int closed = sys->close(sys->ctx, pair->to);
