@@ -61,7 +61,7 @@ WANTED = (
            "transactions", "PostgreSQL"),
     Wanted("the same in the first minute of 1 GB, with a pool", "database__sqlite_and_postgres", "transactions",
            "First minute: PostgreSQL, pgbench on 1 GB", "lazarus (pool)"),
-    Wanted("the same of 8 GB, nothing cached, with a pool", "database__sqlite_and_postgres", "transactions",
+    Wanted("the same in the first minute of 8 GB, nothing cached, with a pool", "database__sqlite_and_postgres", "transactions",
            "First minute: PostgreSQL, pgbench on 8 GB", "lazarus (pool)"),
     Wanted("PostgreSQL transactions (pgbench) in a volume", "database__sqlite_and_postgres", "transactions",
            "In a volume"),
