@@ -6,13 +6,15 @@ import io
 import json
 import os
 import re
+import signal
+import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cli_helpers import Command
-from container_helpers import IMAGE, remove_all
+from container_helpers import IMAGE, remove_all, until
 
 from lazarus.cli import main
 from lazarus.store import Store
@@ -100,6 +102,48 @@ def test_one_that_fails_does_not_keep_the_others(empty: Command) -> None:
     empty.ok("volume", "create", "b")
     result = empty("volume", "rm", "a", "none", "b")
     assert (result.code, result.out) == (1, "a\nb\n") and "none" in result.err
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+@pytest.mark.parametrize("words", ["volume import v -", "volume cp - v:/", "cp - c:/"])
+def test_one_that_waits_for_the_rest_of_a_file_is_ended(
+    empty: Command, words: str, number: int, code: int, said: str
+) -> None:
+    """In order and at once, though who sends the tar stays quiet: nothing of that file is left."""
+    if words.startswith("volume"):
+        empty.ok("volume", "create", "v")
+    else:
+        empty.import_something("some:1")
+        empty.ok("create", "--name", "c", "some:1", "true")
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as archive:
+        for name, size in (("whole", 3), ("half", 4 << 20)):
+            info = tarfile.TarInfo(name)
+            info.size = size
+            archive.addfile(info, io.BytesIO(bytes(size)))
+    with subprocess.Popen(empty.words(*words.split()), stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stderr is not None
+        process.stdin.write(tar.getvalue()[: 2 << 20])
+        process.stdin.flush()
+        until(lambda: any(path.stat().st_size >= 1 << 20 for path in Path(empty.root).rglob("half")))
+        process.send_signal(number)
+        assert process.wait(timeout=20) == code
+        assert process.stderr.read().decode() == f"lazarus: {said}\n"
+    names = {path.name for path in Path(empty.root).rglob("*")}
+    assert "whole" in names and "half" not in names and not any(name.startswith(".lz-partial") for name in names)
+
+
+def test_an_import_that_has_failed_waits_for_nobody(empty: Command) -> None:
+    empty.ok("volume", "create", "v")
+    words = empty.words("volume", "import", "v", "-")
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stderr is not None
+        process.stdin.write(b"no tar".ljust(256 << 10, b"."))  # what is read before anything is looked at
+        process.stdin.flush()
+        assert process.wait(timeout=20) == 1
+        assert b"checksum does not match" in process.stderr.read()
 
 
 def test_files(empty: Command, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -213,6 +214,13 @@ static ssize_t sys_read(void *ctx, int fd, void *out, size_t size)
     SYS_CALL(ssize_t, read(fd, out, size));
 }
 
+static int sys_poll(void *ctx, struct pollfd *fds, unsigned count, int timeout)
+{
+    (void)ctx;
+    int rc = poll(fds, count, timeout);
+    return rc >= 0 ? rc : -errno;
+}
+
 static ssize_t sys_pread(void *ctx, int fd, void *out, size_t size, off_t offset)
 {
     (void)ctx;
@@ -391,6 +399,7 @@ static const struct lz_sys linux_table = {
     .setxattrat = sys_setxattrat,
     .removexattrat = sys_removexattrat,
     .read = sys_read,
+    .poll = sys_poll,
     .pread = sys_pread,
     .write = sys_write,
     .pwrite = sys_pwrite,

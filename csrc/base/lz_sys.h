@@ -2,13 +2,14 @@
  *
  * Every system call of csrc/tree goes through a `const struct lz_sys *` that is passed in. lz_sys_linux() is
  * the real one; tests pass a table whose n-th call fails (see tests/c/fault.h). All functions return >= 0 or
- * -errno (never -1 with errno), and retry EINTR where POSIX leaves that to the caller.
+ * -errno (never -1 with errno), and retry EINTR where POSIX leaves that to the caller, but for poll().
  * `ctx` is the table's own; the real table ignores it.
  */
 #ifndef LZ_SYS_H
 #define LZ_SYS_H
 
 #include <linux/openat2.h>
+#include <poll.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/stat.h>
@@ -45,6 +46,7 @@ struct lz_sys {
 
     /* bytes */
     ssize_t (*read)(void *ctx, int fd, void *out, size_t size);
+    int (*poll)(void *ctx, struct pollfd *fds, unsigned count, int timeout); /* -EINTR where a signal came */
     ssize_t (*pread)(void *ctx, int fd, void *out, size_t size, off_t offset);
     ssize_t (*write)(void *ctx, int fd, const void *bytes, size_t size);
     ssize_t (*pwrite)(void *ctx, int fd, const void *bytes, size_t size, off_t offset);

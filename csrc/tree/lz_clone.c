@@ -55,7 +55,7 @@ static int snapshot(const struct lz_sys *sys, int from_fd, int dir_fd, const cha
 /* ---- what a snapshot came to ---- */
 
 struct counter {
-    const struct lz_copy_step *step;
+    struct lz_pace pace;
     struct lz_copy_result found;
     struct lz_links links;
 };
@@ -64,7 +64,7 @@ static int count(void *ctx, const struct lz_walk_node *node)
 {
     struct counter *self = ctx;
     self->found.entries += node->path_size > 0;
-    int rc = lz_copy_ask(self->step, self->found.entries);
+    int rc = lz_pace_on(&self->pace, 1, 0);
     if (rc != 0)
         return rc;
     if (node->kind != LZ_KIND_FILE)
@@ -80,12 +80,12 @@ static int count(void *ctx, const struct lz_walk_node *node)
     return 0;
 }
 
-static int count_all(const struct lz_sys *sys, int fd, const struct lz_copy_step *step, struct lz_copy_result *result,
+static int count_all(const struct lz_sys *sys, int fd, const struct lz_step *step, struct lz_copy_result *result,
                      struct lz_detail *detail)
 {
     struct lz_diff_source source = {.upper_fd = fd, .objects_fd = -1};
     struct lz_walk_options options = {.source = &source, .plain = true};
-    struct counter counter = {.step = step};
+    struct counter counter = {.pace.step = step};
     int rc = lz_walk(sys, &options, count, &counter, detail);
     lz_links_free(&counter.links);
     if (rc == 0)
@@ -95,7 +95,7 @@ static int count_all(const struct lz_sys *sys, int fd, const struct lz_copy_step
 }
 
 int lz_clone_tree(const struct lz_sys *sys, int from_fd, int dir_fd, const char *name, unsigned threads,
-                  const struct lz_copy_step *step, struct lz_copy_result *result, struct lz_detail *detail)
+                  const struct lz_step *step, struct lz_copy_result *result, struct lz_detail *detail)
 {
     struct lz_copy_result done = {0};
     int made = snapshot(sys, from_fd, dir_fd, name);

@@ -17,6 +17,6 @@ int lz_clone_prepare(const struct lz_sys *sys, int dir_fd, const char *name);
  * snapshot again. `step` as for lz_copy_tree(), also while files are counted. The result is that of lz_copy_tree(), with a
  * snapshot's files as shared: 5 us for each to count. What is there of it when it fails stays. */
 int lz_clone_tree(const struct lz_sys *sys, int from_fd, int dir_fd, const char *name, unsigned threads,
-                  const struct lz_copy_step *step, struct lz_copy_result *result, struct lz_detail *detail);
+                  const struct lz_step *step, struct lz_copy_result *result, struct lz_detail *detail);
 
 #endif

@@ -14,9 +14,7 @@
 struct copier {
     const struct lz_sys *sys;
     struct lz_detail *detail;
-    const struct lz_copy_step *step;
-    uint64_t names; /* that were come to, directories twice */
-    uint64_t bytes; /* of files that were come to since `step` was asked for their sake */
+    struct lz_pace pace; /* names that were come to, directories twice, and the bytes of their blocks */
     int from_fd, to_fd;
     struct lz_links links;
     struct lz_copy_files *files;
@@ -26,22 +24,6 @@ struct copier {
     size_t parent_size;
     char parent[LZ_PATH_MAX + 1];
 };
-
-int lz_copy_ask(const struct lz_copy_step *step, uint64_t names)
-{
-    return step == NULL || names % LZ_COPY_STEP != 0 ? 0 : step->ask(step->ctx);
-}
-
-/* At each name, `bytes` being those of its blocks. */
-static int ask(struct copier *self, uint64_t bytes)
-{
-    self->bytes += bytes;
-    if (self->bytes < LZ_COPY_STEP_BYTES)
-        return lz_copy_ask(self->step, ++self->names);
-    self->bytes = 0;
-    self->names++;
-    return lz_copy_ask(self->step, 0);
-}
 
 static int copy_file(struct copier *self, const struct lz_walk_node *node, int parent, const char *name)
 {
@@ -132,7 +114,7 @@ static int visit(void *ctx, const struct lz_walk_node *node)
 {
     struct copier *self = ctx;
     const char *name;
-    int rc = ask(self, node->stored);
+    int rc = lz_pace_on(&self->pace, 1, node->stored);
     if (rc != 0)
         return rc;
     if (node->path_size == 0) /* the top is there */
@@ -148,7 +130,7 @@ static int finish_directory(void *ctx, const struct lz_walk_node *node)
 {
     struct copier *self = ctx;
     const struct lz_sys *sys = self->sys;
-    int rc = ask(self, 0);
+    int rc = lz_pace_on(&self->pace, 1, 0);
     if (rc != 0)
         return rc;
     int fd = lz_openat_beneath(sys, self->to_fd, node->path, O_RDONLY | O_DIRECTORY, 0);
@@ -165,13 +147,13 @@ static int finish_directory(void *ctx, const struct lz_walk_node *node)
     return rc >= 0 ? 0 : lz_fail(self->detail, rc, "copying /%s: %s", node->path, lz_error_text(rc));
 }
 
-int lz_copy_tree(const struct lz_sys *sys, int from_fd, int to_fd, unsigned threads, const struct lz_copy_step *step,
+int lz_copy_tree(const struct lz_sys *sys, int from_fd, int to_fd, unsigned threads, const struct lz_step *step,
                  struct lz_copy_result *result, struct lz_detail *detail)
 {
     struct lz_diff_source source = {.upper_fd = from_fd, .objects_fd = -1};
     struct lz_walk_options options = {.source = &source, .plain = true, .attributes = true};
     struct copier copier = {
-        .sys = sys, .detail = detail, .step = step, .from_fd = from_fd, .to_fd = to_fd, .parent_fd = -1};
+        .sys = sys, .detail = detail, .pace.step = step, .from_fd = from_fd, .to_fd = to_fd, .parent_fd = -1};
     int rc = lz_copy_files_new(sys, threads, &copier.files);
     if (rc != 0)
         return lz_fail(detail, rc, "copying: %s", lz_error_text(rc));

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "../base/lz_err.h"
+#include "../base/lz_step.h"
 #include "../base/lz_sys.h"
 
 struct lz_copy_result {
@@ -23,23 +24,12 @@ struct lz_copy_result {
  * two, for a directory takes names one after the other; more may help where bytes are copied. */
 #define LZ_COPY_THREADS_MAX 4u
 
-/* Asked every LZ_COPY_STEP names, and before as many bytes of files as take longer than those, whether to go on: anything
- * but 0 ends the call with that, once the files at hand are filled. */
-#define LZ_COPY_STEP 64u
-#define LZ_COPY_STEP_BYTES (64u << 20) /* 50 ms where 1.3 GB/s are written */
-struct lz_copy_step {
-    int (*ask)(void *ctx);
-    void *ctx;
-};
-
 /* Copies what is in the directory `from_fd` into the empty directory `to_fd`, which gets its attributes too, with as many
  * of `threads` (the caller's counts) as find something to do, and LZ_COPY_THREADS_MAX at most. Names that vanish meanwhile
- * are left out. Nothing is synced, other mounts are not entered. `step` may be NULL. 0 and, if `result` is not NULL, what
- * it came to; or a negative code with part of it there; LZ_E_LIMIT for a path over LZ_PATH_MAX. */
-int lz_copy_tree(const struct lz_sys *sys, int from_fd, int to_fd, unsigned threads, const struct lz_copy_step *step,
+ * are left out. Nothing is synced, other mounts are not entered. `step`, which may be NULL, is asked between names and before
+ * large files, and ends the call once those at hand are filled. 0 and, if `result` is not NULL, what it came to; or a
+ * negative code with part of it there; LZ_E_LIMIT for a path over LZ_PATH_MAX. */
+int lz_copy_tree(const struct lz_sys *sys, int from_fd, int to_fd, unsigned threads, const struct lz_step *step,
                  struct lz_copy_result *result, struct lz_detail *detail);
-
-/* For who walks: asks `step`, which may be NULL, where so many names make a step; else 0. */
-int lz_copy_ask(const struct lz_copy_step *step, uint64_t names);
 
 #endif

@@ -308,23 +308,23 @@ int lz_copy_files_add(struct lz_copy_files *self, const struct lz_walk_node *nod
 }
 
 /* With the lock held, but not meanwhile. An answer that ends the call is a failure of it. */
-static void ask(struct lz_copy_files *self, const struct lz_copy_step *step)
+static void ask(struct lz_copy_files *self, const struct lz_step *step)
 {
     if (self->code != 0 || self->cancelled)
         return;
     (void)pthread_mutex_unlock(&self->lock);
-    int rc = lz_copy_ask(step, 0);
+    int rc = lz_step_ask(step);
     (void)pthread_mutex_lock(&self->lock);
     note_failure(self, rc, &(struct lz_detail){{0}});
 }
 
 /* With the lock held: all that wait. */
-static void fill_waiting(struct lz_copy_files *self, const struct lz_copy_step *step)
+static void fill_waiting(struct lz_copy_files *self, const struct lz_step *step)
 {
     uint64_t bytes = 0;
     while (self->first != NULL) {
         bytes += self->first->node.stored;
-        if (bytes >= LZ_COPY_STEP_BYTES) {
+        if (bytes >= LZ_STEP_BYTES) {
             bytes = 0;
             ask(self, step);
         }
@@ -333,8 +333,8 @@ static void fill_waiting(struct lz_copy_files *self, const struct lz_copy_step *
     }
 }
 
-int lz_copy_files_end(struct lz_copy_files *self, const struct lz_copy_step *step, bool cancel,
-                      struct lz_copy_result *done, struct lz_detail *detail)
+int lz_copy_files_end(struct lz_copy_files *self, const struct lz_step *step, bool cancel, struct lz_copy_result *done,
+                      struct lz_detail *detail)
 {
     if (self == NULL)
         return 0;

@@ -30,8 +30,8 @@ int lz_copy_files_add(struct lz_copy_files *self, const struct lz_walk_node *nod
 /* Waits until all are filled, or with `cancel` those that are begun; adds what they came to, and frees. 0, or the first
  * failure, and which file it was of; or what `step`, which may be NULL, said: it is asked before large files. NULL is
  * allowed. */
-int lz_copy_files_end(struct lz_copy_files *self, const struct lz_copy_step *step, bool cancel,
-                      struct lz_copy_result *done, struct lz_detail *detail);
+int lz_copy_files_end(struct lz_copy_files *self, const struct lz_step *step, bool cancel, struct lz_copy_result *done,
+                      struct lz_detail *detail);
 
 /* Owner, mode, xattrs and time of what `dir` and `name` say, "" being dir itself. What `made` (NULL: nothing is known)
  * shows as right is left: each change is a transaction of the file system. */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../base/lz_step.h"
 #include "../bytes/lz_deflate.h"
 
 #define BUFFER_SIZE (256u * 1024)
@@ -81,13 +82,27 @@ static int inflate_some(const struct lz_sys *sys, int out_fd, struct lz_inflate 
     return 0;
 }
 
+/* A whole buffer, less at the end. */
+static ssize_t fill_buffer(const struct lz_sys *sys, int in_fd, int out_fd, uint8_t *buffer)
+{
+    size_t size = 0;
+    while (size < BUFFER_SIZE) {
+        int rc = lz_step_wait(sys, NULL, in_fd, out_fd);
+        ssize_t got = rc == 0 ? sys->read(sys->ctx, in_fd, buffer + size, BUFFER_SIZE - size) : rc;
+        if (got <= 0)
+            return got < 0 ? got : (ssize_t)size;
+        size += (size_t)got;
+    }
+    return (ssize_t)size;
+}
+
 static int decompress(const struct lz_sys *sys, int in_fd, int out_fd, uint64_t max_size, struct buffers *buffers,
                       struct lz_inflate **codec, uint64_t *done, struct lz_detail *detail)
 {
     for (;;) {
-        ssize_t got = lz_read_full(sys, in_fd, buffers->in, BUFFER_SIZE);
+        ssize_t got = fill_buffer(sys, in_fd, out_fd, buffers->in);
         if (got < 0)
-            return fail(detail, (int)got, "reading");
+            return fail(detail, (int)got, got == -EPIPE ? "writing" : "reading");
         int rc = 0;
         if (*codec == NULL)
             rc = lz_inflate_new(lz_compression_detect(buffers->in, (size_t)got), 0, codec);

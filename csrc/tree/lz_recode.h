@@ -19,7 +19,7 @@ int lz_digest_file(const struct lz_sys *sys, int fd, uint8_t digest[LZ_SHA256_SI
                    struct lz_detail *detail);
 
 /* Kind by the magic; bytes of no known kind are copied. More than `max_size` bytes out (0: 1 TiB) are LZ_E_LIMIT.
- * *size gets the bytes written. */
+ * *size gets the bytes written. -EPIPE for a pipe that nobody will read any more, also while in_fd has nothing. */
 int lz_decompress_file(const struct lz_sys *sys, int in_fd, int out_fd, uint64_t max_size, uint64_t *size,
                        struct lz_detail *detail);
 

@@ -16,10 +16,11 @@
 int lz_union_pack(struct lz_union *self, const char *path, size_t size, unsigned flags, const char *root_name,
                   const struct lz_pack_options *options, int out_fd, uint64_t *bytes, struct lz_detail *detail);
 
-/* Makes what the plain tar in_fd holds below the directory `path`. As lz_unpack(): parents that are missing are made
- * (0755), one that is a symlink is LZ_E_UNSAFE, what is in the way is replaced (of directories only empty ones), directory
- * times are set last; what was made before a failure stays, half a file excepted. */
+/* Makes what the plain tar in_fd holds below the directory `path`. As lz_unpack(), which says when it asks `step`: parents
+ * that are missing are made (0755), one that is a symlink is LZ_E_UNSAFE, what is in the way is replaced (of directories
+ * only empty ones), directory times are set last; what was made before a failure stays, half a file excepted. */
 int lz_union_unpack(struct lz_union *self, int in_fd, const char *path, size_t size,
-                    const struct lz_unpack_options *options, uint64_t *entries, struct lz_detail *detail);
+                    const struct lz_unpack_options *options, const struct lz_step *step, uint64_t *entries,
+                    struct lz_detail *detail);
 
 #endif

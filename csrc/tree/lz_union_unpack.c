@@ -264,13 +264,16 @@ static int make_entry(struct unpacking *u, struct lz_tar_reader *reader, const s
 }
 
 /* Directories get their attributes last, children before parents. */
-static int finish_directories(struct unpacking *u)
+static int finish_directories(struct unpacking *u, struct lz_pace *pace)
 {
     lz_unpack_sort_deferred(&u->plain);
     int rc = 0;
     for (size_t i = 0; i < u->plain.deferred_count && rc == 0; i++) {
         const struct lz_deferred *directory = &u->plain.deferred[i];
         struct lz_union_info info;
+        rc = lz_pace_on(pace, 1, 0);
+        if (rc != 0)
+            return rc;
         memcpy(u->path, directory->path, directory->path_size + 1);
         u->path_size = directory->path_size;
         rc = lz_union_stat(u->self, u->path, u->path_size, LZ_UNION_NOFOLLOW, &info);
@@ -282,17 +285,19 @@ static int finish_directories(struct unpacking *u)
     return rc;
 }
 
-static int unpack_all(struct unpacking *u, struct lz_tar_reader *reader, uint64_t *count)
+static int unpack_all(struct unpacking *u, struct lz_tar_reader *reader, struct lz_pace *pace, uint64_t *count)
 {
     struct lz_tar_entry entry;
     int rc;
     while ((rc = lz_tar_next(reader, &entry, u->detail)) == 1) {
         rc = make_entry(u, reader, &entry);
+        if (rc == 0)
+            rc = lz_pace_on(pace, 1, 0);
         if (rc != 0)
             return rc;
         (*count)++;
     }
-    return rc == 0 ? finish_directories(u) : rc;
+    return rc == 0 ? finish_directories(u, pace) : rc;
 }
 
 static int find_top(struct unpacking *u, const char *path, size_t size)
@@ -309,10 +314,11 @@ static int find_top(struct unpacking *u, const char *path, size_t size)
 }
 
 int lz_union_unpack(struct lz_union *self, int in_fd, const char *path, size_t size,
-                    const struct lz_unpack_options *options, uint64_t *entries, struct lz_detail *detail)
+                    const struct lz_unpack_options *options, const struct lz_step *step, uint64_t *entries,
+                    struct lz_detail *detail)
 {
     struct unpacking *u = calloc(1, sizeof *u);
-    struct lz_unpack_input input = {.sys = self->sys, .fd = in_fd, .buffer = malloc(LZ_UNPACK_READ)};
+    struct lz_unpack_input input = {.sys = self->sys, .fd = in_fd, .buffer = malloc(LZ_UNPACK_READ), .pace.step = step};
     struct lz_tar_source source = {.next = lz_unpack_next, .ctx = &input};
     struct lz_tar_reader *reader = NULL;
     uint64_t count = 0;
@@ -324,7 +330,7 @@ int lz_union_unpack(struct lz_union *self, int in_fd, const char *path, size_t s
         u->plain = (struct lz_unpacker){.sys = self->sys, .options = options, .detail = detail};
         rc = find_top(u, path, size);
         if (rc == 0)
-            rc = unpack_all(u, reader, &count);
+            rc = unpack_all(u, reader, &input.pace, &count);
         lz_unpack_free_deferred(&u->plain);
     }
     if (rc == 0 && entries != NULL)

@@ -179,12 +179,15 @@ static int unpack_entry(struct lz_unpacker *self, struct lz_tar_reader *reader, 
 
 /* ---- directories get their attributes last, children before parents ---- */
 
-static int finish_directories(struct lz_unpacker *self)
+static int finish_directories(struct lz_unpacker *self, struct lz_pace *pace)
 {
     lz_unpack_sort_deferred(self);
     int rc = 0;
     for (size_t i = 0; i < self->deferred_count && rc == 0; i++) {
         const char *path = self->deferred[i].path;
+        rc = lz_pace_on(pace, 1, 0);
+        if (rc != 0)
+            return rc;
         int fd = lz_openat_beneath(self->sys, self->dir_fd, path, O_RDONLY | O_DIRECTORY, 0);
         if (fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP) /* a later entry replaced it */
             continue;
@@ -196,24 +199,26 @@ static int finish_directories(struct lz_unpacker *self)
     return rc;
 }
 
-static int unpack_all(struct lz_unpacker *self, struct lz_tar_reader *reader, uint64_t *count)
+static int unpack_all(struct lz_unpacker *self, struct lz_tar_reader *reader, struct lz_pace *pace, uint64_t *count)
 {
     struct lz_tar_entry entry;
     int rc;
     while ((rc = lz_tar_next(reader, &entry, self->detail)) == 1) {
         rc = unpack_entry(self, reader, &entry);
+        if (rc == 0)
+            rc = lz_pace_on(pace, 1, 0);
         if (rc != 0)
             return rc;
         (*count)++;
     }
-    return rc == 0 ? finish_directories(self) : rc;
+    return rc == 0 ? finish_directories(self, pace) : rc;
 }
 
 int lz_unpack(const struct lz_sys *sys, int in_fd, int dir_fd, const struct lz_unpack_options *options,
-              uint64_t *entries, struct lz_detail *detail)
+              const struct lz_step *step, uint64_t *entries, struct lz_detail *detail)
 {
     struct lz_unpacker *self = calloc(1, sizeof *self);
-    struct lz_unpack_input input = {.sys = sys, .fd = in_fd, .buffer = malloc(LZ_UNPACK_READ)};
+    struct lz_unpack_input input = {.sys = sys, .fd = in_fd, .buffer = malloc(LZ_UNPACK_READ), .pace.step = step};
     struct lz_tar_source source = {.next = lz_unpack_next, .ctx = &input};
     struct lz_tar_reader *reader = NULL;
     uint64_t count = 0;
@@ -224,7 +229,7 @@ int lz_unpack(const struct lz_sys *sys, int in_fd, int dir_fd, const struct lz_u
         self->detail = detail;
         self->dir_fd = dir_fd;
         self->parent_fd = -1;
-        rc = unpack_all(self, reader, &count);
+        rc = unpack_all(self, reader, &input.pace, &count);
         forget_parent(self);
         lz_unpack_free_deferred(self);
     }

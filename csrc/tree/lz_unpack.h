@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "../base/lz_err.h"
+#include "../base/lz_step.h"
 #include "../base/lz_sys.h"
 
 struct lz_unpack_options {
@@ -21,10 +22,11 @@ struct lz_unpack_options {
                                   -EISDIR */
 };
 
-/* Reads a plain (not compressed) tar from in_fd into the directory dir_fd. What was made before a failure stays; of the
- * file at which it failed nothing does, and what it was to replace stays, but for an empty directory. Killed, a process
- * may leave half of a new file, or a `.lz-partial-*`. */
+/* Reads a plain (not compressed) tar from in_fd into the directory dir_fd. `step`, which may be NULL, is asked between
+ * entries, in the middle of large ones, and while in_fd has nothing to read: what it ends with is a failure like others.
+ * What was made before a failure stays; of the file at which it failed nothing does, and what it was to replace stays, but
+ * for an empty directory. Killed, a process may leave half of a new file, or a `.lz-partial-*`. */
 int lz_unpack(const struct lz_sys *sys, int in_fd, int dir_fd, const struct lz_unpack_options *options,
-              uint64_t *entries, struct lz_detail *detail);
+              const struct lz_step *step, uint64_t *entries, struct lz_detail *detail);
 
 #endif

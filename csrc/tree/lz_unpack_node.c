@@ -19,13 +19,17 @@ static bool starts_with(const char *text, const char *prefix)
 
 int lz_unpack_next(void *input, const uint8_t **data, size_t *size)
 {
-    const struct lz_unpack_input *self = input;
+    struct lz_unpack_input *self = input;
+    int rc = lz_step_wait(self->sys, self->pace.step, self->fd, -1);
+    if (rc != 0)
+        return rc;
     ssize_t got = self->sys->read(self->sys->ctx, self->fd, self->buffer, LZ_UNPACK_READ);
     if (got <= 0)
         return (int)got;
     *data = self->buffer;
     *size = (size_t)got;
-    return 1;
+    rc = lz_pace_on(&self->pace, 0, (uint64_t)got);
+    return rc != 0 ? rc : 1;
 }
 
 int lz_unpack_check_xattrs(const struct lz_unpacker *self, const struct lz_tar_entry *entry)

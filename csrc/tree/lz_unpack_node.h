@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "../base/lz_step.h"
 #include "../bytes/lz_index.h"
 #include "../bytes/lz_tar.h"
 #include "lz_unpack.h"
@@ -39,12 +40,14 @@ struct lz_unpacker {
     size_t deferred_count, deferred_capacity;
 };
 
-/* A tar that comes from a descriptor, LZ_UNPACK_READ bytes at a time: the next() and ctx of a lz_tar_source. */
+/* A tar that comes from a descriptor, LZ_UNPACK_READ bytes at a time: the next() and ctx of a lz_tar_source. Its bytes are
+ * counted in `pace`, where its reader counts the names. */
 #define LZ_UNPACK_READ (1024u * 1024)
 struct lz_unpack_input {
     const struct lz_sys *sys;
     int fd;
     uint8_t *buffer; /* the caller's */
+    struct lz_pace pace;
 };
 int lz_unpack_next(void *input, const uint8_t **data, size_t *size);
 

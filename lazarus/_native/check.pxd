@@ -18,6 +18,12 @@ cdef extern from "base/lz_sys.h":
     const lz_sys *lz_sys_linux() nogil
 
 
+cdef extern from "base/lz_step.h":
+    struct lz_step:
+        int (*ask)(void *ctx) noexcept nogil
+        void *ctx
+
+
 cdef inline int check(int64_t code, const lz_detail *detail, object path=None) except -1:
     """Raises for a negative code: the detail's line if there is one, else the code's own text."""
     if code >= 0:

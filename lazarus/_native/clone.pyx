@@ -4,17 +4,14 @@ import os
 
 from libc.stdint cimport uint64_t
 
-from lazarus._native.check cimport ask_signals, check, lz_detail, lz_sys, lz_sys_linux
+from lazarus._native.check cimport ask_signals, check, lz_detail, lz_step, lz_sys, lz_sys_linux
 
 cdef extern from "tree/lz_clone.h":
     struct lz_copy_result:
         uint64_t entries, shared, copied
-    struct lz_copy_step:
-        int (*ask)(void *ctx) noexcept nogil
-        void *ctx
     int lz_clone_prepare(const lz_sys *sys, int dir_fd, const char *name) nogil
     int lz_clone_tree(const lz_sys *sys, int from_fd, int dir_fd, const char *name, unsigned threads,
-                      const lz_copy_step *step, lz_copy_result *result, lz_detail *detail) nogil
+                      const lz_step *step, lz_copy_result *result, lz_detail *detail) nogil
 
 
 def make_root(path):
@@ -39,7 +36,7 @@ def clone_tree(source, target):
     cdef lz_detail detail
     cdef lz_copy_result result
     cdef list raised = []
-    cdef lz_copy_step step = lz_copy_step(ask_signals, <void *> raised)
+    cdef lz_step step = lz_step(ask_signals, <void *> raised)
     cdef int rc
     cdef int dir_fd
     cdef unsigned threads = len(os.sched_getaffinity(0))

@@ -1,7 +1,7 @@
 # The C side of pack.pyx.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from lazarus._native.check cimport lz_detail, lz_sys
+from lazarus._native.check cimport lz_detail, lz_step, lz_sys
 from lazarus._native.index cimport lz_index
 
 cdef extern from "base/lz_mem.h":
@@ -42,5 +42,5 @@ cdef extern from "tree/lz_unpack.h":
         bint keep_owner
         bint keep_xattrs
         bint no_replace_directory
-    int lz_unpack(const lz_sys *sys, int in_fd, int dir_fd, const lz_unpack_options *options, uint64_t *entries,
-                  lz_detail *detail) nogil
+    int lz_unpack(const lz_sys *sys, int in_fd, int dir_fd, const lz_unpack_options *options, const lz_step *step,
+                  uint64_t *entries, lz_detail *detail) nogil

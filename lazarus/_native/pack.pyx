@@ -8,7 +8,7 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 from posix.unistd cimport close
 
-from lazarus._native.check cimport check, lz_detail, lz_sys_linux
+from lazarus._native.check cimport ask_signals, check, lz_detail, lz_step, lz_sys_linux
 from lazarus._native.index cimport Index
 
 # In the order of enum lz_kind.
@@ -174,9 +174,12 @@ def unpack(int in_fd, int dir_fd, *, keep_owner=True, keep_xattrs=True, no_repla
     Nothing is ever made outside: UnsafeError for `..` and for parents that are symlinks. Files in the way are replaced,
     of directories only empty ones; with `no_replace_directory` a directory never replaces a file (ENOTDIR) nor the
     other way round (EISDIR). What was made before a failure stays; of a file that did not come whole nothing does, and
-    what it was to replace stays, but for an empty directory.
+    what it was to replace stays, but for an empty directory. A signal whose handler raises is such a failure, and comes
+    soon: also while `in_fd` has nothing to read.
     """
     cdef lz_unpack_options options
+    cdef list raised = []
+    cdef lz_step step = lz_step(ask_signals, <void *> raised)
     cdef lz_detail detail
     cdef uint64_t entries = 0
     cdef int rc
@@ -184,6 +187,8 @@ def unpack(int in_fd, int dir_fd, *, keep_owner=True, keep_xattrs=True, no_repla
     options.keep_owner, options.keep_xattrs = keep_owner, keep_xattrs
     options.no_replace_directory = no_replace_directory
     with nogil:
-        rc = lz_unpack(lz_sys_linux(), in_fd, dir_fd, &options, &entries, &detail)
+        rc = lz_unpack(lz_sys_linux(), in_fd, dir_fd, &options, &step, &entries, &detail)
+    if raised:
+        raise raised[0]
     check(rc, &detail)
     return entries

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from lazarus._native.check cimport ask_signals, check, lz_detail, lz_sys, lz_sys_linux
+from lazarus._native.check cimport ask_signals, check, lz_detail, lz_step, lz_sys, lz_sys_linux
 
 cdef extern from "<fcntl.h>":
     int AT_FDCWD
@@ -23,10 +23,7 @@ cdef extern from "base/lz_sys.h":
 cdef extern from "tree/lz_copy.h":
     struct lz_copy_result:
         uint64_t entries, shared, copied
-    struct lz_copy_step:
-        int (*ask)(void *ctx) noexcept nogil
-        void *ctx
-    int lz_copy_tree(const lz_sys *sys, int from_fd, int to_fd, unsigned threads, const lz_copy_step *step,
+    int lz_copy_tree(const lz_sys *sys, int from_fd, int to_fd, unsigned threads, const lz_step *step,
                      lz_copy_result *result, lz_detail *detail) nogil
 
 cdef extern from "tree/lz_mount.h":
@@ -132,7 +129,7 @@ def copy_tree(source, target):
     cdef lz_detail detail
     cdef lz_copy_result result
     cdef list raised = []
-    cdef lz_copy_step step = lz_copy_step(ask_signals, <void *> raised)
+    cdef lz_step step = lz_step(ask_signals, <void *> raised)
     cdef int rc
     cdef int to_fd
     cdef unsigned threads = len(os.sched_getaffinity(0))

@@ -33,7 +33,8 @@ def sha256_file(int fd):
 def decompress(int in_fd, int out_fd, *, uint64_t max_size=0):
     """Gzip or zstd, by the magic, from `in_fd` to `out_fd`; other bytes are copied. Returns the bytes written.
 
-    Raises FormatError, TruncatedError, CorruptError, LimitError (more than `max_size` bytes; 0: 1 TiB) or OSError.
+    Raises FormatError, TruncatedError, CorruptError, LimitError (more than `max_size` bytes; 0: 1 TiB) or OSError;
+    BrokenPipeError as soon as nobody will read `out_fd`, also while `in_fd` has nothing.
     """
     cdef lz_detail detail
     cdef uint64_t size = 0

@@ -1,6 +1,7 @@
 """A part of a union as a tar, and a tar into it (csrc/tree/lz_union_tar.h). Paths, errors and the GIL are as in
 union_read."""
 
+from lazarus._native.check cimport ask_signals, lz_step
 from lazarus._native.pack cimport lz_pack_options, lz_unpack_options
 from lazarus._native.union cimport *
 
@@ -8,7 +9,7 @@ cdef extern from "tree/lz_union_tar.h" nogil:
     int lz_union_pack(lz_union *self, const char *path, size_t size, unsigned flags, const char *root_name,
                       const lz_pack_options *options, int out_fd, uint64_t *bytes, lz_detail *detail)
     int lz_union_unpack(lz_union *self, int in_fd, const char *path, size_t size, const lz_unpack_options *options,
-                        uint64_t *entries, lz_detail *detail)
+                        const lz_step *step, uint64_t *entries, lz_detail *detail)
 
 
 def pack(Union union not None, path, int out_fd, *, bint follow=True, root_name=None, max_mtime=None):
@@ -44,6 +45,8 @@ def unpack(Union union not None, int in_fd, path, *, keep_owner=True, keep_xattr
     and errors are those of lazarus._native.pack.unpack(). What a file that does not come whole was to replace is
     gone.
     """
+    cdef list raised = []
+    cdef lz_step step = lz_step(ask_signals, <void *> raised)
     cdef bytes name = path_bytes(path)
     cdef const char *text = name
     cdef size_t size = len(name)
@@ -56,7 +59,9 @@ def unpack(Union union not None, int in_fd, path, *, keep_owner=True, keep_xattr
     options.no_replace_directory = no_replace_directory
     cdef lz_union *native = union.enter()
     with nogil:
-        rc = lz_union_unpack(native, in_fd, text, size, &options, &entries, &detail)
+        rc = lz_union_unpack(native, in_fd, text, size, &options, &step, &entries, &detail)
     union.leave()
+    if raised:
+        raise raised[0]
     check_path(rc, path, &detail)
     return entries

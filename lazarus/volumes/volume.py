@@ -230,8 +230,9 @@ class Volume:
 
         Raises `UnsafeError` for a path that leads out of the volume, `ConflictError` where a directory and a file meet,
         `FormatError`, `OSError`. What was made before a failure stays; of a file that did not come whole nothing does,
-        and what it was to replace stays, but for an empty directory. A process that is ended at once (SIGKILL, or five
-        seconds after SIGTERM) may leave half of a new file, or of one that replaces another as `.lz-partial-*`.
+        and what it was to replace stays, but for an empty directory. A signal whose handler raises (Ctrl-C) is such a
+        failure, also while `source` has nothing to read. A process that is killed (SIGKILL) may leave half of a new
+        file, or of one that replaces another as `.lz-partial-*`.
         """
         from lazarus.volumes.files import import_
 

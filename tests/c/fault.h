@@ -71,6 +71,7 @@ FAULT_WRAP(int, setxattrat, (void *ctx, int d, const char *p, const char *n, con
            (ctx, d, p, n, v, s))
 FAULT_WRAP(int, removexattrat, (void *ctx, int d, const char *p, const char *n), (ctx, d, p, n))
 FAULT_WRAP(ssize_t, read, (void *ctx, int f, void *o, size_t s), (ctx, f, o, s))
+FAULT_WRAP(int, poll, (void *ctx, struct pollfd *f, unsigned n, int t), (ctx, f, n, t))
 FAULT_WRAP(ssize_t, pread, (void *ctx, int f, void *o, size_t s, off_t a), (ctx, f, o, s, a))
 FAULT_WRAP(ssize_t, write, (void *ctx, int f, const void *b, size_t s), (ctx, f, b, s))
 FAULT_WRAP(ssize_t, append, (void *ctx, int f, const void *b, size_t s), (ctx, f, b, s))
@@ -145,6 +146,7 @@ static inline void fault_arm(struct fault *fault, long fail_at, int code)
                   .setxattrat = fault_setxattrat,
                   .removexattrat = fault_removexattrat,
                   .read = fault_read,
+                  .poll = fault_poll,
                   .pread = fault_pread,
                   .write = fault_write,
                   .pwrite = fault_pwrite,

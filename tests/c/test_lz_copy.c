@@ -260,7 +260,7 @@ static void asked_whether_to_go_on(void)
     for (threads = 1; threads <= 3; threads += 2) {
         for (int wanted = 0; wanted <= 8; wanted++) {
             int rest = wanted;
-            struct lz_copy_step step = {.ask = go_on, .ctx = &rest};
+            struct lz_step step = {.ask = go_on, .ctx = &rest};
             struct lz_copy_result result = {0};
             shell("rm -rf to && mkdir to");
             int to = open_directory("to");
@@ -271,7 +271,7 @@ static void asked_whether_to_go_on(void)
             CHECK_EQ(count_descriptors(), descriptors);
             char command[80];
             (void)snprintf(command, sizeof command, "test $(ls to | wc -l) -le %u",
-                           LZ_COPY_STEP * (unsigned)(wanted + 1));
+                           LZ_STEP_NAMES * (unsigned)(wanted + 1));
             shell(command);
         }
     }
@@ -288,7 +288,7 @@ static void asked_before_large_files(void)
         int asked = threads == 1 ? 3 : 6; /* with a helper, which so few are not worth, all of them wait first */
         for (int wanted = 0; wanted <= asked; wanted++) {
             int rest = wanted;
-            struct lz_copy_step step = {.ask = go_on, .ctx = &rest};
+            struct lz_step step = {.ask = go_on, .ctx = &rest};
             shell("rm -rf to && mkdir to");
             int to = open_directory("to");
             int rc = lz_copy_tree(lz_sys_linux(), from, to, threads, &step, NULL, NULL);

@@ -120,13 +120,13 @@ static void unpack_and_pack_again(void)
     struct lz_union *to = open_union(lz_sys_linux(), &other, &upper, &work);
     uint64_t entries = 0;
     CHECK_EQ(lseek(first, 0, SEEK_SET), 0);
-    CHECK_EQ(lz_union_unpack(to, first, "/old/../old", 11, &ALL, &entries, NULL), 0);
+    CHECK_EQ(lz_union_unpack(to, first, "/old/../old", 11, &ALL, NULL, &entries, NULL), 0);
     CHECK_EQ(entries, 10);
     CHECK_EQ(lz_union_pack(to, "old", 3, 0, NULL, NULL, second, NULL, NULL), 0);
     check_same(first, second);
     /* Over itself: everything is replaced by the same. */
     CHECK_EQ(lseek(first, 0, SEEK_SET), 0);
-    CHECK_EQ(lz_union_unpack(to, first, "old", 3, &ALL, &entries, NULL), 0);
+    CHECK_EQ(lz_union_unpack(to, first, "old", 3, &ALL, NULL, &entries, NULL), 0);
     CHECK_EQ(ftruncate(second, 0), 0);
     CHECK_EQ(lseek(second, 0, SEEK_SET), 0);
     CHECK_EQ(lz_union_pack(to, "old", 3, 0, NULL, NULL, second, NULL, NULL), 0);
@@ -163,7 +163,7 @@ static int unpack_made(struct lz_union *self, struct archive *archive, const str
     CHECK_EQ(lz_buf_append_zeros(&archive->bytes, 1024), 0);
     CHECK_EQ(write(fd, archive->bytes.data, archive->bytes.size), archive->bytes.size);
     CHECK_EQ(lseek(fd, 0, SEEK_SET), 0);
-    int rc = lz_union_unpack(self, fd, "/", 1, options, NULL, &detail);
+    int rc = lz_union_unpack(self, fd, "/", 1, options, NULL, NULL, &detail);
     CHECK(rc == 0 || detail.text[0] != 0);
     CHECK_EQ(close(fd), 0);
     lz_buf_free(&archive->bytes);
@@ -182,12 +182,54 @@ static void unpack_what_is_cut_off(void)
     CHECK_EQ(lz_buf_append(&bytes, "ha", 2), 0);
     CHECK_EQ(write(fd, bytes.data, bytes.size), bytes.size);
     CHECK_EQ(lseek(fd, 0, SEEK_SET), 0);
-    CHECK_EQ(lz_union_unpack(self, fd, "/", 1, &ALL, NULL, NULL), LZ_E_TRUNCATED);
+    CHECK_EQ(lz_union_unpack(self, fd, "/", 1, &ALL, NULL, NULL, NULL), LZ_E_TRUNCATED);
     struct lz_union_info info;
     CHECK_EQ(lz_union_stat(self, "f", 1, LZ_UNION_NOFOLLOW, &info), -ENOENT);
     CHECK_EQ(faccessat(upper.fd, "f", F_OK, AT_SYMLINK_NOFOLLOW), -1);
     CHECK_EQ(close(fd), 0);
     lz_buf_free(&bytes);
+    lz_union_free(self);
+    scratch_free(&lower);
+    scratch_free(&upper);
+    scratch_free(&work);
+}
+
+static int go_on(void *ctx)
+{
+    int *rest = ctx;
+    return (*rest)-- > 0 ? 0 : LZ_E_CANCELLED;
+}
+
+/* Between entries and while it waits in the middle of a file, it is asked whether to go on. */
+static void unpack_that_is_ended(void)
+{
+    struct scratch lower = scratch_new(), upper = scratch_new(), work = scratch_new();
+    struct lz_union *self = open_union(lz_sys_linux(), &lower, &upper, &work);
+    struct archive archive = {{0}};
+    char name[8];
+    for (unsigned i = 0; i < LZ_STEP_NAMES; i++) {
+        (void)snprintf(name, sizeof name, "%u", i);
+        put(&archive, LZ_TAR_DIRECTORY, name, NULL);
+    }
+    struct lz_tar_entry entry = {.type = LZ_TAR_FILE, .path = "f", .path_size = 1, .size = 4, .stored_size = 4};
+    CHECK_EQ(lz_tar_write_entry(&entry, &archive.bytes, NULL), 0);
+    CHECK_EQ(lz_buf_append(&archive.bytes, "ha", 2), 0);
+    for (int wanted = 0; wanted <= 2; wanted++) {
+        int ends[2], rest = wanted, descriptors = count_descriptors();
+        struct lz_step step = {.ask = go_on, .ctx = &rest};
+        struct lz_union_info info;
+        CHECK_EQ(pipe2(ends, O_CLOEXEC), 0);
+        CHECK_EQ(write(ends[1], archive.bytes.data, archive.bytes.size), archive.bytes.size);
+        CHECK_EQ(lz_union_unpack(self, ends[0], "/", 1, &ALL, &step, NULL, NULL), LZ_E_CANCELLED);
+        CHECK_EQ(rest, -1);
+        CHECK_EQ(close(ends[0]), 0);
+        CHECK_EQ(close(ends[1]), 0);
+        CHECK_EQ(count_descriptors(), descriptors);
+        CHECK_EQ(lz_union_stat(self, "63", 2, LZ_UNION_NOFOLLOW, &info), 0);
+        CHECK_EQ(lz_union_stat(self, "f", 1, LZ_UNION_NOFOLLOW, &info), -ENOENT);
+        CHECK_EQ(faccessat(upper.fd, "f", F_OK, AT_SYMLINK_NOFOLLOW), -1);
+    }
+    lz_buf_free(&archive.bytes);
     lz_union_free(self);
     scratch_free(&lower);
     scratch_free(&upper);
@@ -278,7 +320,7 @@ static void every_failing_call(void)
         struct lz_union *self = open_union(fault_sys(&fault), NULL, &parts[0], &parts[1]);
         CHECK_EQ(lseek(packed, 0, SEEK_SET), 0);
         fault_arm(&fault, n, -ENOSPC);
-        int rc = lz_union_unpack(self, packed, "/", 1, &ALL, NULL, NULL);
+        int rc = lz_union_unpack(self, packed, "/", 1, &ALL, NULL, NULL, NULL);
         bool fired = fault.fired;
         if (!fired)
             CHECK_EQ(rc, 0);
@@ -382,6 +424,7 @@ int main(void)
     RUN(pack_refuses);
     RUN(unpack_and_pack_again);
     RUN(unpack_what_is_cut_off);
+    RUN(unpack_that_is_ended);
     RUN(unpack_refuses);
     RUN(names_that_change_meanwhile);
     RUN(every_failing_call);

@@ -10,7 +10,7 @@ static void unpack_all(struct archive *archive, const struct scratch *scratch, u
 {
     uint64_t entries = 0;
     struct lz_detail detail = {{0}};
-    int rc = lz_unpack(lz_sys_linux(), finished(archive), scratch->fd, &ALL, &entries, &detail);
+    int rc = lz_unpack(lz_sys_linux(), finished(archive), scratch->fd, &ALL, NULL, &entries, &detail);
     if (rc != 0)
         fprintf(stderr, "%s\n", detail.text);
     CHECK_EQ(rc, 0);
@@ -24,7 +24,7 @@ static void refuse(struct archive *archive, const struct scratch *scratch, const
     uint64_t entries = 99;
     struct lz_detail detail = {{0}};
     int before = count_descriptors();
-    CHECK_EQ(lz_unpack(lz_sys_linux(), finished(archive), scratch->fd, options, &entries, &detail), code);
+    CHECK_EQ(lz_unpack(lz_sys_linux(), finished(archive), scratch->fd, options, NULL, &entries, &detail), code);
     if (strstr(detail.text, text) == NULL)
         CHECK_STR(detail.text, text);
     CHECK_EQ(entries, 99);
@@ -249,7 +249,7 @@ static void evil_contents(void)
         refuse(&archive, &scratch, &ALL, LZ_E_UNSAFE, "which is overlayfs' own");
         put(&archive, entry, "d", NULL);
         struct lz_unpack_options options = {.keep_owner = true};
-        CHECK_EQ(lz_unpack(lz_sys_linux(), finished(&archive), scratch.fd, &options, NULL, NULL), 0);
+        CHECK_EQ(lz_unpack(lz_sys_linux(), finished(&archive), scratch.fd, &options, NULL, NULL, NULL), 0);
         archive_free(&archive);
     }
     put_file(&archive, ".", "x");
@@ -296,7 +296,7 @@ static void swapped_meanwhile(void)
         (void)snprintf(name, sizeof name, "d/s%d", i);
         put(&archive, (struct lz_tar_entry){.type = LZ_TAR_FIFO, .mode = 0777, .uid = 77}, name, NULL);
         put(&archive, (struct lz_tar_entry){.type = LZ_TAR_FILE, .mode = 0777, .uid = 77}, "d/again", "y");
-        int rc = lz_unpack(lz_sys_linux(), finished(&archive), scratch.fd, &ALL, NULL, NULL);
+        int rc = lz_unpack(lz_sys_linux(), finished(&archive), scratch.fd, &ALL, NULL, NULL, NULL);
         CHECK(rc == 0 || rc == LZ_E_UNSAFE || rc == -EAGAIN || rc == -ENOENT);
         refused += rc == LZ_E_UNSAFE;
         made += rc == 0;
