@@ -300,9 +300,13 @@ def test_umount_of_a_name(lazarus: Command, tmp_path: Path, target: Path) -> Non
     lazarus.ok("union", f"{tmp_path}/a:{tmp_path}/b", "target", cwd=tmp_path)
     assert lazarus.ok("umount", "target", cwd=tmp_path) == "target" and not target.is_mount()
     lazarus.ok("union", f"{tmp_path}/a:{tmp_path}/b", "target", cwd=tmp_path)
-    lazarus.ok("create", "--name", "target", IMAGE)
+    begins = lazarus.ok("create", "--name", "target", IMAGE)[:4]
     mounted = Path(lazarus.ok("mount", "target"))
     assert lazarus.ok("umount", "target", cwd=tmp_path) == "target" and target.is_mount() and not mounted.is_mount()
+    lazarus.ok("umount", "./target", cwd=tmp_path)
+    (tmp_path / begins).symlink_to("target")
+    lazarus.ok("union", f"{tmp_path}/a:{tmp_path}/b", "./target", cwd=tmp_path)
+    assert lazarus.ok("umount", begins, cwd=tmp_path) == begins and not target.is_mount(), "an ID that begins so"
 
 
 def test_union(lazarus: Command, tmp_path: Path, target: Path) -> None:

@@ -113,6 +113,9 @@ def test_sockets_and_pipes(container: Container, tmp_path: Path, monkeypatch: py
     container.copy_in(str(tmp_path / "p"), "/tmp")  # and nobody waits for a writer
     container.copy_out("/tmp/p", str(tmp_path / "q"))
     assert (tmp_path / "q").is_fifo()
+    (tmp_path / "f").write_text("x")
+    with pytest.raises(ConflictError, match=r"cp: .*:/tmp/p: a device, FIFO or socket is there"):
+        container.copy_in(str(tmp_path / "f"), "/tmp/p")
 
 
 def test_as_a_tar(container: Container, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import stat
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,6 +66,24 @@ def test_copies(volume: Volume, tmp_path: Path) -> None:
     with pytest.raises(ConflictError):
         volume.copy_in(str(tmp_path / "out"), "/dir/a")
     assert not volume.fresh, "what was copied into it is what it begins with"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("kind", [stat.S_IFCHR, stat.S_IFIFO])
+def test_only_files_are_replaced(volume: Volume, tmp_path: Path, kind: int) -> None:
+    """A device of the host's is nobody's copy, whether it is named or found in the directory that is."""
+    os.mknod(tmp_path / "a", kind | 0o600, os.makedev(1, 3))
+    (tmp_path / "way").symlink_to("a")
+    (tmp_path / "b").write_text("new")
+    os.mknod(Path(volume.path, "b"), kind | 0o600, os.makedev(1, 3))
+    for source, target in (("/dir/a", "a"), ("/dir/a", "way"), ("/dir/link", "a"), ("/dir/a", ".")):
+        with pytest.raises(ConflictError, match="a device, FIFO or socket is there"):
+            volume.copy_out(source, str(tmp_path / target))
+    for target in ("/b", "/"):
+        with pytest.raises(ConflictError, match="a device, FIFO or socket is there"):
+            volume.copy_in(str(tmp_path / "b"), target)
+    for place in (tmp_path / "a", Path(volume.path, "b")):
+        assert stat.S_IFMT(os.lstat(place).st_mode) == kind
 
 
 def test_what_it_was(volume: Volume, tmp_path: Path) -> None:

@@ -147,19 +147,23 @@ def umount(store: Store, arguments: SimpleNamespace) -> int:
 
 
 def _is_place(store: Store, name: str) -> bool:
-    """Is a directory meant? With a slash it is; without, where no container is called so and something is mounted."""
+    """Is a directory meant? With a slash it is; without, where no container is called so (an ID that begins so does not
+    count) and something is mounted."""
     from lazarus.errors import LazarusError, NotFoundError
     from lazarus.mounts.union import mounted
 
     if "/" in name:
         return True
     try:
-        store.containers.get(name)
+        found = store.containers.get(name)
     except NotFoundError:
-        return mounted(os.path.realpath(name)) is not None
-    except LazarusError:  # several are called so
         pass
-    return False
+    except LazarusError:  # several have such an ID
+        return False
+    else:
+        if name in (found.name, found.id):
+            return False
+    return mounted(os.path.realpath(name)) is not None
 
 
 def split_lowers(text: str) -> list[str]:

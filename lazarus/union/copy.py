@@ -4,6 +4,8 @@ SOURCE may be a file or a directory; a directory written `DIR/.` means what is i
     TARGET exists as a directory       SOURCE goes into it, under its own name
     TARGET does not exist              its parent must; SOURCE is copied under TARGET's name (a file, not to `TARGET/`)
     TARGET exists as a file            a file replaces it, a directory is refused
+    TARGET exists as anything else     it is refused: a device, FIFO or socket is nobody's copy (what a directory holds
+                                       replaces what has the same names in there, though, as tar does it)
 A symlink as SOURCE is copied as a symlink; a symlink on the way to TARGET is followed, in an image or container always
 inside it. What arrives belongs to root (inside) or to the caller (on the host), without set-ID bits and capabilities,
 which were for the owner before, as cp leaves them out; unless `archive`.
@@ -131,17 +133,7 @@ class Directories:
     @contextmanager
     def target(self, text: str, source: Source) -> Iterator[Target]:
         """See `Side`."""
-        try:
-            fd = self._opener(os.fsencode(text), os.O_PATH)
-        except FileNotFoundError:
-            mode = None
-        except OSError as error:
-            raise NotFoundError(f"cp: {_shown(self._name, text)}: {error.strerror}") from error
-        else:
-            mode = os.fstat(fd).st_mode
-            os.close(fd)
-        is_directory = mode is not None and stat.S_ISDIR(mode)
-        parent, name = _place(text, source, mode is not None, is_directory, _shown(self._name, text))
+        parent, name = _place(text, source, self._kind, _shown(self._name, text))
         with self.directory(parent or ("." if self._on_host else "/")) as directory:
             yield Target(name, directory.unpack)
 
@@ -154,6 +146,20 @@ class Directories:
                 None,
                 lambda in_fd, keep_owner: unpack_tree(in_fd, fd, keep_owner=keep_owner, no_replace_directory=True),
             )
+        finally:
+            os.close(fd)
+
+    def _kind(self, path: str, follow: bool) -> str | None:
+        try:
+            fd = self._opener(os.fsencode(path), os.O_PATH | (0 if follow else os.O_NOFOLLOW))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise NotFoundError(f"cp: {_shown(self._name, path)}: {error.strerror}") from error
+        try:
+            mode = os.fstat(fd).st_mode
+            kinds = {stat.S_IFDIR: "directory", stat.S_IFREG: "file", stat.S_IFLNK: "symlink"}
+            return kinds.get(stat.S_IFMT(mode), "other")
         finally:
             os.close(fd)
 
@@ -195,9 +201,7 @@ class Stack:
     @contextmanager
     def target(self, text: str, source: Source) -> Iterator[Target]:
         """See `Side`."""
-        kind = self._kind(text, True)
-        is_directory = kind == "directory"
-        parent, name = _place(text, source, kind is not None, is_directory, _shown(self._name, text))
+        parent, name = _place(text, source, self._kind, _shown(self._name, text))
         with self.directory(parent or "/") as directory:
             yield Target(name, directory.unpack)
 
@@ -240,15 +244,28 @@ def _check_source(text: str, is_directory: bool, is_socket: bool) -> None:
         raise UnsupportedError(f"cp {text}: a socket cannot be copied")
 
 
-def _place(text: str, source: Source, exists: bool, is_directory: bool, shown: str) -> tuple[str, bytes | None]:
-    """The directory that a source goes into, and its name there, by the rules at the top. `shown`: `text` in errors."""
-    if is_directory:
-        return text, None if source.contents_only else source.name
-    if exists and source.is_directory:
+def _place(
+    text: str, source: Source, kind_of: Callable[[str, bool], str | None], shown: str
+) -> tuple[str, bytes | None]:
+    """The directory that a source goes into, and its name there, by the rules at the top. `kind_of(path, follow)` says
+    what is there; `shown`: `text` in errors."""
+    kind = kind_of(text, True)
+    if kind == "directory":
+        if source.contents_only:
+            return text, None
+        _check_replaced(kind_of(posixpath.join(text, os.fsdecode(source.name)), False), shown)
+        return text, source.name
+    _check_replaced(kind, shown)
+    if kind is not None and source.is_directory:
         raise ConflictError(f"cp: {shown}: a directory cannot replace a file")
-    if not exists and not source.is_directory and text.endswith("/"):
+    if kind is None and not source.is_directory and text.endswith("/"):
         raise NotFoundError(f"cp: {shown}: no such directory")
     parent, base = posixpath.split(text.rstrip("/"))
     if base in ("", ".", ".."):
         raise NotFoundError(f"cp: {shown}: no such file or directory")
     return parent, os.fsencode(base)
+
+
+def _check_replaced(kind: str | None, shown: str) -> None:
+    if kind not in (None, "directory", "file", "symlink"):
+        raise ConflictError(f"cp: {shown}: a device, FIFO or socket is there, and a copy replaces files only")
