@@ -28,7 +28,7 @@ import pytest
 
 import lazarus
 from benchmarks.contenders import databases
-from benchmarks.contenders.roots import VolumeContainer
+from benchmarks.contenders.roots import VolumeContainer, size_of
 from benchmarks.harness.disks import Disk
 from benchmarks.harness.results import LIMIT, OURS, record, record_missing
 from lazarus._native.sync import syncfs
@@ -129,7 +129,7 @@ def test_clone_of_a_database(benchmark: Any, disk: Disk, quick: bool) -> None:
             root.store.pool.destroy()
     finally:
         root.close()
-    size = sum(path.stat().st_size for path in lower.rglob("*") if path.is_file())
+    size = size_of(lower)
     case = f"a database of {size / 1e9:.2f} GB"
     print(f"\n{case} on {disk.type}")
     _report(benchmark, samples, case, disk)
